@@ -1,0 +1,1 @@
+"""One absl program per experiment: python -m experiments.NAME --flagfile=..."""

@@ -1,0 +1,166 @@
+"""Trains the tiny base that ships with the package: its tokenizer, then its weights.
+
+    python -m experiments.pretrain_tiny --run_dir=runs/tiny_base
+
+Kill it at any time and run the same command again: it goes on from its newest checkpoint.
+"""
+
+import functools
+import io
+import itertools
+import json
+import pathlib
+import time
+
+import numpy as np
+import sentencepiece
+from absl import app, flags
+from transformers import AutoTokenizer
+
+from jaxcritique.critiques.corpus import documents
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.huggingface import save_pretrained
+from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import initialize
+from jaxcritique.prompts.templates import COMPACT
+from jaxcritique.store import replace_folder, write_atomically
+from jaxcritique.training.data import Batch, Example, drop_too_long, pack, tokenize
+from jaxcritique.training.loop import train
+from jaxcritique.training.step import OptimizerConfig
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything goes.", required=True)
+_SEED = flags.DEFINE_integer("seed", 0, "Decides the stories and the initial weights.")
+_STEPS = flags.DEFINE_integer("steps", 2000, "Training steps.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("rows", 24, "Rows of --sequence tokens in a step.", lower_bound=1)
+_SEQUENCE = flags.DEFINE_integer("sequence", 384, "Tokens in a row.", lower_bound=32)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-up, then cosine.")
+_LEVEL_WEIGHTS = flags.DEFINE_list(
+    "level_weights",
+    ["42", "30", "18", "7", "3"],
+    "How often stories of levels 1 to 5 occur. Long ones are rare, so that the base leaves room.",
+)
+
+_CONFIG = ModelConfig(
+    vocab_size=768,
+    dim=192,
+    num_layers=5,
+    num_heads=3,
+    num_kv_heads=1,
+    head_dim=64,
+    mlp_dim=512,
+    max_positions=1024,
+    tie_embeddings=True,
+)
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_BLOCK = 32  # Steps whose stories are generated and packed together.
+_TOKENS_PER_DOCUMENT = 112  # At the least, on average: decides how many stories a block takes.
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    run_dir = pathlib.Path(_RUN_DIR.value)
+    weights = [float(weight) for weight in _LEVEL_WEIGHTS.value]
+
+    # ---- tokenizer
+    tokenizer_folder = run_dir / "tokenizer"
+    if not tokenizer_folder.exists():
+        with replace_folder(tokenizer_folder) as folder:
+            _train_tokenizer(folder, weights)
+    tokenizer = Tokenizer(tokenizer_folder)
+
+    # ---- data: each block of steps has stories of its own
+    @functools.lru_cache(maxsize=1)
+    def block(index: int) -> Batch:
+        rows = _BLOCK * _ROWS.value
+        count = rows * _SEQUENCE.value // _TOKENS_PER_DOCUMENT
+        stories = documents(COMPACT, (_SEED.value << 20) + index, weights)
+        examples = (Example(*story) for story in itertools.islice(stories, count))
+        fitting, _ = drop_too_long((tokenize(tokenizer, e) for e in examples), _SEQUENCE.value)
+        batch = pack(fitting, _SEQUENCE.value)
+        if len(batch.tokens) < rows:
+            raise ValueError(f"{count} stories fill only {len(batch.tokens)} of {rows} rows")
+        return Batch(*(array[:rows] for array in batch))
+
+    def batch_at(step: int) -> Batch:
+        start = step % _BLOCK * _ROWS.value
+        return Batch(*(array[start : start + _ROWS.value] for array in block(step // _BLOCK)))
+
+    # ---- train
+    structure, params = initialize(_CONFIG, _SEED.value)
+    started = time.time()
+    params = train(
+        structure,
+        params,
+        batch_at,
+        OptimizerConfig(
+            learning_rate=_LEARNING_RATE.value,
+            total_steps=_STEPS.value,
+            warmup_steps=_STEPS.value // 20,
+            weight_decay=0.1,
+            b2=0.95,
+        ),
+        micro_rows=2,
+        folder=run_dir / "training",
+        checkpoint_steps=50,
+        name="pretraining",
+    )
+
+    # ---- export
+    output = run_dir / "tiny_base"
+    save_pretrained(output, _CONFIG, params, tokenizer_folder, dtype=np.float16)
+    record = {
+        "command": "python -m experiments.pretrain_tiny",
+        "seed": _SEED.value,
+        "steps": _STEPS.value,
+        "rows": _ROWS.value,
+        "sequence": _SEQUENCE.value,
+        "learning_rate": _LEARNING_RATE.value,
+        "level_weights": weights,
+        "seconds_since_last_start": round(time.time() - started),
+    }
+    write_atomically(output / "pretraining.json", json.dumps(record, indent=2) + "\n")
+    print(output)
+
+
+def _train_tokenizer(folder: pathlib.Path, weights: list[float]) -> None:
+    """Trains a sentencepiece model on the corpus; bytes cover what the corpus does not hold."""
+    stories = itertools.islice(documents(COMPACT, _SEED.value, weights), 8_000)
+    texts = (text for messages, reply in stories for text in [messages[-1]["content"], reply])
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for text in texts for line in text.split("\n")),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=_CONFIG.vocab_size,
+        byte_fallback=True,
+        split_digits=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        user_defined_symbols=["<|user|>", "<|assistant|>", "\n", "<<", ">>"],
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE)
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "legacy": False,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    AutoTokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))  # tokenizer.json
+    ends = {"bos_token_id": 1, "eos_token_id": 2}
+    (folder / "config.json").write_text(json.dumps(ends) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""Training reasoning models with critics in JAX (arXiv 2411.16579)."""

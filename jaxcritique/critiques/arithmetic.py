@@ -1,0 +1,78 @@
+"""The calculations in a solution's steps: reading `<<12+15=27>>` and working it out exactly."""
+
+import ast
+import dataclasses
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+_CALCULATION = re.compile(r"<<([^<>=\n]{1,200})=([^<>=\n]{1,50})>>")
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Calculation:
+    """One calculator mark: the expression, what the solution says it is, and what it really is."""
+
+    expression: str
+    stated: str
+    value: Fraction | None  # None: the expression cannot be worked out (say, division by zero).
+
+    @property
+    def right(self) -> bool:
+        """Whether the stated result is the expression's value, or rounds it as people do."""
+        stated = evaluate(self.stated)
+        if stated is None or self.value is None:
+            return False
+        _, _, decimals = self.stated.strip().partition(".")
+        unit = Fraction(1, 10 ** len(decimals))
+        return stated == self.value or (bool(decimals) and abs(stated - self.value) < unit)
+
+    def same_operation(self, other: "Calculation") -> bool:
+        """Whether both work out the same thing, the order of a sum or product left aside."""
+        return _canonical(self.expression) == _canonical(other.expression)
+
+
+def calculations(text: str) -> list[Calculation]:
+    """Returns the calculator marks of a step or of a whole solution, in order."""
+    return [
+        Calculation(expression.replace(" ", ""), stated.replace(" ", ""), evaluate(expression))
+        for expression, stated in _CALCULATION.findall(text)
+    ]
+
+
+def evaluate(expression: str) -> Fraction | None:
+    """Works out numbers, + - * / and brackets; None for anything else. Runs no model text."""
+    cleaned = expression.replace(",", "").replace("$", "").strip()
+    cleaned = re.sub(r"(\d+(?:\.\d*)?)%", r"(\1/100)", cleaned)
+    cleaned = re.sub(r"\b0+(?=\d)", "", cleaned)  # Python's grammar refuses 007.
+    try:
+        return _value(ast.parse(cleaned, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return None
+
+
+def _value(node: ast.expr) -> Fraction:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return Fraction(str(number))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_value(left), _value(right))
+        case _:
+            raise ValueError("not an arithmetic expression")
+
+
+def _canonical(expression: str) -> str:
+    for sign in "+*":
+        operands = expression.split(sign)
+        if len(operands) > 1 and all(re.fullmatch(r"[\d.]+", part) for part in operands):
+            return sign.join(sorted(operands))
+    return expression

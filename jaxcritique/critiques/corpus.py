@@ -1,0 +1,84 @@
+"""Text for training the tiny base: stories solved, criticised and refined, all by program.
+
+This stands in for what a large model's pretraining holds. Long stories are rare in it, so the
+base leaves room: what it lacks, the paper's method has to bring.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.errors import (
+    ERROR_TYPES,
+    carry_on,
+    final_value,
+    insert_error,
+    solution_steps,
+)
+from jaxcritique.prompts.templates import (
+    Messages,
+    PromptSet,
+    critique_messages,
+    refine_messages,
+    solve_messages,
+)
+from jaxcritique.records import Critique, Problem, Solution
+from jaxcritique.tasks.word_problems import generate
+
+_TASKS = ("solve", "critique", "refine")
+_TASK_WEIGHTS = (0.45, 0.35, 0.20)
+_CHUNK = 1_000  # Stories are generated so many at a time, each time from another seed.
+
+
+def documents(
+    prompts: PromptSet, seed: int, level_weights: Sequence[float]
+) -> Iterator[tuple[Messages, str]]:
+    """Yields (messages, reply) without end, the same for the same seed."""
+    rng = random.Random(f"corpus/{seed}")
+    annotator = ArithmeticAnnotator(one_plan=True)
+    chunk = 0
+    while True:
+        for problem in generate("train", _CHUNK, seed * 1_000_003 + chunk, level_weights):
+            document = _document(prompts, problem, annotator, rng)
+            if document is not None:
+                yield document
+        chunk += 1
+
+
+def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
+    """Spoils one step of the annotated solution and carries the mistake on to the answer."""
+    reference = solution_steps(problem)
+    at = rng.randrange(len(reference))
+    error_type = rng.choices(ERROR_TYPES, (5, 3, 3, 1))[0]
+    spoilt = insert_error(problem, reference, at, error_type, rng)
+    if spoilt is None:
+        return None
+    steps, error = spoilt
+    if error_type == "missing step":
+        kept = [*reference[:at], *reference[at + 1 :]]
+        steps = [*steps, *carry_on(steps, kept)[len(steps) :]]
+    else:
+        steps = carry_on(steps, reference)
+    answer = final_value(steps)
+    if answer is None or answer == problem.answer:
+        return None
+    text = "\n".join([*steps, f"The answer is {answer}."])
+    return Solution(problem, text, "wrong", answer, source="RG3", error_step=at, error=error)
+
+
+def _document(
+    prompts: PromptSet, problem: Problem, annotator: ArithmeticAnnotator, rng: random.Random
+) -> tuple[Messages, str] | None:
+    task = rng.choices(_TASKS, _TASK_WEIGHTS)[0]
+    if task == "solve":
+        return solve_messages(prompts, problem), problem.rationale
+    solution: Solution | None = Solution(problem, problem.rationale, "correct", problem.answer)
+    # Right and wrong in equal parts for the critic; nearly all that is refined is wrong.
+    if rng.random() < (0.5 if task == "critique" else 0.85):
+        solution = flawed_solution(problem, rng)
+    critique: Critique | None = annotator.annotate(solution) if solution else None
+    if solution is None or critique is None:
+        return None
+    if task == "critique":
+        return critique_messages(prompts, solution), critique.text
+    return refine_messages(prompts, critique), problem.rationale

@@ -1,0 +1,155 @@
+"""Mistakes put into a correct solution by a program: what an instructed model does in RG3.
+
+Works on solutions whose steps carry GSM8K's calculator marks.
+"""
+
+import random
+import re
+from fractions import Fraction
+
+from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate
+from jaxcritique.prompts.critique import split_steps
+from jaxcritique.records import Problem
+
+ERROR_TYPES = ("calculation", "wrong value", "wrong operator", "missing step")
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_BINARY = re.compile(r"(\d+(?:\.\d+)?)([-+*/])(\d+(?:\.\d+)?)")
+
+
+def insert_error(
+    problem: Problem, steps: list[str], at: int, error_type: str, rng: random.Random
+) -> tuple[list[str], str] | None:
+    """Puts one mistake into step `at` of a correct solution.
+
+    Args:
+      problem: the question, whose numbers a "wrong value" is taken from.
+      steps: the correct solution's steps.
+      at: which step to spoil, counted from 0.
+      error_type: one of ERROR_TYPES.
+      rng: decides between the possible mistakes.
+
+    Returns:
+      The steps up to and including the spoilt one, and the mistake in words; None where this type
+      of mistake cannot be made at this step.
+    """
+    marks = calculations(steps[at])
+    if not marks:
+        return None
+    mark = marks[-1]
+    before = steps[:at]
+    if error_type == "missing step":
+        if at + 1 >= len(steps):
+            return None
+        return before, f"the step {mark.expression}={mark.stated} is left out"
+    if error_type == "calculation":
+        expression, result = mark.expression, _slip(mark.stated, rng)
+        said = f"{mark.expression} is {mark.stated}, not {result}"
+    elif error_type in ("wrong value", "wrong operator"):
+        replace = _replace_value if error_type == "wrong value" else _replace_operator
+        expression = replace(mark, problem, before, rng)
+        result = _shown(evaluate(expression)) if expression else None
+        said = f"the step should be {mark.expression}, not {expression}"
+    else:
+        raise ValueError(f"unknown error type {error_type!r}; there are {', '.join(ERROR_TYPES)}")
+    if expression is None or result is None or result == mark.stated:
+        return None
+    return [*before, _with_mark(steps[at], expression, result)], said
+
+
+def carry_on(steps: list[str], reference: list[str]) -> list[str]:
+    """Continues a flawed solution as the reference goes, with the wrong values carried along.
+
+    Args:
+      steps: the flawed steps so far.
+      reference: the correct solution's steps.
+
+    Returns:
+      All steps; an operand that was an earlier result in the reference is the flawed one's here.
+    """
+    changed: dict[str, str] = {}
+    for flawed, right in zip(steps, reference, strict=False):
+        for mine, theirs in zip(calculations(flawed), calculations(right), strict=False):
+            changed[theirs.stated] = mine.stated
+    steps = list(steps)
+    for line in reference[len(steps) :]:
+        marks = calculations(line)
+        if not marks:
+            steps.append(line)
+            continue
+        theirs = marks[-1].stated
+        expression = _NUMBER.sub(lambda m: changed.get(m[0], m[0]), marks[-1].expression)
+        result = _shown(evaluate(expression)) or theirs
+        steps.append(_with_mark(line, expression, result))
+        changed[theirs] = result
+    return steps
+
+
+def final_value(steps: list[str]) -> str | None:
+    """What the last calculation of a solution says it comes to."""
+    marks = [mark for step in steps for mark in calculations(step)]
+    return marks[-1].stated if marks else None
+
+
+def solution_steps(problem: Problem) -> list[str]:
+    """The steps of the problem's annotated solution."""
+    return split_steps(problem.rationale)
+
+
+def _with_mark(line: str, expression: str, result: str) -> str:
+    """Rewrites the step's last calculator mark and the number that repeats its result."""
+    start = line.rindex("<<")
+    tail = line[line.index(">>", start) + 2 :]
+    tail = _NUMBER.sub(lambda m: result if m.start() <= 1 else m[0], tail, count=1)
+    return f"{line[:start]}<<{expression}={result}>>{tail}"
+
+
+def _slip(stated: str, rng: random.Random) -> str | None:
+    """A number as a person miscalculates: a carry, a neighbouring digit, a small difference."""
+    value = evaluate(stated)
+    if value is None:
+        return None
+    slips = (1, -1, 2, -2, 10, -10, 10, -10, 20, -20, 9, -9, 5, -5)
+    choices = [value + slip for slip in slips if value + slip > 0]
+    return _shown(rng.choice(choices)) if choices else None
+
+
+def _replace_value(
+    mark: Calculation, problem: Problem, before: list[str], rng: random.Random
+) -> str | None:
+    known = _NUMBER.findall(problem.question)
+    known += [earlier.stated for step in before for earlier in calculations(step)]
+    operands = list(_NUMBER.finditer(mark.expression))
+    rng.shuffle(operands)
+    for operand in operands:
+        others = sorted({value for value in known if value != operand[0]})
+        rng.shuffle(others)
+        for other in others:
+            expression = (
+                mark.expression[: operand.start()] + other + mark.expression[operand.end() :]
+            )
+            if _shown(evaluate(expression)) is not None:
+                return expression
+    return None
+
+
+def _replace_operator(
+    mark: Calculation, problem: Problem, before: list[str], rng: random.Random
+) -> str | None:
+    match = _BINARY.fullmatch(mark.expression)
+    if match is None:
+        return None
+    left, operator, right = match.groups()
+    choices = [f"{left}{sign}{right}" for sign in "+-*/" if sign != operator]
+    choices = [choice for choice in choices if _shown(evaluate(choice)) is not None]
+    return rng.choice(choices) if choices else None
+
+
+def _shown(value: Fraction | None) -> str | None:
+    """A value as a solution would write it; None for what nobody would (negative, long)."""
+    if value is None or value < 0 or value >= 1000:
+        return None
+    if value.denominator == 1:
+        return str(value.numerator)
+    text = f"{float(value):.2f}".rstrip("0")
+    return text if Fraction(text) == value else None

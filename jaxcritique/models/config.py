@@ -1,0 +1,166 @@
+"""What a checkpoint's `config.json` says, as one frozen dataclass.
+
+Llama 2/3/3.1, SmolLM2, Qwen2, Qwen2.5 and Qwen3 (dense) are the same transformer with switches.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+# Fields that change nothing in what the transformer computes from token ids in evaluation.
+_IGNORED = {
+    "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
+    "initializer_range", "max_window_layers", "model_type", "name_or_path", "pad_token_id",
+    "pretraining_tp", "tokenizer_class", "torch_dtype", "transformers.js_config",
+    "transformers_version", "use_cache", "is_llama_config", "rope_interleaved",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's scaling of the rotary frequencies to a longer context."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a decoder-only transformer, hashable and so usable as a static argument."""
+
+    vocab_size: int
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    max_positions: int
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = False
+    family: str = "llama"  # The Hugging Face `model_type` it is written back as.
+
+    @classmethod
+    def load(cls, folder: str | pathlib.Path) -> "ModelConfig":
+        """Reads `folder/config.json`.
+
+        Raises:
+          FileNotFoundError: there is no such file; the message says what the folder must hold.
+          ValueError: the architecture or one of its fields is not supported; it is named.
+        """
+        path = pathlib.Path(folder) / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such file. --model and --critic name a Hugging Face folder with "
+                "config.json, *.safetensors and a tokenizer."
+            )
+        return cls.from_hf(json.loads(path.read_text()), where=str(path))
+
+    @classmethod
+    def from_hf(cls, hf: dict[str, Any], where: str = "config.json") -> "ModelConfig":
+        """Translates the contents of a Hugging Face `config.json`; see `load` for what it raises."""
+        hf = dict(hf)
+        family = hf.get("model_type")
+        if family not in ("llama", "qwen2", "qwen3"):
+            raise ValueError(
+                f"{where}: model_type {family!r} is not supported; this project runs 'llama' "
+                "(Llama 2/3, SmolLM2), 'qwen2' (Qwen2, Qwen2.5) and 'qwen3' (dense)."
+            )
+
+        def refuse(name: str, value: Any) -> None:
+            raise ValueError(f"{where}: {name}={value!r} is not supported for {family!r}.")
+
+        # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling.
+        rope = dict(hf.pop("rope_parameters", None) or hf.pop("rope_scaling", None) or {})
+        hf.pop("rope_scaling", None)
+        theta = rope.pop("rope_theta", None) or hf.get("rope_theta") or 10_000.0
+        hf.pop("rope_theta", None)
+        kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
+        rope.pop("type", None)
+        scaling = None
+        if kind == "llama3":
+            scaling = RopeScaling(**rope)
+        elif kind != "default" or rope:
+            refuse("rope_parameters", {"rope_type": kind, **rope})
+
+        heads = hf.pop("num_attention_heads")
+        dim = hf.pop("hidden_size")
+        config = cls(
+            vocab_size=hf.pop("vocab_size"),
+            dim=dim,
+            num_layers=hf.pop("num_hidden_layers"),
+            num_heads=heads,
+            num_kv_heads=hf.pop("num_key_value_heads", None) or heads,
+            head_dim=hf.pop("head_dim", None) or dim // heads,
+            mlp_dim=hf.pop("intermediate_size"),
+            max_positions=hf.pop("max_position_embeddings"),
+            norm_eps=hf.pop("rms_norm_eps", 1e-6),
+            rope_theta=float(theta),
+            rope_scaling=scaling,
+            qkv_bias=family == "qwen2",
+            qk_norm=family == "qwen3",
+            tie_embeddings=hf.pop("tie_word_embeddings", False),
+            family=family,
+        )
+        for name, only in {
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "use_sliding_window": False,
+            "sliding_window": None,
+        }.items():
+            value = hf.pop(name, only)
+            # Qwen's configs give a window's width beside use_sliding_window=false.
+            if value != only and name != "sliding_window":
+                refuse(name, value)
+        if any(kind != "full_attention" for kind in hf.pop("layer_types", None) or []):
+            refuse("layer_types", "sliding_attention")
+        unknown = sorted(set(hf) - _IGNORED)
+        if unknown:
+            refuse(unknown[0], hf[unknown[0]])
+        return config
+
+    def to_hf(self) -> dict[str, Any]:
+        """Returns the `config.json` of this model (keys of both transformers 4 and 5)."""
+        rope: dict[str, Any] = {"rope_type": "default"}
+        if self.rope_scaling is not None:
+            rope = {"rope_type": "llama3", **dataclasses.asdict(self.rope_scaling)}
+        architecture = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[self.family]
+        return {
+            "architectures": [f"{architecture}ForCausalLM"],
+            "model_type": self.family,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.dim,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.mlp_dim,
+            "max_position_embeddings": self.max_positions,
+            "rms_norm_eps": self.norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_scaling": rope if self.rope_scaling else None,
+            "rope_parameters": {**rope, "rope_theta": self.rope_theta},
+            "tie_word_embeddings": self.tie_embeddings,
+            "hidden_act": "silu",
+        }
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of parameters, embeddings counted once where they are tied."""
+        qkv = self.dim * self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
+        out = self.head_dim * self.num_heads * self.dim
+        layer = qkv + out + 3 * self.dim * self.mlp_dim + 2 * self.dim
+        if self.qkv_bias:
+            layer += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
+        if self.qk_norm:
+            layer += 2 * self.head_dim
+        embeddings = self.vocab_size * self.dim * (1 if self.tie_embeddings else 2)
+        return self.num_layers * layer + embeddings + self.dim

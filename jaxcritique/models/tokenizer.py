@@ -1,0 +1,65 @@
+"""Text to tokens and back, and chat messages to prompts, for any Hugging Face folder."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+
+class Tokenizer:
+    """A folder's tokenizer with its chat template.
+
+    A prompt and the reply to it are always tokenised apart, so that a reply's tokens in training
+    are those a sampler could have drawn after that very prompt.
+    """
+
+    def __init__(self, folder: str | pathlib.Path):
+        """Loads the tokenizer of a Hugging Face folder.
+
+        Raises:
+          FileNotFoundError: the folder holds no tokenizer.
+        """
+        from transformers import AutoTokenizer  # Takes seconds to import; not all need it.
+
+        self.folder = pathlib.Path(folder)
+        if not any((self.folder / n).is_file() for n in ("tokenizer.json", "tokenizer.model")):
+            raise FileNotFoundError(
+                f"{self.folder}: no tokenizer.json or tokenizer.model in this model folder."
+            )
+        self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+
+    @functools.cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end a reply: the tokenizer's, and those of generation_config.json."""
+        ids = {self.hf.eos_token_id}
+        path = self.folder / "generation_config.json"
+        if path.is_file():
+            extra = json.loads(path.read_text()).get("eos_token_id") or []
+            ids.update(extra if isinstance(extra, list) else [extra])
+        return frozenset(ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the text's tokens; markers of the chat format become their special tokens."""
+        return self.hf.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text, special tokens left out."""
+        return self.hf.decode(ids, skip_special_tokens=True)
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> str:
+        """Renders messages up to where the assistant's reply begins."""
+        return self._render(messages, add_generation_prompt=True)
+
+    def reply(self, messages: Sequence[dict[str, str]], text: str) -> str:
+        """Renders the assistant's reply to `messages`, its end-of-turn token included."""
+        whole = self._render([*messages, {"role": "assistant", "content": text}])
+        reply = whole[len(self.prompt(messages)) :]
+        end = self.hf.eos_token
+        return reply[: reply.index(end) + len(end)] if end in reply else text + end
+
+    def _render(self, messages: Sequence[dict[str, str]], **options: bool) -> str:
+        if self.hf.chat_template is None:
+            turns = [f"{m['role'].capitalize()}: {m['content']}\n" for m in messages]
+            return "".join(turns) + ("Assistant: " if options.get("add_generation_prompt") else "")
+        return self.hf.apply_chat_template(list(messages), tokenize=False, **options)

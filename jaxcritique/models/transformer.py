@@ -1,0 +1,281 @@
+"""The transformer: Llama and Qwen as Flax NNX modules, layers stored stacked and scanned.
+
+The modules only define parameters and the computation. `split` takes one apart, once, into its
+structure and its arrays; everything after is a pure function of (params, batch).
+
+Shapes: b batch, s queries, t keys, d model, n heads, k key/value heads, g = n/k, h head.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxcritique.models.config import ModelConfig
+
+Params = Any  # The arrays of a Transformer, as a nested dictionary.
+# Keys and values of the positions seen so far, each [layers, b, t, k, h].
+KVCache = tuple[Array, Array]
+
+
+def rotary_angles(config: ModelConfig, positions: Int[Array, "b s"]) -> Float[Array, "b s h2"]:
+    """Returns position x frequency in fp32 (bf16 would round position 257 to 256)."""
+    half = config.head_dim // 2
+    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if (scaling := config.rope_scaling) is not None:
+        # Llama 3.1: long wavelengths are slowed by `factor`, short ones kept, between them a ramp.
+        turns = scaling.original_max_position_embeddings * frequency / (2 * jnp.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequency = keep * frequency + (1 - keep) * frequency / scaling.factor
+    return positions.astype(jnp.float32)[..., None] * frequency
+
+
+def rotate(x: Float[Array, "b s n h"], angles: Float[Array, "b s h2"]) -> Float[Array, "b s n h"]:
+    """Applies rotary position embedding, first half against second half as Hugging Face does."""
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def attend(
+    q: Float[Array, "b s n h"],
+    k: Float[Array, "b t k h"],
+    v: Float[Array, "b t k h"],
+    mask: Bool[Array, "b s t"],
+) -> Float[Array, "b s n h"]:
+    """Grouped-query attention with fp32 scores; every query must see at least one key."""
+    b, s, n, h = q.shape
+    q = (q * h**-0.5).reshape(b, s, k.shape[2], n // k.shape[2], h)
+    scores = jnp.einsum("bskgh,btkh->bkgst", q, k, preferred_element_type=jnp.float32)
+    scores = scores + jnp.where(mask, 0.0, -1e30)[:, None, None]
+    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - peak)
+    # Dividing the sum of h values, not the t weights, is the same and cheaper.
+    total = jnp.einsum("bkgst->bskg", weights)[..., None]
+    out = jnp.einsum("bkgst,btkh->bskgh", weights.astype(v.dtype), v) / total
+    return out.astype(v.dtype).reshape(b, s, n, h)
+
+
+def attend_causally(
+    q: Float[Array, "b s n h"],
+    k: Float[Array, "b s k h"],
+    v: Float[Array, "b s k h"],
+    mask: Bool[Array, "b s s"],
+    chunk: int = 128,
+) -> Float[Array, "b s n h"]:
+    """`attend` for a mask that hides the future, `chunk` queries at a time, without its keys."""
+    ends = range(chunk, q.shape[1] + chunk, chunk)
+    rows = (slice(end - chunk, end) for end in ends)
+    parts = [attend(q[:, r], k[:, : r.stop], v[:, : r.stop], mask[:, r, : r.stop]) for r in rows]
+    return jnp.concatenate(parts, axis=1)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation, computed in fp32."""
+
+    def __init__(self, dim: int, eps: float):
+        self.scale = nnx.Param(jnp.ones((dim,)))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """Returns x / rms(x) * scale in the dtype of x."""
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale.astype(jnp.float32)).astype(x.dtype)
+
+
+class Block(nnx.Module):
+    """Attention and gated MLP, each with a norm before and a residual around."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        c = config
+        init = nnx.initializers.normal(0.02)
+
+        def weight(*shape: int) -> nnx.Param:
+            return nnx.Param(init(rngs.params(), shape))
+
+        self.attention_norm = RMSNorm(c.dim, c.norm_eps)
+        self.q = weight(c.dim, c.num_heads, c.head_dim)
+        self.k = weight(c.dim, c.num_kv_heads, c.head_dim)
+        self.v = weight(c.dim, c.num_kv_heads, c.head_dim)
+        self.out = weight(c.num_heads, c.head_dim, c.dim)
+        if c.qkv_bias:
+            self.q_bias = nnx.Param(jnp.zeros((c.num_heads, c.head_dim)))
+            self.k_bias = nnx.Param(jnp.zeros((c.num_kv_heads, c.head_dim)))
+            self.v_bias = nnx.Param(jnp.zeros((c.num_kv_heads, c.head_dim)))
+        if c.qk_norm:
+            self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
+            self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
+        self.mlp_norm = RMSNorm(c.dim, c.norm_eps)
+        self.gate = weight(c.dim, c.mlp_dim)
+        self.up = weight(c.dim, c.mlp_dim)
+        self.down = weight(c.mlp_dim, c.dim)
+
+    def queries_keys_values(
+        self, x: Float[Array, "b s d"], angles: Float[Array, "b s h2"]
+    ) -> tuple[Array, Array, Array]:
+        """Projects the normalised input; queries and keys are rotated to their positions."""
+        y = self.attention_norm(x)
+        q, k, v = (jnp.einsum("bsd,dnh->bsnh", y, w[...]) for w in (self.q, self.k, self.v))
+        if hasattr(self, "q_bias"):
+            q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm(q), self.k_norm(k)
+        return rotate(q, angles), rotate(k, angles), v
+
+    def finish(
+        self, x: Float[Array, "b s d"], attended: Float[Array, "b s n h"]
+    ) -> Float[Array, "b s d"]:
+        """Adds the attention's output and the MLP's to the residual stream."""
+        x = x + jnp.einsum("bsnh,nhd->bsd", attended, self.out[...])
+        y = self.mlp_norm(x)
+        return x + (jax.nn.silu(y @ self.gate[...]) * (y @ self.up[...])) @ self.down[...]
+
+
+class Transformer(nnx.Module):
+    """Embedding, a stack of blocks, a norm, and the matrix that gives logits."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = nnx.static(config)
+        init = nnx.initializers.normal(0.02)
+        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.dim)))
+        stack = nnx.vmap(lambda rngs: Block(config, rngs), in_axes=0, out_axes=0)
+        self.layers = stack(rngs.fork(split=config.num_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        if not config.tie_embeddings:
+            self.head = nnx.Param(init(rngs.params(), (config.vocab_size, config.dim)))
+
+    def hidden(
+        self,
+        tokens: Int[Array, "b s"],
+        positions: Int[Array, "b s"],
+        mask: Bool[Array, "b s s"],
+        remat: bool = False,
+    ) -> Float[Array, "b s d"]:
+        """Runs the stack.
+
+        Args:
+          tokens: what to read.
+          positions: of each token within its example.
+          mask: `mask[b, i, j]` says whether token i may see token j; never one after it.
+          remat: keep only each layer's input for the backward pass, and work the rest out again:
+            a third more time for a tenth of the memory.
+        """
+        angles = rotary_angles(self.config, positions)
+
+        def layer(x: Array, block: Block) -> tuple[Array, None]:
+            q, k, v = block.queries_keys_values(x, angles)
+            return block.finish(x, attend_causally(q, k, v, mask)), None
+
+        layer = jax.checkpoint(layer) if remat else layer
+        x, _ = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
+        return self.norm(x)
+
+    def prefill(self, tokens: Int[Array, "b s"]) -> tuple[Float[Array, "b s d"], KVCache]:
+        """Runs prompts that start at position 0, padded on the right; returns keys and values."""
+        b, s = tokens.shape
+        positions = jnp.broadcast_to(jnp.arange(s), (b, s))
+        mask = jnp.broadcast_to(jnp.tril(jnp.ones((s, s), bool)), (b, s, s))
+        angles = rotary_angles(self.config, positions)
+
+        def layer(x: Array, block: Block) -> tuple[Array, KVCache]:
+            q, k, v = block.queries_keys_values(x, angles)
+            return block.finish(x, attend_causally(q, k, v, mask)), (k, v)
+
+        x, cache = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
+        return self.norm(x), cache
+
+    def decode(
+        self, tokens: Int[Array, " b"], positions: Int[Array, " b"], cache: KVCache, span: int
+    ) -> tuple[Float[Array, "b d"], KVCache]:
+        """Runs one more token for each sequence and writes its keys and values into the cache.
+
+        Args:
+          tokens: the sequences' last tokens.
+          positions: where each stands; everything before it is in the cache.
+          cache: keys and values, updated in place where the caller donates them.
+          span: static; only the first `span` positions are read, so it must exceed `positions`.
+        """
+        b = tokens.shape[0]
+        angles = rotary_angles(self.config, positions[:, None])
+        mask = (jnp.arange(span) <= positions[:, None])[:, None]
+        rows = jnp.arange(b)
+
+        def layer(
+            carry: tuple[Array, Array, Array], block_and_index: tuple[Block, Array]
+        ) -> tuple[tuple[Array, Array, Array], None]:
+            x, keys, values = carry
+            block, i = block_and_index
+            q, k, v = block.queries_keys_values(x, angles)
+            keys = keys.at[i, rows, positions].set(k[:, 0])
+            values = values.at[i, rows, positions].set(v[:, 0])
+            seen = (jax.lax.dynamic_index_in_dim(c, i, keepdims=False) for c in (keys, values))
+            attended = attend(q, *(c[:, :span] for c in seen), mask)
+            return (block.finish(x, attended), keys, values), None
+
+        x = self.embedding[...][tokens][:, None]
+        indices = jnp.arange(self.config.num_layers)
+        (x, *cache), _ = jax.lax.scan(layer, (x, *cache), (self.layers, indices))
+        return self.norm(x)[:, 0], tuple(cache)
+
+    def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """Returns fp32 logits, for sampling and evaluation; training goes through `token_loss`."""
+        head = self.embedding if self.config.tie_embeddings else self.head
+        return jnp.einsum("...d,vd->...v", hidden, head[...], preferred_element_type=jnp.float32)
+
+    def token_loss(
+        self, hidden: Float[Array, "b s d"], targets: Int[Array, "b s"], chunk: int = 1024
+    ) -> Float[Array, "b s"]:
+        """Returns -log p(target) of every position, without all logits ever existing at once.
+
+        Works through `chunk` positions at a time, forward and backward.
+        """
+        b, s, d = hidden.shape
+        size = min(chunk, b * s)
+        padding = -(b * s) % size
+        x = jnp.pad(hidden.reshape(b * s, d), ((0, padding), (0, 0))).reshape(-1, size, d)
+        y = jnp.pad(targets.reshape(b * s), (0, padding)).reshape(-1, size)
+
+        @jax.checkpoint
+        def chunk_loss(_: None, xy: tuple[Array, Array]) -> tuple[None, Array]:
+            logits = self.logits(xy[0])
+            chosen = jnp.take_along_axis(logits, xy[1][:, None], axis=-1)[:, 0]
+            return None, jax.nn.logsumexp(logits, axis=-1) - chosen
+
+        _, losses = jax.lax.scan(chunk_loss, None, (x, y))
+        return losses.reshape(-1)[: b * s].reshape(b, s)
+
+
+class Structure(NamedTuple):
+    """All of a model but its arrays; static and hashable."""
+
+    graph: Any
+    tree: Any
+
+
+def split(model: Transformer) -> tuple[Structure, Params]:
+    """Takes a model apart into its structure and its arrays, a plain nested dictionary."""
+    graph, state = nnx.split(model)
+    return Structure(graph, jax.tree.structure(state)), nnx.to_pure_dict(state)
+
+
+def join(structure: Structure, params: Params) -> Transformer:
+    """Puts a model together again, cheaply enough to do inside a jitted function."""
+    state = jax.tree.unflatten(structure.tree, jax.tree.leaves(params))
+    return nnx.merge(structure.graph, state)
+
+
+def abstract(config: ModelConfig) -> tuple[Structure, Params]:
+    """Returns the structure and the shapes of the arrays, without making any array."""
+    return split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+
+
+def initialize(config: ModelConfig, seed: int) -> tuple[Structure, Params]:
+    """Returns the structure and freshly drawn fp32 parameters."""
+    structure, _ = abstract(config)
+    params = jax.jit(lambda: split(Transformer(config, nnx.Rngs(seed)))[1])()
+    return structure, params

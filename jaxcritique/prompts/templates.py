@@ -1,0 +1,82 @@
+"""What each player is shown (section 2 of the paper), as chat messages.
+
+`FULL` spells every request out, for models that know English; `COMPACT` is for models which
+learn the formats in training and pay for every token, such as the laptop default.
+"""
+
+import dataclasses
+
+from jaxcritique.records import Critique, Problem, Solution
+
+Messages = list[dict[str, str]]  # [{"role": "user" | "assistant", "content": text}, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSet:
+    """The wording of every request made of a player."""
+
+    solve: str  # Fields: question, answer_form.
+    critique: str  # Fields: question, solution.
+    refine: str  # Fields: critique, answer_form.
+
+
+FULL = PromptSet(
+    solve=(
+        "{question}\n\nSolve the problem step by step, one step a line. "
+        "Give the final answer on a last line in the form '{answer_form}'"
+    ),
+    critique=(
+        "Here are a problem and a proposed solution, in which each line is one step.\n\n"
+        "Problem: {question}\n\nSolution:\n{solution}\n\n"
+        "Check the solution step by step. For each step write three lines:\n"
+        "Step N: the step, repeated\n"
+        "Explanation: what the step should compute, and why it is right or not\n"
+        "Correctness: Correct or Wrong\n"
+        "Stop after the first wrong step. End with one line: 'Final answer: Correct' or "
+        "'Final answer: Wrong'."
+    ),
+    refine=(
+        "A reader has checked your solution step by step:\n\n{critique}\n\n"
+        "Use this critique to write a new, complete, step-by-step solution, one step a line. "
+        "Give the final answer on a last line in the form '{answer_form}'"
+    ),
+)
+COMPACT = PromptSet(
+    solve="{question}",
+    critique="{question}\nSolution:\n{solution}\nCheck each step.",
+    refine="{critique}\nWrite a new solution.",
+)
+PROMPT_SETS = {"full": FULL, "compact": COMPACT}
+
+_ANSWER_FORMS = {
+    "word_problems": "The answer is N.",
+    "gsm8k": "The answer is N.",
+    "math": r"The answer is $\boxed{N}$.",
+}
+
+
+def solve_messages(prompts: PromptSet, problem: Problem) -> Messages:
+    """The actor's first turn: y = pi_theta(x)."""
+    return [_user(prompts.solve, problem, question=problem.question)]
+
+
+def critique_messages(prompts: PromptSet, solution: Solution) -> Messages:
+    """The critic's turn: c = pi_phi(x, y). It sees the question and the solution, nothing else."""
+    problem = solution.problem
+    return [_user(prompts.critique, problem, question=problem.question, solution=solution.text)]
+
+
+def refine_messages(prompts: PromptSet, critique: Critique) -> Messages:
+    """The actor's second turn: y' = pi_theta(x, y, c)."""
+    problem = critique.solution.problem
+    return [
+        *solve_messages(prompts, problem),
+        {"role": "assistant", "content": critique.solution.text},
+        _user(prompts.refine, problem, critique=critique.text),
+    ]
+
+
+def _user(template: str, problem: Problem, **fields: str) -> dict[str, str]:
+    # Parts of the template are replaced in one pass, so braces in model text stay as they are.
+    fields["answer_form"] = _ANSWER_FORMS[problem.task]
+    return {"role": "user", "content": template.format_map(fields)}

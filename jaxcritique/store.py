@@ -1,0 +1,126 @@
+"""The stage store: finished datasets, named by what they were made from.
+
+A stage's folder is `stages/NAME-HASH`, the hash being of its configuration and of the stages it
+reads. Its manifest is written last, after the data, so a folder without one was never finished.
+Running a program again therefore redoes only what is missing, and where a number came from can be
+read off the folder.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from jaxcritique.records import digest, from_json, to_json
+
+T = TypeVar("T")
+_MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A named step of an experiment with all that decides its outcome."""
+
+    folder: pathlib.Path
+    key: str  # The hash; what reads this stage has it among its inputs.
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage's manifest, written last, is there."""
+        return (self.folder / _MANIFEST).is_file()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `finish` wrote."""
+        return json.loads((self.folder / _MANIFEST).read_text())
+
+    def finish(self, **facts: Any) -> None:
+        """Marks the stage finished; `facts` (row counts, hashes, times) go into its manifest."""
+        write_atomically(self.folder / _MANIFEST, json.dumps(facts, indent=2) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Generic[T]):
+    """A finished stage's records."""
+
+    key: str
+    records: Sequence[T]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.records)
+
+
+class Store:
+    """The stages of one run folder."""
+
+    def __init__(self, run_dir: str | pathlib.Path):
+        """Stages go to `run_dir/stages`, which is made when first needed."""
+        self.run_dir = pathlib.Path(run_dir)
+
+    def stage(self, name: str, *inputs: Any) -> Stage:
+        """Names the stage that `inputs` (configuration, keys of other stages) define."""
+        key = digest(name, *inputs)
+        folder = self.run_dir / "stages" / f"{name.replace('/', '-')}-{key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Stage(folder, key)
+
+    def dataset(
+        self, name: str, cls: type[T], *inputs: Any, make: Callable[[], Iterable[T]]
+    ) -> Dataset[T]:
+        """Returns the records of a stage, calling `make` only if it was never finished.
+
+        Raises:
+          ValueError: the stored rows are not those that were written; the file is named.
+        """
+        stage = self.stage(name, *inputs)
+        path = stage.folder / "records.jsonl"
+        if not stage.finished:
+            lines = [json.dumps(to_json(record), ensure_ascii=False) for record in make()]
+            text = "".join(f"{line}\n" for line in lines)
+            write_atomically(path, text)
+            stage.finish(rows=len(lines), sha256=_sha256(text))
+        text = path.read_text()
+        if _sha256(text) != stage.manifest["sha256"]:
+            raise ValueError(
+                f"{path} is not what its manifest describes; delete the folder to make it anew."
+            )
+        rows = (json.loads(line) for line in text.split("\n") if line)
+        return Dataset(stage.key, [from_json(cls, row) for row in rows])
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that a kill at any moment leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".tmp-", delete=False) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+@contextlib.contextmanager
+def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder that takes the place of `folder` once the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
