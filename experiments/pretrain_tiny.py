@@ -14,9 +14,10 @@ import time
 
 import numpy as np
 import sentencepiece
-from absl import app, flags
+from absl import flags
 from transformers import AutoTokenizer
 
+from experiments.program import run
 from jaxcritique.critiques.corpus import documents
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import save_pretrained
@@ -30,7 +31,13 @@ from jaxcritique.training.step import OptimizerConfig
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything goes.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides the stories and the initial weights.")
-_STEPS = flags.DEFINE_integer("steps", 2000, "Training steps.", lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+    "steps", 2000, "Training steps the rate's cosine is laid out for.", lower_bound=1
+)
+_STOP_AT = flags.DEFINE_integer(
+    "stop_at", 1000, "Steps actually trained: a base trained to the end leaves no room.",
+    lower_bound=1,
+)
 _ROWS = flags.DEFINE_integer("rows", 24, "Rows of --sequence tokens in a step.", lower_bound=1)
 _SEQUENCE = flags.DEFINE_integer("sequence", 384, "Tokens in a row.", lower_bound=32)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-up, then cosine.")
@@ -107,6 +114,7 @@ def main(_: list[str]) -> None:
         folder=run_dir / "training",
         checkpoint_steps=50,
         name="pretraining",
+        stop_at=_STOP_AT.value,
     )
 
     # ---- export
@@ -116,6 +124,7 @@ def main(_: list[str]) -> None:
         "command": "python -m experiments.pretrain_tiny",
         "seed": _SEED.value,
         "steps": _STEPS.value,
+        "stop_at": _STOP_AT.value,
         "rows": _ROWS.value,
         "sequence": _SEQUENCE.value,
         "learning_rate": _LEARNING_RATE.value,
@@ -163,4 +172,4 @@ def _train_tokenizer(folder: pathlib.Path, weights: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

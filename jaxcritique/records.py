@@ -7,12 +7,12 @@ record goes to JSON and back without loss: `to_json(record)`, `from_json(Solutio
 import dataclasses
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 Verdict = Literal["correct", "wrong", "unparsable", "timeout"]
+Messages = list[dict[str, str]]  # [{"role": "user" | "assistant", "content": text}, ...]
 T = TypeVar("T")
 
 
@@ -93,11 +93,11 @@ def from_json(cls: type[T], row: Mapping[str, Any]) -> T:
             if field.default is dataclasses.MISSING:
                 raise ValueError(f"{cls.__name__} lacks the field {field.name!r}")
             continue
-        value, hint = row[field.name], hints[field.name]
-        if isinstance(hint, types.UnionType):
-            hint = next((arg for arg in typing.get_args(hint) if dataclasses.is_dataclass(arg)), None)
-        is_record = value is not None and dataclasses.is_dataclass(hint)
-        values[field.name] = from_json(hint, value) if is_record else value
+        value: Any = row[field.name]
+        hint: Any = hints[field.name]
+        options = (hint, *typing.get_args(hint))  # A union's members, or none.
+        record = next((option for option in options if dataclasses.is_dataclass(option)), None)
+        values[field.name] = value if value is None or record is None else from_json(record, value)
     return cls(**values)
 
 

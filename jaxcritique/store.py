@@ -47,10 +47,11 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(Generic[T]):
-    """A finished stage's records."""
+    """A finished stage's records, and what its manifest says beside them (token counts, ...)."""
 
     key: str
     records: Sequence[T]
+    facts: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -74,37 +75,63 @@ class Store:
         return Stage(folder, key)
 
     def dataset(
-        self, name: str, cls: type[T], *inputs: Any, make: Callable[[], Iterable[T]]
+        self,
+        name: str,
+        cls: type[T],
+        *inputs: Any,
+        make: Callable[[Stage], tuple[Iterable[T], dict[str, Any]]],
     ) -> Dataset[T]:
         """Returns the records of a stage, calling `make` only if it was never finished.
+
+        Args:
+          name: of the stage.
+          cls: the class of its records.
+          *inputs: all that decides the outcome.
+          make: given the stage, returns its records and facts worth keeping beside them.
 
         Raises:
           ValueError: the stored rows are not those that were written; the file is named.
         """
         stage = self.stage(name, *inputs)
         path = stage.folder / "records.jsonl"
-        if not stage.finished:
-            lines = [json.dumps(to_json(record), ensure_ascii=False) for record in make()]
-            text = "".join(f"{line}\n" for line in lines)
-            write_atomically(path, text)
-            stage.finish(rows=len(lines), sha256=_sha256(text))
-        text = path.read_text()
-        if _sha256(text) != stage.manifest["sha256"]:
-            raise ValueError(
-                f"{path} is not what its manifest describes; delete the folder to make it anew."
-            )
-        rows = (json.loads(line) for line in text.split("\n") if line)
-        return Dataset(stage.key, [from_json(cls, row) for row in rows])
+        if stage.finished:
+            rows = read_rows(path, stage.manifest["sha256"])
+            return Dataset(stage.key, [from_json(cls, row) for row in rows], stage.manifest)
+        made, facts = make(stage)
+        records = list(made)
+        sha256 = write_rows(path, map(to_json, records))
+        stage.finish(rows=len(records), sha256=sha256, **facts)
+        return Dataset(stage.key, records, stage.manifest)
+
+
+def write_rows(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> str:
+    """Writes JSON lines, whole or not at all; returns their sha256, for a manifest."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_rows(path: pathlib.Path, sha256: str) -> list[dict[str, Any]]:
+    """Reads what `write_rows` wrote.
+
+    Raises:
+      ValueError: the file is not the one the manifest describes.
+    """
+    text = path.read_text(encoding="utf-8")
+    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+        raise ValueError(f"{path} is not what its manifest says; delete its folder to redo it.")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a kill at any moment leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".tmp-", delete=False) as file:
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(file.name, path)
+    os.replace(temporary, path)
 
 
 @contextlib.contextmanager
@@ -120,7 +147,3 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,21 +8,14 @@ import random
 from collections.abc import Iterator, Sequence
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.errors import (
-    ERROR_TYPES,
-    carry_on,
-    final_value,
-    insert_error,
-    solution_steps,
-)
+from jaxcritique.critiques.errors import flawed_solution
 from jaxcritique.prompts.templates import (
-    Messages,
     PromptSet,
     critique_messages,
     refine_messages,
     solve_messages,
 )
-from jaxcritique.records import Critique, Problem, Solution
+from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.tasks.word_problems import generate
 
 _TASKS = ("solve", "critique", "refine")
@@ -43,27 +36,6 @@ def documents(
             if document is not None:
                 yield document
         chunk += 1
-
-
-def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
-    """Spoils one step of the annotated solution and carries the mistake on to the answer."""
-    reference = solution_steps(problem)
-    at = rng.randrange(len(reference))
-    error_type = rng.choices(ERROR_TYPES, (5, 3, 3, 1))[0]
-    spoilt = insert_error(problem, reference, at, error_type, rng)
-    if spoilt is None:
-        return None
-    steps, error = spoilt
-    if error_type == "missing step":
-        kept = [*reference[:at], *reference[at + 1 :]]
-        steps = [*steps, *carry_on(steps, kept)[len(steps) :]]
-    else:
-        steps = carry_on(steps, reference)
-    answer = final_value(steps)
-    if answer is None or answer == problem.answer:
-        return None
-    text = "\n".join([*steps, f"The answer is {answer}."])
-    return Solution(problem, text, "wrong", answer, source="RG3", error_step=at, error=error)
 
 
 def _document(

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate
 from jaxcritique.prompts.critique import split_steps
-from jaxcritique.records import Problem
+from jaxcritique.records import Problem, Solution
 
 ERROR_TYPES = ("calculation", "wrong value", "wrong operator", "missing step")
 
@@ -85,15 +85,36 @@ def carry_on(steps: list[str], reference: list[str]) -> list[str]:
     return steps
 
 
-def final_value(steps: list[str]) -> str | None:
+def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
+    """Spoils one step of the annotated solution and carries the mistake on to the answer.
+
+    Returns None where that cannot be done, or where the answer comes out right all the same.
+    """
+    reference = split_steps(problem.rationale)
+    if not reference:
+        return None
+    at = rng.randrange(len(reference))
+    error_type = rng.choices(ERROR_TYPES, (5, 3, 3, 1))[0]
+    spoilt = insert_error(problem, reference, at, error_type, rng)
+    if spoilt is None:
+        return None
+    steps, error = spoilt
+    if error_type == "missing step":
+        kept = [*reference[:at], *reference[at + 1 :]]
+        steps = [*steps, *carry_on(steps, kept)[len(steps) :]]
+    else:
+        steps = carry_on(steps, reference)
+    answer = _final_value(steps)
+    if answer is None or answer == problem.answer:
+        return None
+    text = "\n".join([*steps, f"The answer is {answer}."])
+    return Solution(problem, text, "wrong", answer, source="RG3", error_step=at, error=error)
+
+
+def _final_value(steps: list[str]) -> str | None:
     """What the last calculation of a solution says it comes to."""
     marks = [mark for step in steps for mark in calculations(step)]
     return marks[-1].stated if marks else None
-
-
-def solution_steps(problem: Problem) -> list[str]:
-    """The steps of the problem's annotated solution."""
-    return split_steps(problem.rationale)
 
 
 def _with_mark(line: str, expression: str, result: str) -> str:

@@ -13,7 +13,7 @@ _IGNORED = {
     "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
     "initializer_range", "max_window_layers", "model_type", "name_or_path", "pad_token_id",
     "pretraining_tp", "tokenizer_class", "torch_dtype", "transformers.js_config",
-    "transformers_version", "use_cache", "is_llama_config", "rope_interleaved",
+    "transformers_version", "use_cache", "is_llama_config",
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, hf: dict[str, Any], where: str = "config.json") -> "ModelConfig":
-        """Translates the contents of a Hugging Face `config.json`; see `load` for what it raises."""
+        """Translates the contents of a `config.json`; see `load` for what it raises."""
         hf = dict(hf)
         family = hf.get("model_type")
         if family not in ("llama", "qwen2", "qwen3"):
@@ -77,6 +77,11 @@ class ModelConfig:
         def refuse(name: str, value: Any) -> None:
             raise ValueError(f"{where}: {name}={value!r} is not supported for {family!r}.")
 
+        def required(name: str) -> Any:
+            if name not in hf:
+                raise ValueError(f"{where}: there is no field {name!r}.")
+            return hf.pop(name)
+
         # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling.
         rope = dict(hf.pop("rope_parameters", None) or hf.pop("rope_scaling", None) or {})
         hf.pop("rope_scaling", None)
@@ -85,22 +90,22 @@ class ModelConfig:
         kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
         rope.pop("type", None)
         scaling = None
-        if kind == "llama3":
+        if kind == "llama3" and set(rope) == {f.name for f in dataclasses.fields(RopeScaling)}:
             scaling = RopeScaling(**rope)
         elif kind != "default" or rope:
             refuse("rope_parameters", {"rope_type": kind, **rope})
 
-        heads = hf.pop("num_attention_heads")
-        dim = hf.pop("hidden_size")
+        heads = required("num_attention_heads")
+        dim = required("hidden_size")
         config = cls(
-            vocab_size=hf.pop("vocab_size"),
+            vocab_size=required("vocab_size"),
             dim=dim,
-            num_layers=hf.pop("num_hidden_layers"),
+            num_layers=required("num_hidden_layers"),
             num_heads=heads,
             num_kv_heads=hf.pop("num_key_value_heads", None) or heads,
             head_dim=hf.pop("head_dim", None) or dim // heads,
-            mlp_dim=hf.pop("intermediate_size"),
-            max_positions=hf.pop("max_position_embeddings"),
+            mlp_dim=required("intermediate_size"),
+            max_positions=required("max_position_embeddings"),
             norm_eps=hf.pop("rms_norm_eps", 1e-6),
             rope_theta=float(theta),
             rope_scaling=scaling,
@@ -113,6 +118,7 @@ class ModelConfig:
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,
+            "rope_interleaved": False,
             "use_sliding_window": False,
             "sliding_window": None,
         }.items():

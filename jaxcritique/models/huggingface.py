@@ -1,6 +1,9 @@
 """Hugging Face folders in and out: the names and layouts of every weight, in one table."""
 
+import dataclasses
+import hashlib
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -43,6 +46,30 @@ _NAMES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class ModelFolder:
+    """A Hugging Face folder and what it is known by in the stages that read it."""
+
+    folder: pathlib.Path
+    key: str
+
+    @classmethod
+    def of(cls, folder: str | pathlib.Path) -> "ModelFolder":
+        """Names a folder by the content of its configuration and weights.
+
+        Raises:
+          FileNotFoundError: it is not a model folder.
+          ValueError: its architecture is not supported.
+        """
+        folder = pathlib.Path(folder)
+        ModelConfig.load(folder)
+        sha = hashlib.sha256()
+        for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+            with path.open("rb") as file:
+                sha.update(hashlib.file_digest(file, "sha256").digest())
+        return cls(folder, sha.hexdigest()[:16])
+
+
 def _is_matrix(path: str) -> bool:
     """Whether Hugging Face stores it as [out, in], the other way round than we do."""
     return path.rpartition(".")[2] in ("q", "k", "v", "out", "gate", "up", "down")
@@ -53,11 +80,17 @@ def _from_hf(path: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
 
 
 def _to_hf(path: str, array: np.ndarray) -> np.ndarray:
+    shape = _hf_shape(path, array.shape)
     if not _is_matrix(path):
-        return array.reshape(-1) if array.ndim == 2 and "bias" in path else array
-    # [d, n, h] -> [n h, d] for q, k, v; [n, h, d] -> [d, n h] for out.
-    inputs = array.shape[0] * array.shape[1] if path.endswith(".out") else array.shape[0]
-    return np.ascontiguousarray(array.reshape(inputs, -1).T)
+        return array.reshape(shape)
+    return np.ascontiguousarray(array.reshape(shape[::-1]).T)
+
+
+def _hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if _is_matrix(path):  # [d, n, h] -> [n h, d] for q, k, v; [n, h, d] -> [d, n h] for out.
+        inputs = math.prod(shape[:2]) if path.endswith(".out") else shape[0]
+        return math.prod(shape) // inputs, inputs
+    return (math.prod(shape),) if path.endswith("bias") else shape
 
 
 def load_pretrained(folder: str | pathlib.Path) -> tuple[ModelConfig, Structure, Params]:
@@ -83,8 +116,8 @@ def load_pretrained(folder: str | pathlib.Path) -> tuple[ModelConfig, Structure,
             raise ValueError(f"{folder}: there is no tensor {name!r}, which config.json calls for")
         used.add(name)
         value = where[name].get_tensor(name)
-        if value.size != np.prod(shape):
-            raise ValueError(f"{folder}: {name} has shape {value.shape}, expected {shape}")
+        if value.shape != (expected := _hf_shape(path, shape)):
+            raise ValueError(f"{folder}: {name} has shape {value.shape}, expected {expected}")
         return _from_hf(path, value.astype(np.float32), shape)
 
     def load(keys: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -147,7 +180,9 @@ def save_pretrained(
                 shutil.copy(tokenizer_folder / name, target / name)
         theirs = json.loads((tokenizer_folder / "config.json").read_text())
         ends = {key: theirs[key] for key in ("bos_token_id", "eos_token_id") if key in theirs}
-        _write_json(target / "config.json", {**config.to_hf(), **ends, "dtype": np.dtype(dtype).name})
+        _write_json(
+            target / "config.json", {**config.to_hf(), **ends, "dtype": np.dtype(dtype).name}
+        )
         generation = tokenizer_folder / "generation_config.json"
         if generation.is_file():
             shutil.copy(generation, target / generation.name)

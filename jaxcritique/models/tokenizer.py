@@ -52,9 +52,19 @@ class Tokenizer:
         return self._render(messages, add_generation_prompt=True)
 
     def reply(self, messages: Sequence[dict[str, str]], text: str) -> str:
-        """Renders the assistant's reply to `messages`, its end-of-turn token included."""
+        """Renders the assistant's reply to `messages`, its end-of-turn token included.
+
+        Raises:
+          ValueError: the chat template writes the prompt differently once it is replied to.
+        """
+        prompt = self.prompt(messages)
         whole = self._render([*messages, {"role": "assistant", "content": text}])
-        reply = whole[len(self.prompt(messages)) :]
+        if not whole.startswith(prompt):
+            raise ValueError(
+                f"{self.folder}: its chat template renders a conversation that does not begin with "
+                "the prompt of its last reply; such a template is not supported."
+            )
+        reply = whole[len(prompt) :]
         end = self.hf.eos_token
         return reply[: reply.index(end) + len(end)] if end in reply else text + end
 

@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcritique.models.config import ModelConfig
 
 Params = Any  # The arrays of a Transformer, as a nested dictionary.
-# Keys and values of the positions seen so far, each [layers, b, t, k, h].
-KVCache = tuple[Array, Array]
+# For each layer, the keys and values of the positions seen so far, each [b, k, t, h].
+KVCache = tuple[tuple[Array, Array], ...]
 
 
 def rotary_angles(config: ModelConfig, positions: Int[Array, "b s"]) -> Float[Array, "b s h2"]:
@@ -72,6 +72,20 @@ def attend_causally(
     rows = (slice(end - chunk, end) for end in ends)
     parts = [attend(q[:, r], k[:, : r.stop], v[:, : r.stop], mask[:, r, : r.stop]) for r in rows]
     return jnp.concatenate(parts, axis=1)
+
+
+def attend_to_cache(
+    q: Float[Array, "b n h"],
+    k: Float[Array, "b k t h"],
+    v: Float[Array, "b k t h"],
+    mask: Bool[Array, "b t"],
+) -> Float[Array, "b n h"]:
+    """`attend` for one query each. The cache's layout makes both products plain batched ones."""
+    b, n, h = q.shape
+    q = (q * h**-0.5).reshape(b, k.shape[1], -1, h)
+    scores = jnp.einsum("bkgh,bkth->bkgt", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + jnp.where(mask, 0.0, -1e30)[:, None, None], axis=-1)
+    return jnp.einsum("bkgt,bkth->bkgh", weights.astype(v.dtype), v).reshape(b, n, h)
 
 
 class RMSNorm(nnx.Module):
@@ -144,7 +158,7 @@ class Transformer(nnx.Module):
         init = nnx.initializers.normal(0.02)
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.dim)))
         stack = nnx.vmap(lambda rngs: Block(config, rngs), in_axes=0, out_axes=0)
-        self.layers = stack(rngs.fork(split=config.num_layers))
+        self.layers = stack(rngs.split(config.num_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         if not config.tie_embeddings:
             self.head = nnx.Param(init(rngs.params(), (config.vocab_size, config.dim)))
@@ -175,52 +189,45 @@ class Transformer(nnx.Module):
         x, _ = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
         return self.norm(x)
 
-    def prefill(self, tokens: Int[Array, "b s"]) -> tuple[Float[Array, "b s d"], KVCache]:
-        """Runs prompts that start at position 0, padded on the right; returns keys and values."""
+    def prefill(self, tokens: Int[Array, "b s"]) -> KVCache:
+        """Returns the keys and values of prompts that start at position 0, padded on the right."""
         b, s = tokens.shape
-        positions = jnp.broadcast_to(jnp.arange(s), (b, s))
         mask = jnp.broadcast_to(jnp.tril(jnp.ones((s, s), bool)), (b, s, s))
-        angles = rotary_angles(self.config, positions)
+        angles = rotary_angles(self.config, jnp.broadcast_to(jnp.arange(s), (b, s)))
 
-        def layer(x: Array, block: Block) -> tuple[Array, KVCache]:
+        def layer(x: Array, block: Block) -> tuple[Array, tuple[Array, Array]]:
             q, k, v = block.queries_keys_values(x, angles)
-            return block.finish(x, attend_causally(q, k, v, mask)), (k, v)
+            cached = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            return block.finish(x, attend_causally(q, k, v, mask)), cached
 
-        x, cache = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
-        return self.norm(x), cache
+        _, (keys, values) = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
+        return tuple(zip(keys, values, strict=True))
 
     def decode(
-        self, tokens: Int[Array, " b"], positions: Int[Array, " b"], cache: KVCache, span: int
+        self, tokens: Int[Array, " b"], positions: Int[Array, " b"], cache: KVCache
     ) -> tuple[Float[Array, "b d"], KVCache]:
-        """Runs one more token for each sequence and writes its keys and values into the cache.
+        """Runs one more token for each sequence and adds its keys and values to the cache.
+
+        The layers are unrolled here: a scanned cache would be copied, layer by layer, each step.
 
         Args:
           tokens: the sequences' last tokens.
-          positions: where each stands; everything before it is in the cache.
-          cache: keys and values, updated in place where the caller donates them.
-          span: static; only the first `span` positions are read, so it must exceed `positions`.
+          positions: where each stands, less than the cache's length; all before it is cached.
+          cache: updated in place where the caller donates it.
         """
-        b = tokens.shape[0]
         angles = rotary_angles(self.config, positions[:, None])
-        mask = (jnp.arange(span) <= positions[:, None])[:, None]
-        rows = jnp.arange(b)
-
-        def layer(
-            carry: tuple[Array, Array, Array], block_and_index: tuple[Block, Array]
-        ) -> tuple[tuple[Array, Array, Array], None]:
-            x, keys, values = carry
-            block, i = block_and_index
-            q, k, v = block.queries_keys_values(x, angles)
-            keys = keys.at[i, rows, positions].set(k[:, 0])
-            values = values.at[i, rows, positions].set(v[:, 0])
-            seen = (jax.lax.dynamic_index_in_dim(c, i, keepdims=False) for c in (keys, values))
-            attended = attend(q, *(c[:, :span] for c in seen), mask)
-            return (block.finish(x, attended), keys, values), None
-
+        mask = jnp.arange(cache[0][0].shape[2]) <= positions[:, None]
+        rows = jnp.arange(tokens.shape[0])
         x = self.embedding[...][tokens][:, None]
-        indices = jnp.arange(self.config.num_layers)
-        (x, *cache), _ = jax.lax.scan(layer, (x, *cache), (self.layers, indices))
-        return self.norm(x)[:, 0], tuple(cache)
+        updated = []
+        for i, (keys, values) in enumerate(cache):
+            block = jax.tree.map(lambda stacked, i=i: stacked[i], self.layers)
+            q, k, v = block.queries_keys_values(x, angles)
+            keys = keys.at[rows, :, positions].set(k[:, 0])
+            values = values.at[rows, :, positions].set(v[:, 0])
+            x = block.finish(x, attend_to_cache(q[:, 0], keys, values, mask)[:, None])
+            updated.append((keys, values))
+        return self.norm(x)[:, 0], tuple(updated)
 
     def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """Returns fp32 logits, for sampling and evaluation; training goes through `token_loss`."""

@@ -6,9 +6,7 @@ learn the formats in training and pay for every token, such as the laptop defaul
 
 import dataclasses
 
-from jaxcritique.records import Critique, Problem, Solution
-
-Messages = list[dict[str, str]]  # [{"role": "user" | "assistant", "content": text}, ...]
+from jaxcritique.records import Critique, Messages, Problem, Solution
 
 
 @dataclasses.dataclass(frozen=True)

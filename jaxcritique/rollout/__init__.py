@@ -1,1 +1,1 @@
-"""."""
+"""Sampling from models: one interface, and what stands behind it."""

@@ -1,1 +1,48 @@
-"""."""
+"""Where problems come from: GSM8K, MATH, and the generated stories of the laptop default."""
+
+import pathlib
+from typing import Literal
+
+from jaxcritique.records import Problem
+from jaxcritique.tasks import gsm8k, hendrycks_math, word_problems
+
+TASKS = ("word_problems", "gsm8k", "math")
+TINY_BASE = pathlib.Path(__file__).parent / "tiny_base"  # The laptop default's model folder.
+
+
+def load_problems(
+    task: str, data_dir: str | None, split: Literal["train", "test"], count: int, seed: int
+) -> list[Problem]:
+    """Returns `count` problems of a task (the first ones of a file, or generated from `seed`).
+
+    Args:
+      task: one of TASKS.
+      data_dir: folder with `gsm8k/` and `math/`, or "hub" to download with `datasets`.
+      split: of the task.
+      count: how many; 0 takes all a file has.
+      seed: decides the generated stories; files are read in their order.
+
+    Raises:
+      ValueError: the task is unknown, the data has fewer problems, or a row is not usable.
+      FileNotFoundError: there is no data in `data_dir`.
+    """
+    if task == "word_problems":
+        if not count:
+            raise ValueError(f"--{split}_problems: say how many stories to generate, at least 1.")
+        return word_problems.generate(split, count, seed)
+    if task not in TASKS:
+        raise ValueError(f"--task={task}: there are {', '.join(TASKS)}.")
+    if not data_dir:
+        raise ValueError(
+            f"--task={task} needs --data_dir: a folder that holds {task}/{split}.jsonl, "
+            "or 'hub' to download the data with `datasets` (pip install 'jaxcritique[hub]')."
+        )
+    loader = gsm8k if task == "gsm8k" else hendrycks_math
+    problems = loader.load(split, data_dir)
+    if not problems:
+        raise ValueError(f"{data_dir}: the {split} split of {task} is empty.")
+    if count > len(problems):
+        raise ValueError(
+            f"{count} {split} problems are asked for, but {data_dir} has {len(problems)} of {task}."
+        )
+    return problems[: count or None]

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from types import TracebackType
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -20,10 +21,13 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, every_steps: int):
         """Keeps the two newest of the checkpoints in `folder`, one each `every_steps`."""
         training = ocp.training
+        # Orbax's own policies do not fit the protocols it declares for them.
+        save: Any = training.save_decision_policies.FixedIntervalPolicy(every_steps)
+        keep: Any = training.preservation_policies.LatestN(2)
         self._checkpointer = training.Checkpointer(
-            folder.absolute(),
-            save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(every_steps),
-            preservation_policy=training.preservation_policies.LatestN(2),
+            str(folder.absolute()),
+            save_decision_policy=save,
+            preservation_policy=keep,
             cleanup_tmp_directories=True,
         )
 
@@ -38,6 +42,11 @@ class Checkpoints:
     ) -> None:
         self._checkpointer.close()
 
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0: there is none."""
+        return self._checkpointer.latest.step if self._checkpointer.latest else 0
+
     def restore(self, like: TrainState) -> TrainState | None:
         """Returns the newest state with the shapes and shardings of `like`; None: there is none."""
         if self._checkpointer.latest is None:
@@ -47,11 +56,13 @@ class Checkpoints:
         )
         return TrainState(**self._checkpointer.load(abstract_state=abstract))
 
-    def save(self, state: TrainState, force: bool = False) -> None:
-        """Writes the state if its step is due, or in any case if `force`."""
-        step = int(state.step)
-        if force or self._checkpointer.should_save(step):
-            self._checkpointer.save_async(step, _tree(state), force=force)
+    def due(self, step: int) -> bool:
+        """Whether `save` would write the state of this step."""
+        return self._checkpointer.should_save(step)
+
+    def save(self, state: TrainState) -> None:
+        """Writes the state in the background, if its step is due."""
+        self._checkpointer.save_async(int(state.step), _tree(state))
 
 
 def _tree(state: TrainState) -> dict:

@@ -2,23 +2,26 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.prompts.templates import Messages
+from jaxcritique.records import Messages
+
+
+Arrays = Any  # NumPy on the host, JAX in a jitted function.
 
 
 class Batch(NamedTuple):
     """Rows of packed examples. Every array is [rows, sequence]."""
 
-    tokens: Int32[np.ndarray, "rows seq"]
-    targets: Int32[np.ndarray, "rows seq"]  # The next token.
-    weights: Float32[np.ndarray, "rows seq"]  # The target's weight in the loss; 0: no target.
-    segments: Int32[np.ndarray, "rows seq"]  # Which example of the row, from 1; 0: padding.
-    positions: Int32[np.ndarray, "rows seq"]  # From 0 within each example.
+    tokens: Int32[Arrays, "rows seq"]
+    targets: Int32[Arrays, "rows seq"]  # The next token.
+    weights: Float32[Arrays, "rows seq"]  # The target's weight in the loss; 0: no target.
+    segments: Int32[Arrays, "rows seq"]  # Which example of the row, from 1; 0: padding.
+    positions: Int32[Arrays, "rows seq"]  # From 0 within each example.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +57,7 @@ def drop_too_long(
     return kept, len(examples) - len(kept)
 
 
-def pack(
-    examples: Sequence[TokenizedExample], sequence: int, window: int = 64
-) -> Batch:
+def pack(examples: Sequence[TokenizedExample], sequence: int, window: int = 64) -> Batch:
     """Packs examples into rows, first fit among the last `window` rows that are still open.
 
     Keeps the order of the examples but for that window. Each example keeps its own segment and

@@ -1,0 +1,25 @@
+"""What every program here starts with: quiet logs, and wrong input refused in one line."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import app, flags, logging
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0."""
+    flags.FLAGS.set_default("verbosity", logging.WARNING)
+    app.run(main)
+
+
+@contextlib.contextmanager
+def refusing_bad_input() -> Iterator[None]:
+    """Within the block, what is wrong with flags and files ends the program, without a trace.
+
+    For reading input only, so that a fault of the program itself keeps its traceback.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
+        sys.exit(f"error: {error}")

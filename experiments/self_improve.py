@@ -1,0 +1,332 @@
+"""Critique-in-the-loop self-improvement against the vanilla method (section 5, Figure 6).
+
+    python -m experiments.self_improve --flagfile=experiments/flagfiles/quickstart.flags
+
+Runs the whole method: fine-tunes the actor and, on data AutoMathCritique builds, the critic; then
+explores and learns for T iterations, with the critic and without; evaluates every actor. The same
+command again goes on where a killed run stopped.
+"""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import random
+import resource
+import shlex
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from experiments.program import refusing_bad_input, run
+from jaxcritique.analysis.intervals import accuracy, paired_difference
+from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
+from jaxcritique.analysis.report import headline, write_report
+from jaxcritique.analysis.table import results_table
+from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques, refinement_data
+from jaxcritique.critiques.errors import flawed_solution
+from jaxcritique.grading import Grader
+from jaxcritique.improvement.self_improve import (
+    Iteration,
+    LoopConfig,
+    actor_examples,
+    critic_examples,
+    improve,
+)
+from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.prompts.players import Game, Start, respond
+from jaxcritique.prompts.templates import PROMPT_SETS, solve_messages
+from jaxcritique.records import Problem, Refinement, Solution
+from jaxcritique.rollout.load import load_sampler
+from jaxcritique.store import Store, write_atomically
+from jaxcritique.tasks import TASKS, TINY_BASE, load_problems
+from jaxcritique.testtime.critic import evaluate_critic
+from jaxcritique.training.sft import SftConfig, fine_tune
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
+flags.DEFINE_integer("seed", 0, "Decides problems, samples and the order of training data.")
+flags.DEFINE_enum("task", "word_problems", TASKS, "Where problems come from.")
+flags.DEFINE_string(
+    "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
+)
+flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of actor and critic.")
+flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the prompts.")
+flags.DEFINE_integer("train_problems", 0, "Size of D_reason; 0: all of a file.", lower_bound=0)
+flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
+flags.DEFINE_integer("refine_examples", 8000, "Size of D_refine (paper: 8,000).", lower_bound=0)
+flags.DEFINE_integer("iterations", 3, "T, exploration and learning steps.", lower_bound=1)
+flags.DEFINE_integer("samples", 10, "N, responses a problem (paper: 5 and 10).", lower_bound=1)
+flags.DEFINE_integer(
+    "critiques", 1, "L, critiques of a wrong response (the paper does not say).", lower_bound=1
+)
+flags.DEFINE_float("temperature", 0.7, "Of exploration.", lower_bound=0.0)
+flags.DEFINE_float("beta", 1.0, "Weight of D_refine in equation 2.", lower_bound=0.0)
+flags.DEFINE_float(
+    "learning_rate", 2e-5, "Peak; cosine to zero (paper: 2e-5, released code: 5e-6).",
+    lower_bound=0.0,
+)  # fmt: skip
+flags.DEFINE_integer("epochs", 1, "Of the actor's fine-tuning.", lower_bound=1)
+flags.DEFINE_integer("critic_epochs", 1, "Of the critic's fine-tuning.", lower_bound=1)
+flags.DEFINE_integer("rows", 32, "Packed rows in a training step.", lower_bound=1)
+flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1)
+flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
+flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
+flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
+flags.DEFINE_integer("slots", 64, "Samples the engine writes at a time.", lower_bound=1)
+flags.DEFINE_integer("rg1_samples", 4, "RG1: samples a problem.", lower_bound=1)
+flags.DEFINE_integer("rg2_rounds", 2, "RG2: steps tried, hotter each time.", lower_bound=0)
+flags.DEFINE_float("rg2_temperature", 1.0, "RG2: temperature of the first round.", lower_bound=0.0)
+flags.DEFINE_float("rg2_increase", 0.2, "RG2: what each round adds to it.", lower_bound=0.0)
+flags.DEFINE_integer("rg3_attempts", 16, "RG3: attempts a path (paper: 16).", lower_bound=0)
+flags.DEFINE_integer("filter_refinements", 10, "Refinements a critique.", lower_bound=1)
+flags.DEFINE_float(
+    "tau", 0.3, "Critiques are kept above this success rate.", lower_bound=0.0, upper_bound=1.0
+)
+flags.DEFINE_integer(
+    "max_flawed", 0, "Critiques of flawed paths that are filtered; 0: all.", lower_bound=0
+)
+flags.register_validator(
+    "micro_rows",
+    lambda micro_rows: FLAGS.rows % micro_rows == 0,
+    message="--micro_rows must divide --rows.",
+)
+
+_TEST_SEED = 1_000_003  # The test stories are the same for every --seed.
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    started = time.monotonic()
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    settings = _settings()
+    with refusing_bad_input():
+        base = ModelFolder.of(FLAGS.model)
+        data = FLAGS.task, FLAGS.data_dir
+        train = load_problems(*data, "train", FLAGS.train_problems, FLAGS.seed)
+        test = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
+        _claim(run_dir, {**settings, "model": base.key})
+    with Grader() as grader:
+        game = Game(
+            store=Store(run_dir),
+            grader=grader,
+            prompts=PROMPT_SETS[FLAGS.prompts],
+            seed=FLAGS.seed,
+            actor_tokens=FLAGS.actor_tokens,
+            critic_tokens=FLAGS.critic_tokens,
+        )
+        results = _experiment(game, base, train, test)
+    results = {
+        "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
+        "seed": FLAGS.seed,
+        "settings": settings,
+        "wall_seconds": time.monotonic() - started,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **results,
+    }
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+    write_report(results, run_dir / "report.html")
+    print(results_table(results))
+    print(headline(results))
+    print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")
+
+
+def _experiment(
+    game: Game, base: ModelFolder, train: list[Problem], test: list[Problem]
+) -> dict[str, Any]:
+    """Trains and evaluates everything; returns what results.json says of it."""
+
+    def load(model: ModelFolder) -> Any:
+        return load_sampler(model, FLAGS.slots)
+
+    def sft(epochs: int) -> SftConfig:
+        return SftConfig(
+            learning_rate=FLAGS.learning_rate,
+            epochs=epochs,
+            rows=FLAGS.rows,
+            sequence=FLAGS.sequence,
+            micro_rows=FLAGS.micro_rows,
+        )
+
+    # ---- actor: D_reason and D_refine (equation 2)
+    annotator = ArithmeticAnnotator(one_plan=FLAGS.task == "word_problems")
+    refine_set = _refine_set(game, train, annotator)
+    reasoning = [(problem, problem.rationale) for problem in train]
+    print("---- first prompt\n" + str(solve_messages(game.prompts, train[0])[0]["content"]))
+    actor = fine_tune(
+        game.store,
+        "actor-0",
+        base,
+        actor_examples(game.prompts, reasoning, refine_set, FLAGS.beta),
+        sft(FLAGS.epochs),
+        game.seed,
+    )
+
+    # ---- critic: D_critique by AutoMathCritique (section 3, equation 1)
+    player = load(actor)
+    critique_data = build_critiques(
+        game,
+        player,
+        train,
+        annotator,
+        CritiqueDataConfig(
+            samples=FLAGS.rg1_samples,
+            temperature=FLAGS.temperature,
+            rg2_temperature=FLAGS.rg2_temperature,
+            rg2_increase=FLAGS.rg2_increase,
+            rg2_rounds=FLAGS.rg2_rounds,
+            rg3_attempts=FLAGS.rg3_attempts,
+            refinements=FLAGS.filter_refinements,
+            tau=FLAGS.tau,
+            max_flawed=FLAGS.max_flawed,
+        ),
+    )
+    critic = load(
+        fine_tune(
+            game.store,
+            "critic",
+            base,
+            critic_examples(game.prompts, critique_data),
+            sft(FLAGS.critic_epochs),
+            game.seed,
+        )
+    )
+
+    # ---- both methods, every actor evaluated greedily on the test problems
+    loop = LoopConfig(
+        iterations=FLAGS.iterations,
+        samples=FLAGS.samples,
+        critiques=FLAGS.critiques,
+        temperature=FLAGS.temperature,
+        beta=FLAGS.beta,
+    )
+    start = Iteration(actor, tuple(train), 0, 0, 0)
+    rows: list[dict[str, Any]] = []
+    scores: dict[str, dict[str, float]] = {}
+    first: list[Solution] = []
+    for method, supervisor in (("vanilla", None), ("critique", critic)):
+        history = improve(
+            game, method, base, actor, supervisor, train, refine_set, loop, sft(FLAGS.epochs), load
+        )
+        for number, iteration in enumerate([start, *history]):
+            solutions = list(
+                respond(
+                    game,
+                    f"test-{method if number else 'actor'}-{number}",
+                    load(iteration.actor),
+                    [Start(problem) for problem in test],
+                    1,
+                    0.0,
+                )
+            )
+            first = first or solutions
+            scores[method] = {s.problem.id: float(s.correct) for s in solutions}
+            rows.append(_row(method, number, iteration, test, scores[method]))
+            print(f"{method}, iteration {number}: accuracy {rows[-1]['accuracy']:.3f}")
+    critic_report, refinements = evaluate_critic(game, "test-critic", player, critic, first)
+    difference = paired_difference(scores["critique"], scores["vanilla"], FLAGS.seed)
+    return {
+        "test_problems": len(test),
+        "iterations": rows,
+        "comparison": {
+            "critique_minus_vanilla": difference.mean,
+            "ci95": difference.ci95,
+            "paired_by": "problem",
+        },
+        "critic": dataclasses.asdict(critic_report),
+        "critique_data": critique_data.facts["counts"],
+        "transcripts": _transcripts(refinements),
+        "models": {
+            "actor": str(rows and history[-1].actor.folder.relative_to(game.store.run_dir)),
+        },
+    }
+
+
+def _refine_set(
+    game: Game, problems: list[Problem], annotator: ArithmeticAnnotator
+) -> list[Refinement]:
+    """D_refine: mistakes put in by program, criticised, and the reference as refinement."""
+    rng = random.Random(f"refine/{game.seed}")
+    flawed = []
+    for index in range(FLAGS.refine_examples):
+        solution = flawed_solution(problems[index % len(problems)], rng)
+        if solution is not None:
+            flawed.append(solution)
+    return refinement_data(flawed, annotator)
+
+
+def _row(
+    method: str,
+    number: int,
+    iteration: Iteration,
+    test: list[Problem],
+    scores: dict[str, float],
+) -> dict[str, Any]:
+    estimate = accuracy(scores, FLAGS.seed)
+    return {
+        "method": method,
+        "iteration": number,
+        "accuracy": estimate.mean,
+        "ci95": estimate.ci95,
+        "accuracy_by_level": accuracy_by_level(test, scores),
+        "train_size": len(iteration.trained_on),
+        "train_share_by_level": share_by_level(iteration.trained_on),
+        "generated_tokens": iteration.generated_tokens,
+        "correct_responses": iteration.correct_responses,
+        "correct_refinements": iteration.correct_refinements,
+    }
+
+
+def _transcripts(refinements: list[Refinement]) -> list[dict[str, Any]]:
+    """A few of each flow: repaired, broken, still wrong, still right."""
+    flows: dict[tuple[bool, bool], list[Refinement]] = collections.defaultdict(list)
+    for refinement in refinements:
+        flows[refinement.critique.solution.correct, refinement.correct].append(refinement)
+    chosen = [*flows[False, True][:3], *flows[False, False][:2], *flows[True, False][:1]]
+    chosen += flows[True, True][:1]
+    return [
+        {
+            "question": r.critique.solution.problem.question,
+            "answer": r.critique.solution.problem.answer,
+            "response": r.critique.solution.text,
+            "critique": r.critique.text,
+            "refinement": r.text,
+            "first_error": r.critique.first_error,
+            "response_verdict": r.critique.solution.verdict,
+            "refinement_verdict": r.verdict,
+        }
+        for r in chosen
+    ]
+
+
+def _settings() -> dict[str, Any]:
+    """Every flag of this program that decides the outcome."""
+    own = FLAGS.flags_by_module_dict()[sys.argv[0]]
+    return {flag.name: flag.value for flag in own if flag.name not in ("run_dir", "slots")}
+
+
+def _claim(run_dir: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Marks the folder as this configuration's.
+
+    Raises:
+      ValueError: the folder belongs to a run with another configuration.
+    """
+    path = run_dir / "settings.json"
+    if path.is_file():
+        theirs = json.loads(path.read_text())
+        changed = sorted(k for k in settings if theirs.get(k) != settings[k])
+        if changed:
+            raise ValueError(
+                f"{run_dir} holds a run with another --{changed[0]} "
+                f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
+                "Choose another --run_dir, or delete this one."
+            )
+    else:
+        write_atomically(path, json.dumps(settings, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

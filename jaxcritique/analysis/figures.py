@@ -1,0 +1,136 @@
+"""The report's figures, as SVG to be put into an HTML page.
+
+Series are told apart by the Okabe-Ito palette, which colour-blind readers can tell apart, and by
+marker or order besides. Text and axes take the colour of the text around them, so one drawing
+serves light and dark pages.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxcritique.analysis.levels import has_levels
+from jaxcritique.analysis.table import method_rows
+
+_LABELS = {"sft": "SFT actor", "vanilla": "Vanilla", "critique": "Critique-in-the-loop"}
+_COLOURS = {"sft": "#009E73", "vanilla": "#0072B2", "critique": "#D55E00"}
+_INK = "#010203"  # Used for nothing else, so that it can be replaced in the SVG's text.
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": _INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.alpha": 0.2,
+    "grid.color": _INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # Text stays text: it can be searched and read aloud.
+    "svg.hashsalt": "jaxcritique",  # The same results give the same file.
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+
+
+def accuracy_by_iteration(results: Mapping[str, Any]) -> str:
+    """Draws both methods' accuracy with its 95% interval against the iteration."""
+
+    def draw(axes: Axes) -> None:
+        # Moved apart a little, or the error bars of equal points would hide each other.
+        for method, marker, shift in (("vanilla", "s", -0.03), ("critique", "o", 0.03)):
+            rows = method_rows(results, method)
+            centres = [row["accuracy"] for row in rows]
+            below = [row["accuracy"] - row["ci95"][0] for row in rows]
+            above = [row["ci95"][1] - row["accuracy"] for row in rows]
+            axes.errorbar(
+                [row["iteration"] + shift for row in rows],
+                centres,
+                yerr=[below, above],
+                marker=marker,
+                capsize=3,
+                color=_COLOURS[method],
+                label=_LABELS[method],
+            )
+        axes.set_xticks(sorted({row["iteration"] for row in results["iterations"]}))
+        axes.set_xlabel("Iteration (0: the SFT actor)")
+        axes.set_ylabel("Accuracy on the test set")
+
+    return _svg(draw)
+
+
+def accuracy_by_level(results: Mapping[str, Any]) -> str | None:
+    """Draws accuracy by level of the SFT actor and of both methods' last iteration.
+
+    Returns None where the test problems have no levels.
+    """
+    splits = {
+        "sft": method_rows(results, "vanilla")[0]["accuracy_by_level"],
+        "vanilla": method_rows(results, "vanilla")[-1]["accuracy_by_level"],
+        "critique": method_rows(results, "critique")[-1]["accuracy_by_level"],
+    }
+    return _bars_by_level(splits, "Accuracy on the test set")
+
+
+def training_by_level(results: Mapping[str, Any]) -> str | None:
+    """Draws the share of each level in the last iteration's training data of both methods.
+
+    Returns None where the training problems have no levels.
+    """
+    splits = {
+        method: method_rows(results, method)[-1]["train_share_by_level"]
+        for method in ("vanilla", "critique")
+    }
+    return _bars_by_level(splits, "Share of the training data")
+
+
+def _bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str | None:
+    """Draws groups of bars, one group a level and in it one bar a series, each with its value."""
+    if not any(map(has_levels, splits.values())):
+        return None
+    levels = sorted(set().union(*splits.values()))
+    width = 0.84 / len(splits)
+
+    def draw(axes: Axes) -> None:
+        for index, (series, split) in enumerate(splits.items()):
+            shift = (index - (len(splits) - 1) / 2) * width
+            bars = axes.bar(
+                [position + shift for position in range(len(levels))],
+                [split.get(level, 0.0) for level in levels],
+                width * 0.92,
+                color=_COLOURS[series],
+                label=_LABELS[series],
+            )
+            axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel("Difficulty level (1: easy, 5: hard)")
+        axes.set_ylabel(ylabel)
+
+    return _svg(draw)
+
+
+def _svg(draw: Callable[[Axes], None]) -> str:
+    # Narrow, because a phone shows it at some 370 pixels and its text must stay readable there.
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.margins(y=0.1)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        figure.legend(loc="outside upper center", ncols=3)
+        file = io.StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    # Every figure numbers its groups alike, and a page must not hold an id twice.
+    return re.sub(r'<g id="[^"]*"', "<g", svg)

@@ -1,0 +1,23 @@
+"""Answer extraction and equivalence: a verdict on what a model wrote, safe on any text.
+
+Published graders differ on what counts as the same answer. This is the policy here; `strict`
+switches off each point marked (lenient).
+
+* A fraction, a root or a constant equals a decimal that rounds it correctly to two places or more
+  (lenient); a number with a finite decimal form equals only that form: 1/8 is not 0.13.
+* 10% equals 0.1 and (lenient) 10. A currency sign and the degree sign are dropped.
+* Known units of one quantity are converted, of two quantities differ; any other label beside a
+  number, and a unit that one side leaves out, is ignored (lenient).
+* `x = 5` equals 5, and `y = 2x` equals 2x (lenient); equations are compared up to a factor,
+  inequalities with the intervals they describe.
+* Tuples and vectors are ordered, sets are not, bare lists are not (lenient). The pair (1,2) is not
+  the set {1,2}; a column vector equals the tuple of its entries (lenient).
+* A numeral in a base has its value, 101_2 = 5, and (lenient) equals its digits without the base.
+* Variables are positive where a root or a logarithm is taken of them: the square root of x^2 is x.
+* Words are compared without their case, single letters with it.
+"""
+
+from jaxcritique.grading.extract import Extraction, extract_answer
+from jaxcritique.grading.grader import Grade, Grader, grade
+
+__all__ = ["Extraction", "Grade", "Grader", "extract_answer", "grade"]

@@ -1,0 +1,185 @@
+r"""Finds the final answer in a solution.
+
+From the strongest sign to the weakest: what is boxed, `#### N` or announced as the final answer
+(the last of these); "the answer is", "A:", "Answer:"; and, flagged as a fallback, the whole of a
+bare expression or the last formula or number of the text.
+"""
+
+import collections
+import dataclasses
+import re
+
+from jaxcritique.grading.normalize import clean, strip_ends
+from jaxcritique.grading.parser import ParseError, parse
+
+MAX_TEXT = 100_000  # Characters read from the end of a solution.
+MAX_BOXES = 20  # The last boxes of a solution that are looked at.
+MAX_BOX = 4000  # Characters in which a box must close.
+MAX_TAIL = 4000  # Characters in which the fallback looks.
+
+_REASONING_END = "</think>"
+_CHAT_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id)\|>|</s>")
+_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?=\{|[0-9A-Za-z])")
+_FINAL = re.compile(
+    r"####[ \t]*"
+    r"|final[ \t]+answer[\s*:'\\]{0,6}(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
+    re.IGNORECASE,
+)
+_ANSWER = re.compile(
+    r"^[ \t*]*A(?:nswer)?[ \t*]*:[* \t]*|\banswers?[ \t*]*(?:\b(?:is|are)\b|[:=])[ \t*]*:?",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
+_DISPLAY = re.compile(r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$)", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$(?P<a>.+?)\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\])+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]",
+    re.DOTALL,
+)
+_AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
+_SIGNED = r"(?:(?<![0-9A-Za-z)}\]])[-+−])?[$€£]?" + _AMOUNT
+_PLAIN = re.compile(
+    rf"[(\[]\s*{_SIGNED}(?:/[0-9]+)?(?:\s*[,;]\s*{_SIGNED}(?:/[0-9]+)?)+\s*[)\]]"
+    rf"|(?<![A-Za-z0-9_.^]){_SIGNED}(?:/{_AMOUNT})?(?:\s?(?:\\?%|percent|pct))?(?![A-Za-z0-9]*[0-9])"
+)
+_LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$|,\s*$")
+_PROSE_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
+_WORDS_IN_MATHEMATICS = frozenset(
+    [
+        "and",
+        "or",
+        "percent",
+        "pct",
+        "sin",
+        "cos",
+        "tan",
+        "log",
+        "ln",
+        "pi",
+        "sqrt",
+        "degrees",
+        "dollars",
+        "cents",
+        "units",
+        "inf",
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """The text of a final answer; `fallback` where nothing in the solution announces it."""
+
+    text: str
+    fallback: bool = False
+
+
+def extract_answer(text: str) -> Extraction | None:
+    """Returns the final answer of a solution, None where it has none.
+
+    Only what follows the last `</think>` and precedes the next chat token is read.
+    """
+    text = text[-MAX_TEXT:].rpartition(_REASONING_END)[2]
+    text = next((part for part in _CHAT_TOKEN.split(text) if part.strip()), "")
+    announced = _announced(text)
+    if announced is not None:
+        return Extraction(announced)
+    whole = _FORMULA.fullmatch(text.strip())
+    if whole or _is_expression(text):
+        return Extraction(strip_ends(text), fallback=True)
+    last = _last_expression(text)
+    return None if last is None else Extraction(last, fallback=True)
+
+
+def _announced(text: str) -> str | None:
+    boxes = _boxes(text)
+    finals = [match.end() for match in _FINAL.finditer(text)]
+    if finals and (not boxes or finals[-1] > boxes[-1][1]):
+        answer = _clause(text, finals[-1])
+        if answer is not None:
+            return answer
+    if boxes:
+        return _joined(text, boxes)
+    for match in reversed(list(_ANSWER.finditer(text))):
+        answer = _clause(text, match.end())
+        if answer is not None:
+            return answer
+    return None
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """Returns (start, end, content) of the last boxes; one that never closes ends with its line."""
+    last = collections.deque(_BOX.finditer(text), maxlen=MAX_BOXES)
+    return [(match.start(), *_box(text, match.end())) for match in last]
+
+
+def _box(text: str, start: int) -> tuple[int, str]:
+    if text[start] != "{":
+        return start + 1, text[start]
+    depth = 0
+    for position in range(start, min(start + MAX_BOX, len(text))):
+        depth += (text[position] == "{") - (text[position] == "}")
+        if depth == 0:
+            return position + 1, text[start + 1 : position]
+    line = text[start + 1 : start + MAX_BOX].split("\n", 1)[0]
+    return start + 1 + len(line), line
+
+
+def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
+    """Returns the last box, with those before it that are listed together with it."""
+    contents = [boxes[-1][2]]
+    for (_, end, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        between = text[end:start]
+        listed = len(between) <= 40 and _LISTING.search(between)
+        if not listed or ". " in between or "\n\n" in between:
+            break
+        if content not in contents:
+            contents.append(content)
+    return ", ".join(reversed(contents))
+
+
+def _clause(text: str, start: int) -> str | None:
+    """Returns the answer in the words after a cue, None where they hold none."""
+    display = _DISPLAY.match(text, start)
+    if display:
+        return strip_ends(display[1] or display[2])
+    rest = text[start : start + MAX_TAIL].lstrip(" \t\r\n:*\"'\\`")
+    end = _SENTENCE_END.search(rest)
+    clause = strip_ends(rest[: end.start()] if end else rest)
+    if not clause:
+        return None
+    boxes = _boxes(clause)
+    if boxes:
+        return boxes[-1][2]
+    if _is_expression(clause):
+        return clause
+    if any(sign.isdigit() or sign in "$\\" for sign in clause):
+        return _last_expression(clause)
+    return clause if len(clause.split()) <= 2 and clause[0].isalnum() else None
+
+
+def _is_expression(text: str) -> bool:
+    """Whether the whole text is one formula, perhaps with a unit, and no sentence."""
+    if len(text) > 400:
+        return False
+    words = [match for match in _PROSE_WORD.finditer(text) if match[0] not in _WORDS_IN_MATHEMATICS]
+    # One word may follow a number, as its unit; words before it make a sentence.
+    if len(words) > 1 or (words and not any(sign.isdigit() for sign in text[: words[0].start()])):
+        return False
+    try:
+        parse(clean(text))
+    except ParseError:
+        return False
+    return True
+
+
+def _last_expression(text: str) -> str | None:
+    """Returns the formula or the number that ends last."""
+    tail = text[-MAX_TAIL:]
+    found, end = None, -1
+    for match in _FORMULA.finditer(tail):
+        content = next(group for group in match.groups() if group is not None)
+        if _is_expression(content):
+            found, end = content.strip(), match.end()
+    for match in _PLAIN.finditer(tail, max(end, 0)):
+        found = match[0].strip()
+    return found

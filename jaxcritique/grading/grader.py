@@ -1,0 +1,172 @@
+"""`grade` and `Grader`: from a response and a gold answer to a verdict."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from jaxcritique.grading.algebra import FastAlgebra
+from jaxcritique.grading.compare import Decision, compare
+from jaxcritique.grading.extract import extract_answer
+from jaxcritique.grading.pool import Pool
+from jaxcritique.records import Verdict
+
+Kind = Literal["response", "answer"]
+CACHE_SIZE = 1 << 16  # Pairs of answers.
+LONGEST_ANSWER = 300  # Characters; a longer reference is a solution.
+
+
+@dataclasses.dataclass(frozen=True)
+class Grade:
+    """What the grader says of one prediction.
+
+    Attributes:
+      verdict: "correct", "wrong", "unparsable" (no answer, or one that cannot be read) or
+        "timeout" (the comparison ran past its deadline or its memory).
+      rule: what decided, such as "number", "interval" or "no answer".
+      extracted: the answer found in the prediction; None where it has none.
+      gold: the answer found in the gold text.
+      fallback: whether the prediction does not announce its answer, so that it was guessed.
+    """
+
+    verdict: Verdict
+    rule: str
+    extracted: str | None
+    gold: str
+    fallback: bool = False
+
+
+class Grader:
+    """Grades predictions. A context manager; safe to share between threads.
+
+    Numbers, and most else, are compared in the calling thread; a worker process is started only
+    when an answer first needs more (see `compare`). From async code, call it in a thread:
+    `await asyncio.to_thread(grader.grade, gold, prediction)`. What was once decided of two answers
+    is remembered, timeouts included.
+
+    Args:
+      workers: the most worker processes to have at once.
+      timeout: seconds that one comparison may take in a worker, from the moment it starts there.
+      strict: accept only the same form: no rounded decimals, no 10% for 10, lists in order,
+        units and names present on both sides or neither.
+
+    Raises:
+      ValueError: `workers` or `timeout` is not positive.
+    """
+
+    def __init__(self, workers: int = 2, timeout: float = 5.0, strict: bool = False):
+        self._workers = workers
+        self._strict = strict
+        self._algebra = FastAlgebra(strict)
+        self._pool = Pool(workers, timeout)
+        self._at_once = functools.lru_cache(maxsize=CACHE_SIZE)(self._compare_at_once)
+        self._in_worker = functools.lru_cache(maxsize=CACHE_SIZE)(self._compare_in_worker)
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker processes. The grader may be used again; it then starts new ones."""
+        self._pool.close()
+
+    @property
+    def workers_started(self) -> int:
+        """How many worker processes were started so far, replacements included."""
+        return self._pool.started
+
+    def grade(self, gold: str, prediction: str, kind: Kind = "response") -> Grade:
+        """Grades one prediction.
+
+        Args:
+          gold: the reference answer, or a solution that boxes it.
+          prediction: model text; never evaluated.
+          kind: "response" for a whole solution, whose answer is extracted first; "answer" for an
+            answer alone.
+
+        Raises:
+          ValueError: `kind` is neither.
+        """
+        question = _question(gold, prediction, kind)
+        decision = self._at_once(*question.pair)
+        if decision.verdict is None:
+            decision = self._in_worker(*question.pair)
+        return _grade(question, decision)
+
+    def grade_all(self, rows: Iterable[tuple[str, str]], kind: Kind = "response") -> list[Grade]:
+        """Grades (gold, prediction) rows; the grades are in the order of the rows.
+
+        Raises:
+          ValueError: `kind` is neither "response" nor "answer".
+        """
+        questions = [_question(gold, prediction, kind) for gold, prediction in rows]
+        decisions = [self._at_once(*question.pair) for question in questions]
+        undecided = [index for index, decision in enumerate(decisions) if decision.verdict is None]
+        if undecided:
+            with ThreadPoolExecutor(self._workers) as threads:
+                pairs = (questions[index].pair for index in undecided)
+                found = threads.map(lambda pair: self._in_worker(*pair), pairs)
+                for index, decision in zip(undecided, found, strict=True):
+                    decisions[index] = decision
+        return list(map(_grade, questions, decisions))
+
+    def _compare_at_once(self, gold: str, answer: str | None) -> Decision:
+        if answer is None:
+            return Decision("unparsable", "no answer")
+        return compare(gold, answer, self._algebra, self._strict)
+
+    def _compare_in_worker(self, gold: str, answer: str) -> Decision:
+        return self._pool.compare(gold, answer, self._strict)
+
+
+def grade(gold: str, prediction: str, *, kind: Kind = "response", strict: bool = False) -> Grade:
+    """Grades one prediction as `Grader.grade` does, in a grader of its own.
+
+    For more than a few predictions use a `Grader`: it keeps its worker processes.
+
+    Raises:
+      ValueError: `kind` is neither "response" nor "answer".
+    """
+    with Grader(workers=1, strict=strict) as grader:
+        return grader.grade(gold, prediction, kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Question:
+    """What is compared; `answer` is None where the prediction has none."""
+
+    gold: str
+    answer: str | None
+    fallback: bool
+
+    @property
+    def pair(self) -> tuple[str, str | None]:
+        return self.gold, self.answer
+
+
+def _question(gold: str, prediction: str, kind: Kind) -> _Question:
+    if kind == "answer":
+        return _Question(_bare(gold), _bare(prediction), fallback=False)
+    if kind != "response":
+        raise ValueError(f"kind is {kind!r}, not 'response' or 'answer'")
+    extraction = extract_answer(prediction)
+    if extraction is None:
+        return _Question(_bare(gold), None, fallback=False)
+    return _Question(_bare(gold), extraction.text, extraction.fallback)
+
+
+def _bare(answer: str) -> str:
+    """Returns an answer without the box or the solution it may come in."""
+    if "boxed" in answer or "####" in answer or len(answer) > LONGEST_ANSWER:
+        extraction = extract_answer(answer)
+        return answer if extraction is None else extraction.text
+    return answer
+
+
+def _grade(question: _Question, decision: Decision) -> Grade:
+    if decision.verdict is None:
+        raise RuntimeError("a comparison was left undecided")
+    return Grade(decision.verdict, decision.rule, question.answer, question.gold, question.fallback)

@@ -1,0 +1,133 @@
+"""Turns the many spellings of LaTeX and plain text into the one that the parser reads.
+
+Everything here is linear text replacement on at most `MAX_ANSWER` characters.
+"""
+
+import re
+import unicodedata
+
+MAX_ANSWER = 2000  # Characters; no answer of GSM8K or MATH is a tenth as long.
+
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/",
+    "∗": "*", "√": r"\sqrt ", "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "≤": r"\le ",
+    "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ",
+    "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "°": r"^\circ ",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'", "’": "'", "\u00a0": " ", "\u202f": " ",
+    "\u2009": " ", "²": "^2", "³": "^3", "¼": r"\frac14 ", "½": r"\frac12 ", "¾": r"\frac34 ",
+    "€": "", "£": "", "¥": "",
+}  # fmt: skip
+_UNICODE_TABLE = str.maketrans(_UNICODE)
+
+# Commands that only change how a formula looks.
+_INVISIBLE = re.compile(
+    r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|rm|bf|it|strut|phantom|!)"
+    r"(?![A-Za-z])\.?"
+)
+_DELIMITERS = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]")
+_SPACE = re.compile(
+    r"(?<!\\)\\(?:[,;: ]|(?:q?quad|enspace|thinspace|hspace\*?\{[^{}]*\})(?![a-z]))|~"
+)
+# A space that is only a thin gap between the digits of one number: 10\,000.
+_DIGIT_GAP = re.compile(r"(?<=[0-9])\\[,;:!](?=[0-9]{3}(?![0-9]))")
+_SAFE_THOUSANDS = re.compile(r"(?<=[0-9])(?: ?\{ ?, ?\}|,\\!)\s*(?=[0-9]{3})")
+_SPACED_THOUSANDS = re.compile(r"(?<![0-9.,/] )(?<![0-9.,])[0-9]{1,3}(?: [0-9]{3})+(?![0-9.])")
+_THOUSANDS = re.compile(r"(?<![0-9.,_^])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
+_MIXED = re.compile(r"(?<![0-9./])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9.])")
+_SCIENTIFIC = re.compile(
+    r"(?<![0-9A-Za-z.])([0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]{1,3})(?![0-9A-Za-z.])"
+)
+_ESCAPED_TWICE = re.compile(r"\\\\(?=[A-Za-z]{2})")
+_DEGREE = re.compile(
+    r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?:s)?(?![A-Za-z])|\\circ(?![A-Za-z])"
+)
+_PERCENT = re.compile(r"\\?%|\b(?:percent(?:age)?|pct)\b")
+_HALF_DAY = re.compile(r"\b([AaPp])\.\s?[Mm]\b\.?")
+_CLOCK = re.compile(r"(:[0-9]{2}) ?([AP])M\b")
+_ORDINAL = re.compile(
+    r"(?<=[0-9])(?:\^?\{?\\(?:text|mathrm)\{(?:st|nd|rd|th)\}\}?|(?:st|nd|rd|th)\b)"
+)
+_CHOICE = re.compile(r"\(?([A-Z])\)")
+_CHOOSE = re.compile(r"\{([^{}\\]{1,20})\\choose([^{}\\]{1,20})\}")
+_EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
+_UNWRAP = re.compile(r"\\(?:boxed|fbox|ensuremath)\s*(?=\{)")
+
+# Blanks part two letters (`\pi r`) or two digits; anywhere else they mean nothing.
+_REDUNDANT = re.compile(
+    r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])|(?<=[A-Za-z])\s+(?=[0-9])|°"
+    r"|(?<=[0-9])\s+(?=[A-Za-z])"
+)
+_WORD = re.compile(r"(?:\\[a-z]+\{)?\s*\(?([A-Za-z]{3,})\)?\s*\}?")
+
+_LEADING = re.compile(r"(?:[\s,;:*_`\"=]|\\approx(?![a-z]))+")
+_FACTORIAL = re.compile("!(?!!)")
+_MEANINGLESS_ENDS = ' \t\n.,;:\\*_`"!'
+
+
+def clean(text: str) -> str:
+    """Returns `text` in the parser's spelling: no `$`, no layout commands, one form of a sign."""
+    if not text.isascii():
+        # The table goes first: the compatibility form of "²" is a plain "2".
+        text = unicodedata.normalize("NFKC", text.translate(_UNICODE_TABLE))
+    if "\\begin" not in text or "\\\\begin" in text:
+        text = _ESCAPED_TWICE.sub(r"\\", text)
+    text = _DELIMITERS.sub("", text)
+    text = _SAFE_THOUSANDS.sub("", text)
+    if "\\" in text:
+        text = _DIGIT_GAP.sub("", text)
+        text = _INVISIBLE.sub("", text)
+        text = _UNWRAP.sub("", text)
+        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+        text = _EMPTY_ROOT.sub(r"\\sqrt", text)
+        text = _DEGREE.sub("°", text)
+        text = _SPACE.sub(" ", text)
+    text = _PERCENT.sub("%", text)
+    text = _HALF_DAY.sub(r"\1m", text)
+    text = _CLOCK.sub(lambda match: f"{match[1]} {match[2].lower()}m", text)
+    text = _ORDINAL.sub("", text)
+    text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _SCIENTIFIC.sub(r"\1*10^{\2}", text)
+    text = strip_ends(text)
+    choice = _CHOICE.fullmatch(text)
+    return choice[1] if choice else text
+
+
+def strip_ends(text: str) -> str:
+    """Removes blanks, closing punctuation and stray emphasis around an answer."""
+    text = text.strip()
+    stripped = text.rstrip(_MEANINGLESS_ENDS)
+    if _FACTORIAL.match(text, len(stripped)) and stripped[-1:].isalnum() | (stripped[-1:] in ")}"):
+        stripped += "!"
+    opening = _LEADING.match(stripped)
+    return stripped[opening.end() :] if opening else stripped
+
+
+def key(cleaned: str) -> str:
+    """Returns the text that decides whether two cleaned answers are the same string."""
+    return _REDUNDANT.sub("", cleaned)
+
+
+def word(cleaned: str) -> str | None:
+    """Returns a one-word answer in lower case (`\\text{Even}`, `even`), None for anything else."""
+    match = _WORD.fullmatch(cleaned)
+    return match[1].lower() if match else None
+
+
+def readings(cleaned: str) -> list[str]:
+    """Returns the ways to read the commas of `cleaned`, the likeliest first.
+
+    "1,234" is one number and may be a list of two; "2,74" is a list and may be a decimal.
+    Commas inside brackets always separate: `(1,234)` is a pair.
+    """
+    merged = _THOUSANDS.sub(_merge_outside_brackets, cleaned)
+    result = [merged] if merged == cleaned else [merged, cleaned]
+    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", cleaned) and merged == cleaned:
+        result.append(cleaned.replace(",", "."))
+    return result
+
+
+def _merge_outside_brackets(match: re.Match[str]) -> str:
+    before = match.string[: match.start()]
+    depth = sum(before.count(opening) for opening in "([{") - sum(map(before.count, ")]}"))
+    return match[0] if depth > 0 else match[0].replace(",", "")

@@ -1,0 +1,367 @@
+"""Exact and numeric values of a tree.
+
+Three evaluators, from the surest to the weakest:
+
+* `rational` gives the exact fraction a tree stands for, where it is one;
+* `fingerprint` maps a rational expression in any variables into a prime field, with a fixed
+  pseudo-random point for each variable: two expressions are equal if and only if their
+  fingerprints are, up to a chance of about 1e-70;
+* `Evaluator` computes a complex number at a sample point, in machine precision here and with
+  many digits in `symbolic`. Machine numbers may refute an equality, never prove one.
+
+No cost depends on the size of a number that a string can name: powers and factorials are refused
+beyond `MAX_BITS`.
+"""
+
+import cmath
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from jaxcritique.grading.syntax import Call, Matrix, Node, Number, Symbol, Text, canonical, children
+
+MAX_BITS = 20_000  # The largest exact power or factorial.
+MAX_FACTORIAL = 1000
+CONSTANTS = frozenset({"pi", "e", "i"})
+# A prime that is 1 modulo 4, so that it holds a square root of -1.
+_PRIME = 2**255 - 19
+_IMAGINARY_UNIT = pow(2, (_PRIME - 1) // 4, _PRIME)
+
+
+class NoValue(ValueError):
+    """The tree has no value of the asked kind, or one too large to compute."""
+
+
+@functools.lru_cache(maxsize=8192)
+def rational(node: Node) -> Fraction | None:
+    """Returns the exact value of a tree of rational operations; None where it is not one."""
+    try:
+        return _rational(node)
+    except (NoValue, ZeroDivisionError):
+        return None
+
+
+def _rational(node: Node) -> Fraction:
+    match node:
+        case Number(value=value):
+            return value
+        case Call("base", (Text(words=digits), base)):
+            return Fraction(_based(digits, _rational(base)))
+        case Call(op=op, args=args) if op in _EXACT:
+            return _EXACT[op](*map(_rational, args))
+        case _:
+            raise NoValue
+
+
+def _based(digits: str, base: Fraction) -> int:
+    try:
+        if base.denominator == 1 and 2 <= base <= 36:
+            return int(digits, int(base))
+    except ValueError as error:
+        raise NoValue from error
+    raise NoValue
+
+
+def _bits(value: Fraction) -> int:
+    return max(value.numerator.bit_length(), value.denominator.bit_length())
+
+
+def _exact_sum(*terms: Fraction) -> Fraction:
+    return _small(sum(terms, Fraction()))
+
+
+def _exact_product(*factors: Fraction) -> Fraction:
+    return _small(math.prod(factors, start=Fraction(1)))
+
+
+def _small(value: Fraction) -> Fraction:
+    if _bits(value) > MAX_BITS:
+        raise NoValue
+    return value
+
+
+def _exact_power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        power = _exact_power(base, Fraction(exponent.numerator))
+        return _exact_root(power, Fraction(exponent.denominator))
+    if abs(exponent) * max(_bits(base), 1) > MAX_BITS or (base == exponent == 0):
+        raise NoValue
+    return base ** int(exponent)
+
+
+def _exact_root(value: Fraction, index: Fraction) -> Fraction:
+    """Returns the real root where it is rational."""
+    if index.denominator != 1 or not 1 <= index <= 64 or value < 0:
+        raise NoValue
+    parts = [_integer_root(part, int(index)) for part in (value.numerator, value.denominator)]
+    return Fraction(*parts)
+
+
+def _integer_root(value: int, index: int) -> int:
+    if index == 2:
+        root = math.isqrt(value)
+    elif value.bit_length() < 900:
+        root = round(value ** (1 / index))
+    else:
+        raise NoValue
+    if root**index != value:
+        raise NoValue
+    return root
+
+
+def _exact_factorial(value: Fraction) -> Fraction:
+    if value.denominator != 1 or not 0 <= value <= MAX_FACTORIAL:
+        raise NoValue
+    return Fraction(math.factorial(int(value)))
+
+
+def _exact_binomial(n: Fraction, k: Fraction) -> Fraction:
+    if n.denominator != 1 or k.denominator != 1 or not 0 <= k <= n <= MAX_FACTORIAL:
+        raise NoValue
+    return Fraction(math.comb(int(n), int(k)))
+
+
+def _integers(function: Callable[..., int]) -> Callable[..., Fraction]:
+    def on_integers(*values: Fraction) -> Fraction:
+        if any(value.denominator != 1 for value in values):
+            raise NoValue
+        return Fraction(function(*map(int, values)))
+
+    return on_integers
+
+
+def _exact_log(value: Fraction, base: Fraction | None = None) -> Fraction:
+    """Returns the logarithm where it is a small integer."""
+    if base is None or base <= 1 or value <= 0:
+        raise NoValue
+    exponent = round(math.log(value) / math.log(base))
+    if abs(exponent) > 1000 or base**exponent != value:
+        raise NoValue
+    return Fraction(exponent)
+
+
+_EXACT: dict[str, Callable[..., Fraction]] = {
+    "+": _exact_sum,
+    "*": _exact_product,
+    "neg": lambda value: -value,
+    "inv": lambda value: 1 / value,
+    "^": _exact_power,
+    "root": _exact_root,
+    "abs": lambda value: abs(value),
+    "%": lambda value: value / 100,
+    "!": _exact_factorial,
+    "binom": _exact_binomial,
+    "mod": lambda value, modulus: value % modulus,
+    "floor": lambda value: Fraction(math.floor(value)),
+    "ceil": lambda value: Fraction(math.ceil(value)),
+    "gcd": _integers(math.gcd),
+    "lcm": _integers(math.lcm),
+    "max": max,
+    "min": min,
+    "log": _exact_log,
+}
+
+
+@functools.lru_cache(maxsize=8192)
+def fingerprint(node: Node) -> int | None:
+    """Returns the image of a rational expression in the field; None where it is not one."""
+    try:
+        return _fingerprint(node)
+    except NoValue:
+        return None
+
+
+def _fingerprint(node: Node) -> int:
+    match node:
+        case Number(value=value):
+            return value.numerator * _inverse(value.denominator) % _PRIME
+        case Symbol(name="i"):
+            return _IMAGINARY_UNIT
+        case Symbol(name=name):
+            return _hash(name) % _PRIME
+        case Call("+", args):
+            return sum(map(_fingerprint, args)) % _PRIME
+        case Call("*", args):
+            product = 1
+            for arg in args:
+                product = product * _fingerprint(arg) % _PRIME
+            return product
+        case Call("neg", (arg,)):
+            return -_fingerprint(arg) % _PRIME
+        case Call("inv", (arg,)):
+            return _inverse(_fingerprint(arg))
+        case Call("^", (base, exponent)):
+            power = rational(exponent)
+            if power is None or power.denominator != 1:
+                raise NoValue
+            value = _fingerprint(base)
+            return pow(_inverse(value) if power < 0 else value, abs(int(power)), _PRIME)
+        case _:
+            value = rational(node)
+            if value is None:
+                raise NoValue
+            return value.numerator * _inverse(value.denominator) % _PRIME
+
+
+def _inverse(value: int) -> int:
+    if value % _PRIME == 0:
+        raise NoValue
+    return pow(value, -1, _PRIME)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest(), "big")
+
+
+class Evaluator:
+    """Evaluates trees as complex numbers at sample points.
+
+    Attributes:
+      scale: the largest magnitude met since `start`, which bounds the cancellation in a result.
+    """
+
+    def __init__(self, maths: Any = cmath, to_number: Callable[[Fraction], Any] = complex):
+        self._maths = maths
+        self._to_number = to_number
+        self._sample = 0
+        self._positive = False
+        self.scale = 0.0
+
+    def start(self, sample: int, positive: bool) -> None:
+        """Moves to another sample point; `positive` keeps every variable above 0."""
+        self._sample, self._positive, self.scale = sample, positive, 0.0
+
+    def value(self, node: Node) -> Any:
+        """Returns the complex value of `node` at the sample point.
+
+        Raises:
+          NoValue: it has none, or its computation leaves the range of the arithmetic.
+        """
+        try:
+            value = self._value(node)
+        except (ArithmeticError, ValueError, TypeError) as error:
+            raise NoValue from error
+        size = abs(value)
+        if not size < 1e300:
+            raise NoValue
+        self.scale = max(self.scale, float(size))
+        return value
+
+    def _value(self, node: Node) -> Any:
+        match node:
+            case Number(value=value):
+                return self._to_number(value)
+            case Symbol(name=name):
+                return self._symbol(name)
+            case Call("^", (base, exponent)):
+                return self._power(self.value(base), self.value(exponent))
+            case Call("base" | "gcd" | "lcm" | "mod"):
+                return self._exact(node)
+            case Call(op=op, args=args) if op in _NUMERIC:
+                return _NUMERIC[op](self._maths, *map(self.value, args))
+            case Call(op=op) if not op.startswith(("apply", "sum", "prod", "int", "lim")):
+                return self._exact(node)
+            case Call():
+                # Never carried out: as good as a variable, named by how it is written.
+                return self._symbol(canonical(node))
+            case _:
+                raise NoValue
+
+    def _exact(self, node: Node) -> Any:
+        value = rational(node)
+        if value is None:
+            raise NoValue
+        return self._to_number(value)
+
+    def _symbol(self, name: str) -> Any:
+        if name == "pi":
+            return +self._maths.pi
+        if name == "e":
+            return self._maths.exp(1)
+        if name == "i":
+            return self._to_number(Fraction(1)) * 1j
+        if name in ("oo", "..."):
+            raise NoValue
+        point = Fraction(_hash(f"{name}@{self._sample}") % 10**6, 10**6) * 2 + Fraction(1, 3)
+        negative = not self._positive and _hash(f"{self._sample}{name}") % 2
+        return self._to_number(-point if negative else point)
+
+    def _power(self, base: Any, exponent: Any) -> Any:
+        if base == 0 and exponent == 0:
+            raise NoValue
+        if abs(exponent) > 1 and abs(exponent) * abs(math.log10(abs(base) or 1)) > 290:
+            raise NoValue
+        return base**exponent
+
+
+def _real(value: Any) -> float:
+    if abs(value.imag) > 1e-12 * abs(value):
+        raise NoValue
+    return value.real
+
+
+def _numeric_factorial(maths: Any, value: Any) -> Any:
+    real = _real(value)
+    if not -1 < real < 150:
+        raise NoValue
+    return (maths if hasattr(maths, "gamma") else math).gamma(real + 1)
+
+
+def _numeric_binomial(maths: Any, n: Any, k: Any) -> Any:
+    top, chosen = _numeric_factorial(maths, n), _numeric_factorial(maths, k)
+    return top / (chosen * _numeric_factorial(maths, n - k))
+
+
+def _numeric_root(maths: Any, value: Any, index: Any) -> Any:
+    if index == 2:
+        return maths.sqrt(value)
+    if index == 3 and value.imag == 0 and value.real < 0:
+        return -((-value) ** (1 / index))
+    return value ** (1 / index)
+
+
+_NUMERIC: dict[str, Callable[..., Any]] = {
+    "+": lambda maths, *terms: sum(terms),
+    "*": lambda maths, *factors: math.prod(factors),
+    "neg": lambda maths, value: -value,
+    "inv": lambda maths, value: 1 / value,
+    "root": _numeric_root,
+    "abs": lambda maths, value: abs(value) + 0j,
+    "%": lambda maths, value: value / 100,
+    "deg": lambda maths, value: value * maths.pi / 180,
+    "!": _numeric_factorial,
+    "binom": _numeric_binomial,
+    "sin": lambda maths, value: maths.sin(value),
+    "cos": lambda maths, value: maths.cos(value),
+    "tan": lambda maths, value: maths.tan(value),
+    "cot": lambda maths, value: 1 / maths.tan(value),
+    "sec": lambda maths, value: 1 / maths.cos(value),
+    "csc": lambda maths, value: 1 / maths.sin(value),
+    "arcsin": lambda maths, value: maths.asin(value),
+    "arccos": lambda maths, value: maths.acos(value),
+    "arctan": lambda maths, value: maths.atan(value),
+    "sinh": lambda maths, value: maths.sinh(value),
+    "cosh": lambda maths, value: maths.cosh(value),
+    "tanh": lambda maths, value: maths.tanh(value),
+    "exp": lambda maths, value: maths.exp(value),
+    "ln": lambda maths, value: maths.log(value),
+    "log": lambda maths, value, base=10: maths.log(value) / maths.log(base),
+    "Re": lambda maths, value: value.real + 0j,
+    "Im": lambda maths, value: value.imag + 0j,
+}
+
+
+def has_fractional_power(node: Node) -> bool:
+    """Whether a root, a logarithm or a fractional power asks for positive variables."""
+    match node:
+        case Call("root" | "ln" | "log"):
+            return True
+        case Call("^", (_, exponent)) if (rational(exponent) or Fraction(1, 2)).denominator != 1:
+            return True
+        case Matrix():
+            return False
+        case _:
+            return any(map(has_fractional_power, children(node)))

@@ -1,0 +1,490 @@
+"""A recursive-descent parser from LaTeX or plain mathematics to the nodes of `syntax`.
+
+It never evaluates anything, reads each token once, and refuses what is nested too deep: its cost
+is linear in the length of the answer.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+from jaxcritique.grading.normalize import MAX_ANSWER
+from jaxcritique.grading.syntax import Call, Group, Matrix, Node, Number, Relation, Symbol, Text
+from jaxcritique.grading.tokens import END, FUNCTIONS, Token, tokenize
+
+MAX_DEPTH = 25  # Brackets within brackets; each level costs about ten Python frames.
+MAX_DIGITS = 400  # A longer numeral is not an answer, and int() of it is quadratic.
+
+_RELATIONS = frozenset({"=", "<", "<=", ">", ">=", "!=", "~", "in"})
+_CLOSING = {"(": (")", "]"), "[": (")", "]"), "{{": ("}}",), "{": ("}",)}
+_FRACTIONS = frozenset({"frac", "dfrac", "tfrac", "cfrac"})
+_BINOMIALS = frozenset({"binom", "dbinom", "tbinom"})
+_ACCENTS = frozenset(
+    {"overline", "bar", "vec", "hat", "tilde", "overrightarrow", "underline", "mathbf"}
+)
+_BIG_OPERATORS = frozenset({"sum", "prod", "int", "lim", "iint", "oint"})
+_ROUNDINGS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
+_POSTFIX = {"!": "!", "%": "%", "°": "deg"}
+_MULTIPLIERS = {"thousand": "1000", "million": "1000000", "billion": "1000000000"}
+_EMPTY_SET = Group("{", (), "}")
+# Letters that, directly before a bracket, name a function rather than a factor.
+_ALWAYS_APPLIED = frozenset("fgh")
+_APPLIED_TO_ATOMS = frozenset("fghpqFGHPQTVW")
+
+
+class ParseError(ValueError):
+    """The text is not mathematics this parser reads."""
+
+
+@functools.lru_cache(maxsize=4096)
+def parse(cleaned: str) -> Node:
+    """Reads one cleaned answer.
+
+    Raises:
+      ParseError: it is empty, too long, too deep, or not mathematics.
+    """
+    if not cleaned or len(cleaned) > MAX_ANSWER:
+        raise ParseError("empty or too long")
+    parser = _Parser(tokenize(cleaned))
+    node = parser.answer()
+    if parser.peek() is not END:
+        raise ParseError(f"unexpected {parser.peek().value!r}")
+    return node
+
+
+def number(digits: str) -> Number:
+    """Reads a plain decimal numeral.
+
+    Raises:
+      ParseError: it has more than `MAX_DIGITS` digits.
+    """
+    if len(digits) > MAX_DIGITS:
+        raise ParseError("too many digits")
+    _, _, decimals = digits.partition(".")
+    return Number(Fraction(digits), len(decimals))
+
+
+def add(*terms: Node) -> Node:
+    """Returns the sum of `terms`."""
+    return terms[0] if len(terms) == 1 else Call("+", terms)
+
+
+def multiply(*factors: Node) -> Node:
+    """Returns the product of `factors`."""
+    return factors[0] if len(factors) == 1 else Call("*", factors)
+
+
+def divide(numerator: Node, denominator: Node) -> Node:
+    """Returns the quotient, written as a product with an inverse so that chains stay flat."""
+    return Call("*", (numerator, Call("inv", (denominator,))))
+
+
+def split_label(node: Node) -> tuple[Node, str]:
+    """Returns a value and the words beside it ("": none)."""
+    match node:
+        case Call("unit", (value, Text(words=words))):
+            return value, words
+        case _:
+            return node, ""
+
+
+def _with_label(value: Node, label: str) -> Node:
+    return Call("unit", (value, Text(label))) if label else value
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]):
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+        self._bars = 0  # Open absolute values: inside one, a bar closes.
+
+    def peek(self, ahead: int = 0) -> Token:
+        position = self._next + ahead
+        return self._tokens[position] if position < len(self._tokens) else END
+
+    def _take(self) -> Token:
+        token = self.peek()
+        self._next += 1
+        return token
+
+    def _at(self, *signs: str) -> bool:
+        token = self.peek()
+        return token.kind == "sign" and token.value in signs
+
+    def _accept(self, *signs: str) -> bool:
+        found = self._at(*signs)
+        self._next += found
+        return found
+
+    def _expect(self, *signs: str) -> str:
+        if not self._at(*signs):
+            raise ParseError(f"expected {signs[0]!r}, found {self.peek().value!r}")
+        return self._take().value
+
+    # Lists, relations and sets: the loosest bindings first.
+
+    def answer(self) -> Node:
+        """Reads a whole answer: one item, a bare list, or rows parted by semicolons."""
+        rows = self._rows()
+        if len(rows) > 1 and any(len(row) > 1 for row in rows):
+            items = [row[0] if len(row) == 1 else Group("(", tuple(row), ")") for row in rows]
+        else:
+            items = [item for row in rows for item in row]
+        return items[0] if len(items) == 1 else Group("", tuple(items), "")
+
+    def _rows(self) -> list[list[Node]]:
+        rows: list[list[Node]] = [[self._relation()]]
+        while self.peek().kind == "separator":
+            ends_row = False
+            while self.peek().kind == "separator":
+                ends_row |= self._take().value == ";"
+            if ends_row:
+                rows.append([])
+            rows[-1].append(self._relation())
+        return rows
+
+    def _relation(self) -> Node:
+        sides, ops = [self._union()], []
+        while self._at(*_RELATIONS):
+            ops.append(self._take().value)
+            sides.append(self._union())
+        return Relation(tuple(sides), tuple(ops)) if ops else sides[0]
+
+    def _union(self) -> Node:
+        node = self._chain(self._ratio, "cup")
+        return Call("setminus", (node, self._ratio())) if self._accept("setminus") else node
+
+    def _ratio(self) -> Node:
+        return self._chain(self._sum, "ratio", ":")
+
+    def _chain(self, operand: Callable[[], Node], op: str, sign: str | None = None) -> Node:
+        parts = [operand()]
+        while self._accept(sign or op):
+            parts.append(operand())
+        return parts[0] if len(parts) == 1 else Call(op, tuple(parts))
+
+    # Arithmetic.
+
+    def _sum(self) -> Node:
+        terms = [self._term()]
+        while self._at("+", "-", "pm", "mp"):
+            terms.append(self._term())
+        value, label = split_label(terms[-1])
+        return _with_label(add(*terms[:-1], value), label)
+
+    def _term(self) -> Node:
+        sign = self._signs()
+        value, label = split_label(self._product())
+        return _with_label(Call(sign, (value,)) if sign else value, label)
+
+    def _signs(self) -> str:
+        """Reads a run of signs and returns the operation it stands for ("": none)."""
+        negative, plus_minus = False, ""
+        while self._at("+", "-", "pm", "mp"):
+            sign = self._take().value
+            negative ^= sign == "-"
+            plus_minus = sign if sign in ("pm", "mp") else plus_minus
+        return plus_minus or ("neg" if negative else "")
+
+    def _product(self) -> Node:
+        factors = [self._power()]
+        while True:
+            if self._accept("*"):
+                factors.append(self._factor())
+            elif self._accept("/"):
+                factors.append(Call("inv", (self._factor(),)))
+            elif self._accept("mod"):
+                return Call("mod", (multiply(*factors), self._factor()))
+            elif self.peek().kind == "text":
+                factors = [self._labelled(multiply(*factors))]
+            elif self._starts_atom():
+                self._juxtapose(factors)
+            else:
+                return multiply(*factors)
+
+    def _factor(self) -> Node:
+        sign = self._signs()
+        node = self._power()
+        return Call(sign, (node,)) if sign else node
+
+    def _juxtapose(self, factors: list[Node]) -> None:
+        """Reads a factor written without a sign; `2\\frac{1}{2}` is a mixed number."""
+        is_fraction = self.peek().kind == "command" and self.peek().value in _FRACTIONS
+        is_numeral = self.peek().kind == "number"
+        last = factors[-1]
+        node = self._power()
+        if isinstance(last, Text):
+            factors[-1] = node  # "about 5": words before a number say nothing.
+        elif isinstance(last, Number) and is_numeral:
+            raise ParseError("two numbers side by side")
+        elif is_fraction and len(factors) == 1 and _is_mixed(last, node):
+            factors[-1] = Call("+", (last, node))
+        else:
+            factors.append(node)
+
+    def _labelled(self, node: Node) -> Node:
+        """Reads words after `node`: its unit, or more words."""
+        words = [self._take().value]
+        while self.peek().kind == "text":
+            words.append(self._take().value)
+        if self._at("^") and self.peek(1).kind == "number":
+            self._take()
+            words.append("^" + self._take().value)
+        label = " ".join(words).replace(" ^", "^")
+        if isinstance(node, Text):
+            return Text(f"{node.words} {label}")
+        node, _ = split_label(node)
+        power, _, rest = label.partition(" ")
+        if power.lower() in _MULTIPLIERS:
+            node, label = multiply(node, number(_MULTIPLIERS[power.lower()])), rest
+        return _with_label(node, label)
+
+    def _starts_atom(self) -> bool:
+        token = self.peek()
+        if token.kind == "sign":
+            return token.value in ("(", "[", "{", "{{", "lfloor", "lceil") or (
+                token.value == "|" and not self._bars
+            )
+        return token.kind in ("number", "letter", "command") and token.value != "end"
+
+    def _power(self) -> Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ParseError("nested too deep")
+        node = self._atom()
+        for _ in range(4):
+            if self.peek().kind == "sign" and self.peek().value in _POSTFIX:
+                node = Call(_POSTFIX[self._take().value], (node,))
+        if self._accept("^"):
+            node = Call("^", (node, self._factor()))
+            if self._accept("!"):
+                node = Call("!", (node,))
+        self._depth -= 1
+        return node
+
+    # Atoms.
+
+    def _atom(self) -> Node:
+        token = self._take()
+        if token.kind == "number":
+            return self._numeral(token.value)
+        if token.kind == "letter":
+            return self._name(token.value)
+        if token.kind == "text":
+            self._next -= 1
+            return self._words()
+        if token.kind == "command":
+            return self._command(token.value)
+        if token.value in _CLOSING:
+            return self._group(token.value)
+        if token.value == "|":
+            return self._absolute()
+        if token.value in _ROUNDINGS:
+            closing, op = _ROUNDINGS[token.value]
+            node = self._sum()
+            self._expect(closing)
+            return Call(op, (node,))
+        raise ParseError(f"unexpected {token.value!r}")
+
+    def _words(self) -> Text:
+        words = [self._take().value]
+        while self.peek().kind == "text":
+            words.append(self._take().value)
+        return Text(" ".join(words))
+
+    def _numeral(self, digits: str) -> Node:
+        if self._at("_"):
+            self._take()
+            return Call("base", (Text(digits), self._argument()))
+        if digits.find(".") >= 0 or self._at("."):
+            self._accept(".")
+            if self.peek() in (Token("command", "overline"), Token("command", "dot")):
+                self._take()
+                return self._repeating(digits)
+        return number(digits)
+
+    def _repeating(self, digits: str) -> Node:
+        """Reads `1.2\\overline{34}`: the period's value is its digits over as many nines."""
+        self._expect("{")
+        period = self._take().value
+        self._expect("}")
+        if not period.isdigit() or len(period) > MAX_DIGITS:
+            raise ParseError("not a period")
+        start = number(digits)
+        shift = Fraction(1, 10**start.decimals)
+        return Number(start.value + shift * Fraction(int(period), 10 ** len(period) - 1))
+
+    def _name(self, name: str) -> Node:
+        while self._accept("'"):
+            name += "'"
+        if self._at("_"):
+            self._take()
+            if re.fullmatch("[0-9A-F]+", name) and self.peek().kind == "number":
+                return Call("base", (Text(name), self._argument()))
+            name += "_{" + self._raw_argument() + "}"
+        if name[0] in _APPLIED_TO_ATOMS and self._at("("):
+            return self._application(name)
+        return Symbol(name)
+
+    def _application(self, name: str) -> Node:
+        self._take()
+        argument = self._group("(")
+        if name[0] in _ALWAYS_APPLIED or isinstance(argument, Number | Symbol):
+            return Call("apply " + name, (argument,))
+        return multiply(Symbol(name), argument)
+
+    def _group(self, opening: str) -> Node:
+        """Reads to the closing bracket; brackets around a single item are dropped."""
+        closing = _CLOSING[opening]
+        bars, self._bars = self._bars, 0
+        items: list[Node] = []
+        if not self._at(*closing):
+            items = [item for row in self._rows() for item in row]
+        right = self._expect(*closing)
+        self._bars = bars
+        if opening in ("{{", "{"):
+            brackets = ("{", "}") if opening == "{{" else ("", "")
+            return (
+                items[0]
+                if opening == "{" and len(items) == 1
+                else Group(brackets[0], tuple(items), brackets[1])
+            )
+        if len(items) == 1:
+            return items[0]
+        return Group(opening, tuple(items), right)
+
+    def _absolute(self) -> Node:
+        self._bars += 1
+        doubled = self._accept("|")
+        node = self._sum()
+        self._expect("|")
+        if doubled:
+            self._expect("|")
+        self._bars -= 1
+        return Call("abs", (node,))
+
+    def _argument(self) -> Node:
+        """Reads what a command applies to: a braced group, or a single digit or letter."""
+        token = self.peek()
+        if token.kind == "number" and len(token.value) > 1:
+            self._tokens[self._next] = Token("number", token.value[1:])
+            return number(token.value[0])
+        if self._at("{"):
+            self._take()
+            return self._group("{")
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ParseError("nested too deep")
+        node = self._atom()
+        self._depth -= 1
+        return node
+
+    def _raw_argument(self) -> str:
+        """Reads a subscript as the text that tells one name from another."""
+        if not self._accept("{"):
+            return self._take().value
+        parts, depth = [], 1
+        while depth:
+            token = self._take()
+            if token is END:
+                raise ParseError("unclosed subscript")
+            depth += (token.value == "{") - (token.value == "}")
+            parts.append(token.value)
+        return "".join(parts[:-1])
+
+    def _command(self, name: str) -> Node:
+        if name in _FRACTIONS:
+            return divide(self._argument(), self._argument())
+        if name == "sqrt":
+            return self._root()
+        if name in _BINOMIALS:
+            return Call("binom", (self._argument(), self._argument()))
+        if name in FUNCTIONS:
+            return self._function(name)
+        if name == "begin":
+            return self._environment()
+        if name in _ACCENTS:
+            return self._argument()
+        if name in _BIG_OPERATORS:
+            return self._opaque(name)
+        if name in ("emptyset", "varnothing"):
+            return _EMPTY_SET
+        if name == "mathbb":
+            return Symbol("set " + self._raw_argument())
+        return self._name(
+            {"infty": "oo", "cdots": "...", "dots": "...", "ldots": "..."}.get(name, name)
+        )
+
+    def _root(self) -> Node:
+        index: Node = number("2")
+        if self._accept("["):
+            index = self._sum()
+            self._expect("]")
+        return Call("root", (self._argument(), index))
+
+    def _function(self, name: str) -> Node:
+        base = exponent = None
+        while self._at("_", "^"):
+            if self._take().value == "_":
+                base = self._argument()
+            else:
+                exponent = self._signed_argument()
+        argument = self._function_argument()
+        if exponent == Call("neg", (number("1"),)) and name in ("sin", "cos", "tan"):
+            return Call("arc" + name, (argument,))
+        arguments = argument.items if isinstance(argument, Group) else (argument,)
+        node = Call(name, (*arguments, base) if base else arguments)
+        return Call("^", (node, exponent)) if exponent else node
+
+    def _signed_argument(self) -> Node:
+        sign = self._signs()
+        node = self._argument()
+        return Call(sign, (node,)) if sign else node
+
+    def _function_argument(self) -> Node:
+        if self._accept("("):
+            return self._group("(")
+        sign = self._signs()
+        factors = [self._power()]
+        while self._starts_atom() and self.peek().value not in FUNCTIONS and not self._at("(", "["):
+            self._juxtapose(factors)
+        node = multiply(*factors)
+        return Call(sign, (node,)) if sign else node
+
+    def _opaque(self, name: str) -> Node:
+        """Reads a sum, product, integral or limit as one operation that is never carried out."""
+        bounds = ""
+        while self._at("_", "^"):
+            bounds += self._take().value + self._raw_argument()
+        return Call(f"{name}{bounds}", (self._product(),))
+
+    def _environment(self) -> Node:
+        kind = self._raw_argument()
+        if kind == "array":
+            self._raw_argument()
+        rows: list[tuple[Node, ...]] = []
+        while self.peek() != Token("command", "end"):
+            row = [self._relation()]
+            while self._accept("&"):
+                row.append(self._relation())
+            rows.append(tuple(row))
+            if not self._accept("\\\\"):
+                break
+        if self._take() != Token("command", "end"):
+            raise ParseError("unclosed environment")
+        self._raw_argument()
+        if not rows or len({len(row) for row in rows}) != 1:
+            raise ParseError("rows of different lengths")
+        matrix = Matrix(tuple(rows))
+        return Call("det", (matrix,)) if kind == "vmatrix" else matrix
+
+
+def _is_mixed(whole: Node, fraction: Node) -> bool:
+    """Whether an integer directly before a fraction of two numerals is a mixed number."""
+    match whole, fraction:
+        case Number(decimals=0), Call("*", (Number(), Call("inv", (Number(),)))):
+            return True
+        case _:
+            return False

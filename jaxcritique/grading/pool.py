@@ -1,0 +1,140 @@
+"""Worker processes that can be killed: each comparison has a deadline of its own.
+
+A worker is a fresh interpreter spoken to over pipes, not a fork: it shares no memory, no locks and
+no environment with the caller, and never imports the caller's main program. So a pool works from
+threads, from scripts without a main guard, and inside forked children (which start their own).
+"""
+
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jaxcritique.grading.compare import Decision
+
+MEMORY_LIMIT = 1 << 30  # Bytes of address space.
+START_SECONDS = 120.0  # A loaded machine may take long to import sympy; no comparison runs yet.
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class _Worker:
+    """One process. Not for use by two threads at once."""
+
+    def __init__(self, timeout: float):
+        command = [
+            sys.executable,
+            "-m",
+            "jaxcritique.grading.worker",
+            str(MEMORY_LIMIT),
+            str(timeout),
+        ]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            # The import path and nothing else: no keys, no tokens, no proxies.
+            env={"PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *filter(None, sys.path)])},
+            start_new_session=True,
+        )
+        if self._read_line(START_SECONDS) != b"ready\n":
+            self.kill()
+            raise RuntimeError("a grading worker did not start; is sympy installed?")
+
+    def ask(self, request: bytes, timeout: float) -> bytes | None:
+        """Returns the worker's answer, None if it is late or dead (and then it is dead)."""
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except OSError:
+            self.kill()
+            return None
+        line = self._read_line(timeout)
+        if not line.endswith(b"\n"):
+            self.kill()
+            return None
+        return line
+
+    def _read_line(self, timeout: float) -> bytes:
+        """Reads up to a line end; returns what there is at the deadline or at the end of file."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + timeout
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                break
+            chunk = os.read(descriptor, 4096)
+            if not chunk:
+                break
+            line += chunk
+        return line
+
+    def kill(self) -> None:
+        """Ends the process at once and waits for it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+class Pool:
+    """Up to `workers` processes, started when first needed.
+
+    Attributes:
+      started: how many processes were started so far, replacements included.
+    """
+
+    def __init__(self, workers: int, timeout: float):
+        if workers < 1 or timeout <= 0:
+            raise ValueError(f"workers={workers} and timeout={timeout} must be positive")
+        self._workers = workers
+        self._timeout = timeout
+        self._reset()
+
+    def _reset(self) -> None:
+        self._owner = os.getpid()
+        self.started = 0
+        # Each slot holds an idle worker, or None where one is yet to be started.
+        self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(self._workers):
+            self._slots.put(None)
+
+    def compare(self, gold: str, answer: str, strict: bool) -> Decision:
+        """Compares two answers in a worker; waits for a free one first, without a deadline.
+
+        Raises:
+          RuntimeError: no worker can be started.
+        """
+        if self._owner != os.getpid():
+            self._reset()  # A forked child must not speak over its parent's pipes.
+        worker = self._slots.get()
+        try:
+            if worker is None:
+                worker = _Worker(self._timeout)
+                self.started += 1
+            request = json.dumps({"gold": gold, "answer": answer, "strict": strict}) + "\n"
+            line = worker.ask(request.encode(), self._timeout)
+            if line is None:
+                worker = None
+                return Decision("timeout", "killed")
+            return Decision(*json.loads(line))
+        finally:
+            self._slots.put(worker)
+
+    def close(self) -> None:
+        """Ends every idle worker; a later comparison starts new ones."""
+        if self._owner != os.getpid():
+            return
+        workers = [self._slots.get() for _ in range(self._workers)]
+        for worker in workers:
+            if worker is not None:
+                worker.kill()
+            self._slots.put(None)

@@ -1,0 +1,79 @@
+"""Equations and inequalities: their names, their values and their differences."""
+
+from jaxcritique.grading.numeric import CONSTANTS
+from jaxcritique.grading.parser import add
+from jaxcritique.grading.syntax import Call, Group, Node, Relation, Symbol, Text, canonical, symbols
+
+
+def difference(relation: Relation) -> Node:
+    """Returns the left side of an equation less its right side."""
+    left, right = relation.sides
+    return add(left, Call("neg", (right,)))
+
+
+def as_equation(name: Node | None, value: Node) -> Relation | None:
+    """Returns `name = value`, or the equation that `value` is; None for a value without a name."""
+    if isinstance(value, Relation):
+        return value
+    return None if name is None else Relation((name, value), ("=",))
+
+
+def as_less(relation: Relation) -> tuple[Node, str]:
+    """Returns (d, op) with the relation written `d < 0`, `d <= 0` or `d != 0`."""
+    left, right = relation.sides
+    op = relation.ops[0]
+    if op in (">", ">="):
+        left, right, op = right, left, {">": "<", ">=": "<="}[op]
+    return difference(Relation((left, right), ("<",))), op
+
+
+def assignment(node: Node) -> tuple[Node | None, Node]:
+    """Splits `name = value` and worked-out chains into (name, value); an equation stays whole."""
+    if not isinstance(node, Relation):
+        return None, node
+    sides, ops = node.sides, node.ops
+    if "~" in ops:
+        exact = ops.index("~")
+        # `x ≈ 3` gives 3, but `x = 1/3 ≈ 0.33` and `1/3 ≈ 0.33` give 1/3.
+        keep = 2 if exact == 0 and is_name(sides[0]) else exact + 1
+        sides, ops = sides[:keep], ops[: keep - 1]
+    first, last = sides[0], sides[-1]
+    if len(sides) == 1:
+        return None, first
+    if is_name(first):
+        return first, last
+    if is_name(last) and len(sides) == 2:
+        return last, first
+    if not any(_variables(side) for side in sides) or any(map(is_name, sides[1:-1])):
+        return None, last
+    return None, Relation(sides, ops)
+
+
+def _variables(node: Node) -> set[str]:
+    return symbols(node) - CONSTANTS - {"oo"}
+
+
+def is_name(node: Node) -> bool:
+    """Whether a node names a quantity (`x`, `f(2)`, `|AB|`, `A:B`, `(p,q)`, words)."""
+    match node:
+        case Symbol(name=name):
+            return name not in CONSTANTS and name != "oo"
+        case Text():
+            return True
+        case Call(op=op) if op.startswith(("apply ", "sum", "prod", "int", "lim")):
+            return True
+        case Call("*" | "inv" | "abs" | "ratio", nodes) | Group("(", nodes, _):
+            return all(map(is_name, nodes))
+        case _:
+            return False
+
+
+def same_name(a: Node, b: Node) -> bool:
+    """Whether two names may stand for one quantity: equal, or the value of a function."""
+    names = []
+    for node in (a, b):
+        is_value = isinstance(node, Call) and node.op.startswith("apply ")
+        names.append("y" if is_value or node == Symbol("y") else canonical(node))
+    if isinstance(a, Call) and isinstance(b, Call) and a.op != b.op:
+        return False
+    return names[0] == names[1] or isinstance(a, Text) or isinstance(b, Text)

@@ -1,0 +1,128 @@
+"""Splits a cleaned answer into tokens; decides which letters are words and which variables."""
+
+import re
+from typing import Literal, NamedTuple
+
+Kind = Literal["number", "letter", "command", "text", "separator", "sign", "end"]
+
+
+class Token(NamedTuple):
+    """One token: `value` is the digits, the letter, the command without backslash, or the sign."""
+
+    kind: Kind
+    value: str
+
+
+END = Token("end", "")
+
+FUNCTIONS = frozenset({
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh",
+    "tanh", "ln", "log", "exp", "gcd", "lcm", "max", "min", "det", "arg", "Re", "Im",
+})  # fmt: skip
+_ALIASES = {
+    "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=",
+    "lt": "<", "gt": ">", "ne": "!=", "neq": "!=", "approx": "~", "simeq": "~", "in": "in",
+    "cdot": "*", "times": "*", "ast": "*", "div": "/", "bmod": "mod", "pmod": "mod", "mod": "mod",
+    "pm": "pm", "mp": "mp", "cup": "cup", "lbrace": "{{", "rbrace": "}}", "{": "{{", "}": "}}",
+    "lvert": "|", "rvert": "|", "vert": "|", "lVert": "|", "rVert": "|", "Vert": "|", "|": "|",
+    "langle": "(", "rangle": ")", "lbrack": "[", "rbrack": "]", "colon": ":", "equiv": "=",
+    "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil",
+    "\\": "\\\\", "cr": "\\\\", "lor": "or", "vee": "or",
+    "setminus": "setminus", "backslash": "setminus",
+}  # fmt: skip
+_SIGN_ALIASES = {"==": "=", "**": "^", "=<": "<=", "=>": ">="}
+_COMMANDS = frozenset({
+    "frac", "dfrac", "tfrac", "cfrac", "sqrt", "binom", "dbinom", "tbinom", "infty", "pi",
+    "begin", "end", "sum", "prod", "int", "lim", "overline", "bar", "vec", "hat", "tilde",
+    "overrightarrow", "underline", "mathbf", "mathrm", "text", "mathbb", "emptyset",
+    "varnothing", "ldots", "dots", "cdots", "alpha", "beta", "gamma", "delta", "epsilon",
+    "theta", "lambda", "mu", "phi", "omega", "sigma", "rho",
+})  # fmt: skip
+_UNITS = frozenset({
+    "cm", "mm", "km", "kg", "mg", "ml", "ft", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs",
+    "min", "mins", "sec", "secs", "am", "pm",
+})  # fmt: skip
+_SHORT_WORDS = frozenset({
+    "no", "yes", "the", "is", "to", "of", "for", "if", "not", "per", "are", "one", "two",
+    "six", "ten", "odd", "day", "all", "any", "set", "red",
+})  # fmt: skip
+
+_TOKEN = re.compile(
+    r"(?P<text>\\(?:text[a-z]*|mbox|hbox|math(?:rm|bf|it|sf)|operatorname\*?)\s*\{[^{}]*\})"
+    r"|(?P<numeral>(?=[A-F]*[0-9])[0-9]*[A-F][0-9A-F]*(?=_[0-9{]))"
+    r"|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    r"|(?P<command>\\(?:[A-Za-z]+|.))"
+    r"|(?P<word>or(?![a-z])|and(?![a-z])|[A-Za-z]+)"
+    r"|(?P<sign><=|>=|!=|==|\*\*|=<|=>|[^\s])",
+    re.DOTALL,
+)
+_SEPARATOR_TEXT = re.compile(r"[\s,]*(?:and|or|,)[\s,]*")
+
+
+def tokenize(cleaned: str) -> list[Token]:
+    """Returns the tokens of a cleaned answer, without an end marker."""
+    tokens: list[Token] = []
+    for match in _TOKEN.finditer(cleaned):
+        kind, value = match.lastgroup, match[0]
+        if kind == "number":
+            tokens.append(Token("number", value))
+        elif kind == "text":
+            tokens.extend(_from_text(value[value.index("{") + 1 : -1]))
+        elif kind == "command":
+            tokens.extend(_from_command(value[1:]))
+        elif kind == "numeral":
+            tokens.append(Token("letter", value))
+        elif kind == "word":
+            tokens.extend(_from_word(value))
+        elif value in ",;":
+            tokens.append(Token("separator", value))
+        else:
+            tokens.append(Token("sign", _SIGN_ALIASES.get(value, value)))
+    return tokens
+
+
+def _from_text(content: str) -> list[Token]:
+    r"""Reads what is inside `\text{...}`: a separator, a name, a list of letters, or words."""
+    if _SEPARATOR_TEXT.fullmatch(content):
+        return [Token("separator", ",")]
+    content = content.strip()
+    if content in FUNCTIONS and content not in _UNITS:
+        return [Token("command", content)]
+    bare = content.strip("().: ")
+    if re.fullmatch(r"[A-Za-z]|[0-9A-F]+|[0-9]+\.[0-9]+", bare):
+        return [Token("number" if bare.replace(".", "").isdigit() else "letter", bare)]
+    if re.fullmatch(r"[A-Z](?:\s*(?:,|and|or)\s*[A-Z])+", content):
+        letters = re.findall(r"[A-Z]", content)
+        pairs = [[Token("letter", letter), Token("separator", ",")] for letter in letters]
+        return [token for pair in pairs for token in pair][:-1]
+    return [Token("text", content)] if content else []
+
+
+def _from_command(name: str) -> list[Token]:
+    name = "log" if name == "lg" else name
+    if name in _ALIASES:
+        alias = _ALIASES[name]
+        return [Token("separator", ",") if alias == "or" else Token("sign", alias)]
+    if name in _COMMANDS or name in FUNCTIONS or not name[0].isalpha():
+        return [Token("command", name)] if name[0].isalpha() else []
+    # "\lex" is "\le x" with its blank lost.
+    for cut in range(len(name) - 1, 1, -1):
+        head, tail = name[:cut], name[cut:]
+        if head in _ALIASES or head in _COMMANDS:
+            return _from_command(head) + _from_word(tail)
+    return [Token("command", name)]
+
+
+def _from_word(word: str) -> list[Token]:
+    """Reads a run of letters: a separator, a function, words, a name, or a product of variables."""
+    if word in ("or", "and"):
+        return [Token("separator", ",")]
+    if word in FUNCTIONS or word in ("pi", "sqrt", "cup"):
+        return _from_command(word)
+    if word in ("inf", "infinity", "oo"):
+        return [Token("command", "infty")]
+    if len(word) > 1 and word.isupper():
+        return [Token("letter", word)]
+    if len(word) > 3 or word.lower() in _SHORT_WORDS or word in _UNITS:
+        return [Token("text", word)]
+    return [Token("letter", letter) for letter in word]

@@ -1,0 +1,67 @@
+"""Reading rows of data, with errors that name file and line."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxcritique.records import Problem
+
+
+def read_problems(
+    path: pathlib.Path, convert: Callable[[dict[str, Any]], Problem]
+) -> list[Problem]:
+    """Reads a JSONL file of problems.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a row is not JSON or `convert` refuses it; file and line are named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; --data_dir must name the folder above it.")
+    return [_convert(f"{path}:{line}", row, convert) for line, row in _rows(path)]
+
+
+def hub_problems(
+    name: str, config: str | None, split: str, convert: Callable[[dict[str, Any]], Problem]
+) -> list[Problem]:
+    """Downloads a dataset from the Hugging Face hub and converts its rows.
+
+    Raises:
+      ValueError: a row is not usable; it is named by its number.
+    """
+    import datasets  # An optional dependency: pip install 'jaxcritique[hub]'.
+
+    rows = datasets.load_dataset(name, config, split=split)
+    return [_convert(f"{name}[{i}]", dict(row), convert) for i, row in enumerate(rows)]
+
+
+def text_field(row: dict[str, Any], name: str) -> str:
+    """Returns a field that must be text and not blank, or raises ValueError."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"the row has no {name!r}")
+    return value.strip()
+
+
+def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: not JSON ({error}).") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number}: not a JSON object.")
+            yield number, row
+
+
+def _convert(
+    where: str, row: dict[str, Any], convert: Callable[[dict[str, Any]], Problem]
+) -> Problem:
+    try:
+        return convert(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; mend or remove this row.") from None

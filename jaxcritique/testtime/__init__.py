@@ -1,0 +1,1 @@
+"""Test-time supervision: the critic beside the actor when it is evaluated."""

@@ -1,0 +1,61 @@
+"""Finding the answer in a solution."""
+
+import pytest
+
+from jaxcritique.grading import Extraction, extract_answer
+
+ANNOUNCED = [
+    (r"So $x = \boxed{\frac{1}{\sqrt{2}}}$.", r"\frac{1}{\sqrt{2}}"),
+    (r"\boxed{1} is too small. Hence \boxed{\text{Evelyn}} wins.", r"\text{Evelyn}"),
+    (r"\boxed 5", "5"),
+    (r"\boxed{7", "7"),
+    (r"$\boxed{2}, \boxed{3}$", "2, 3"),
+    (r"\boxed{1} papers and \boxed{2} bins", "1, 2"),
+    (r"\boxed{1} no no no no no \boxed{2}", "2"),
+    ("6 * 3 = <<6*3=18>>18\n#### 18", "18"),
+    ("steps\nA: 90,000", "90,000"),
+    ("The answer is 90 degrees.", "90 degrees"),
+    (r"Thus the answer is $\frac12$. I hope it is correct.", r"$\frac12$"),
+    ("Final answer: -3.5", "-3.5"),
+    ("**Final Answer**\n\n42", "42"),
+    (r"It is \boxed{3}. Final Answer: The final answer is $4$.", "$4$"),
+    ("The final answer is:\n\\[\n 5 \n\\]", "5"),
+    ("<think>\\boxed{1}</think>The answer is 2.", "2"),
+    ("The answer is 3<|im_end|>\n<|im_start|>user\nThe answer is 4", "3"),
+    ("So the answer is Tuesday.", "Tuesday"),
+]
+
+GUESSED = [
+    ("She pays 5*3 = $15 in total", "$15"),
+    ("3+2", "3+2"),
+    (r"$\sqrt{4} = 2$", r"$\sqrt{4} = 2$"),
+    ("Soucis : 2,74 $ a..", "2,74"),
+    ("First try [30], second try 45.", "45"),
+    (r"the area is $36\pi$ square feet", r"36\pi"),
+    ("the ordered pair is (7, 6).", "(7, 6)"),
+    ("10 - 3 = 7", "10 - 3 = 7"),
+    ("it went from 10 to -3", "-3"),
+]
+
+NONE = [
+    "",
+    "No idea",
+    "<think>\\boxed{42}</think> Some other text.",
+    "The answer is !!!invalid!!!",
+    "AZYUK2A",
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), ANNOUNCED)
+def test_announced_answers(text, answer):
+    assert extract_answer(text) == Extraction(answer, fallback=False)
+
+
+@pytest.mark.parametrize(("text", "answer"), GUESSED)
+def test_guessed_answers_are_flagged(text, answer):
+    assert extract_answer(text) == Extraction(answer, fallback=True)
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_a_solution_without_an_answer_says_so(text):
+    assert extract_answer(text) is None

@@ -1,0 +1,67 @@
+"""`python -m jaxcritique.grading`."""
+
+import json
+import subprocess
+import sys
+
+
+def run(tmp_path, lines, *flags):
+    source, target = tmp_path / "rows.jsonl", tmp_path / "verdicts.jsonl"
+    source.write_text("\n".join(lines) + "\n")
+    command = [
+        sys.executable,
+        "-m",
+        "jaxcritique.grading",
+        f"--input={source}",
+        f"--output={target}",
+        *flags,
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    rows = [json.loads(line) for line in target.read_text().splitlines()] if target.exists() else []
+    return result, rows
+
+
+def test_rows_keep_their_order_and_their_fields(tmp_path):
+    lines = [
+        json.dumps({"gold": "18", "prediction": "#### 18", "id": "a"}),
+        json.dumps({"gold": "1,2", "prediction": "2,1", "kind": "answer"}),
+        json.dumps({"gold": 5, "prediction": None}),
+    ]
+    result, rows = run(tmp_path, lines)
+    assert result.returncode == 0
+    assert [row["verdict"] for row in rows] == ["correct", "correct", "unparsable"]
+    assert rows[0] == {"gold": "18", "prediction": "#### 18", "id": "a", "verdict": "correct",
+                       "rule": "string", "extracted": "18"}  # fmt: skip
+    assert "3 rows (correct 2, unparsable 1), 0 corrupt" in result.stderr
+    assert run(tmp_path, lines[1:2], "--strict")[1][0]["verdict"] == "wrong"
+
+
+def test_corrupt_rows_are_named_and_counted(tmp_path):
+    good = json.dumps({"gold": "1", "prediction": "1"})
+    bad = [
+        "{",
+        "[]",
+        '{"gold": "1"}',
+        '{"gold": [1], "prediction": "1"}',
+        "[" * 100_000,
+        '{"gold": "1", "prediction": "1", "kind": "x"}',
+    ]
+    result, rows = run(tmp_path, [good, *bad, good])
+    assert result.returncode == 1
+    assert len(rows) == 2
+    for line in range(2, 8):
+        assert f"rows.jsonl:{line}: not a row" in result.stderr
+    assert "6 corrupt" in result.stderr
+
+
+def test_a_missing_input_is_an_error(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "jaxcritique.grading",
+        f"--input={tmp_path}/none",
+        f"--output={tmp_path}/out",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "none" in result.stderr

@@ -1,0 +1,70 @@
+"""Model text cannot hang, grow, crash or take over the process that grades it."""
+
+import time
+from pathlib import Path
+
+import hostile
+import psutil
+import pytest
+
+from jaxcritique.grading import Grader
+
+TIMEOUT = 3.0
+GOLDS = ["5", r"\sqrt{2}", "x^2+1", "(1,2)", r"x<1"]
+
+
+def attack(strings, gold=None):
+    """Grades every string as a response and as an answer; returns the slowest and the verdicts."""
+    slowest, verdicts = 0.0, []
+    with Grader(workers=1, timeout=TIMEOUT) as grader:
+        for index, text in enumerate(strings):
+            for kind in ("response", "answer"):
+                started = time.monotonic()
+                grade = grader.grade(gold or GOLDS[index % len(GOLDS)], text, kind)
+                elapsed = time.monotonic() - started
+                if elapsed > slowest:
+                    slowest = elapsed
+                verdicts.append(grade.verdict)
+    return slowest, verdicts
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: hostile.giants(), id="giants"),
+        pytest.param(lambda path: hostile.injections(path), id="injections"),
+        pytest.param(lambda path: hostile.fuzz(4000), id="fuzz"),
+    ],
+)
+def test_hostile_strings(make, tmp_path):
+    target = tmp_path / "made"
+    process = psutil.Process()
+    before, files = process.memory_info().rss, set(Path.cwd().iterdir())
+    strings = list(make(str(target)))
+    slowest, verdicts = attack(strings)
+    assert len(verdicts) == 2 * len(strings)
+    assert slowest < TIMEOUT + 2  # The deadline, and starting a new worker.
+    assert process.memory_info().rss - before < 200 << 20
+    assert not target.exists()
+    assert set(Path.cwd().iterdir()) == files
+    assert not [child for child in process.children() if "worker" in " ".join(child.cmdline())]
+
+
+def test_a_hostile_gold_answer_is_no_worse():
+    for gold in (
+        "9^{9^{9^9}}",
+        "(" * 1000,
+        "\x00",
+        "99999!",
+        "__import__('os')",
+        "x^{10^{10}} < 1",
+    ):
+        slowest, verdicts = attack(["5", "x", r"\boxed{\frac12}"], gold)
+        assert slowest < TIMEOUT + 2
+        assert "correct" not in verdicts
+
+
+def test_look_alike_digits_are_not_numbers():
+    with Grader(workers=1) as grader:
+        assert grader.grade("3", "٣", "answer").verdict != "correct"
+        assert grader.grade("9", "９", "answer").verdict == "correct"  # Full-width: the same digit.

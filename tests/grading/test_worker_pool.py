@@ -1,0 +1,149 @@
+"""Worker processes: lazy, limited, killable, and shared by threads, tasks and processes."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from jaxcritique.grading import Grader, grade
+from jaxcritique.grading.pool import Pool
+
+HARD = (r"\sqrt{3+2\sqrt2}", r"1+\sqrt{2}")  # Equal, and only a worker can say so.
+
+
+def graded(grader):
+    return grader.grade(*HARD, kind="answer").verdict
+
+
+def test_importing_the_grader_is_light():
+    heavy = "{'sympy', 'mpmath', 'jax', 'numpy'}"
+    script = f"import sys, jaxcritique.grading\nprint({heavy} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "set()\n"
+
+
+def test_numbers_start_no_process():
+    with Grader() as grader:
+        rows = [
+            ("18", "#### 18"),
+            ("1/2", r"\boxed{0.5}"),
+            ("x^2-4", r"\boxed{(x-2)(x+2)}"),
+            ("3", ""),
+        ]
+        verdicts = [grade.verdict for grade in grader.grade_all(rows)]
+        assert verdicts == ["correct", "correct", "correct", "unparsable"]
+        assert grader.workers_started == 0
+
+
+def test_grade_all_keeps_the_order_and_reuses_workers():
+    rows = [
+        (rf"\sqrt{{{n * n}+{2 * n}\sqrt{{2}}+2}}", rf"\boxed{{{n}+\sqrt{{2}}}}")
+        for n in range(1, 9)
+    ]
+    rows[3] = ("1", r"\boxed{2}")
+    with Grader(workers=2, timeout=30) as grader:
+        verdicts = [grade.verdict for grade in grader.grade_all(rows)]
+        assert verdicts == ["correct"] * 3 + ["wrong"] + ["correct"] * 4
+        assert 1 <= grader.workers_started <= 2
+
+
+def test_results_are_cached():
+    with Grader(workers=1, timeout=30) as grader:
+        assert graded(grader) == "correct"
+        grader.close()
+        assert graded(grader) == "correct"
+        assert grader.workers_started == 1
+
+
+def test_a_late_worker_is_killed_and_replaced():
+    pool = Pool(workers=1, timeout=2)
+    assert pool.compare(*HARD, strict=False).verdict == "correct"
+    process = workers()[0]
+    process.suspend()  # As a worker that hangs where no Python code runs.
+    started = time.monotonic()
+    assert pool.compare("1", r"\sqrt{2}", strict=False) == ("timeout", "killed")
+    assert 1.9 < time.monotonic() - started < 4
+    assert not process.is_running()
+    assert pool.compare(*HARD, strict=False).verdict == "correct"
+    assert pool.started == 2
+    pool.close()
+    assert not workers()
+
+
+def test_a_worker_is_limited_and_inherits_no_secret(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    with Grader(workers=1, timeout=30) as grader:
+        graded(grader)
+        process = workers()[0]
+        assert set(process.environ()) <= {"PYTHONPATH", "LC_CTYPE"}
+        assert process.rlimit(psutil.RLIMIT_AS)[0] <= 1 << 30
+        assert process.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)
+        assert process.rlimit(psutil.RLIMIT_CPU)[0] < 60
+        assert not any("jax/" in mapped.path for mapped in process.memory_maps())
+
+
+def test_threads_share_one_grader():
+    with Grader(workers=2, timeout=30) as grader, ThreadPoolExecutor(8) as threads:
+        answers = threads.map(
+            lambda n: grader.grade(rf"\sqrt{{{2 * n * n}}}", rf"{n}\sqrt2", "answer"), range(2, 34)
+        )
+        assert {answer.verdict for answer in answers} == {"correct"}
+        assert grader.workers_started <= 2
+
+
+def test_async_code_awaits_a_thread():
+    async def many(grader):
+        return await asyncio.gather(*(asyncio.to_thread(graded, grader) for _ in range(4)))
+
+    with Grader(workers=1, timeout=30) as grader:
+        assert asyncio.run(many(grader)) == ["correct"] * 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_starts_its_own_worker():
+    with Grader(workers=1, timeout=30) as grader:
+        assert graded(grader) == "correct"
+        script = """
+import os
+from jaxcritique.grading import Grader
+grader = Grader(workers=1, timeout=30)
+def equal(n):
+    return grader.grade(rf"\\sqrt{{{2 * n * n}}}", rf"{n}\\sqrt2", "answer").verdict == "correct"
+assert equal(3)
+child = os.fork()
+if child == 0:
+    os._exit(0 if equal(5) and grader.workers_started == 1 else 1)
+assert equal(7) and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+grader.close()
+"""
+        # The script has no main guard: a worker must not run it again.
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_one_off_grade_leaves_no_process():
+    assert grade(*HARD, kind="answer").verdict == "correct"
+    assert not workers()
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="workers=0"):
+        Grader(workers=0)
+    with pytest.raises(ValueError, match="timeout=0"):
+        Grader(timeout=0)
+    with pytest.raises(ValueError, match="'text'"):
+        grade("1", "1", kind="text")  # pyright: ignore[reportArgumentType]
+
+
+def workers():
+    return [
+        process
+        for process in psutil.Process().children()
+        if "jaxcritique.grading.worker" in process.cmdline()
+    ]

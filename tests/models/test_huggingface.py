@@ -1,0 +1,172 @@
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from jaxcritique.models import huggingface
+from jaxcritique.models.huggingface import load_pretrained, save_pretrained
+from jaxcritique.models.tokenizer import Tokenizer
+
+FAMILIES = ["llama", "qwen2", "qwen3"]
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def tensors(folder) -> dict[str, torch.Tensor]:
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trip_is_bit_for_bit_and_loads_in_transformers(
+    family, tied, make_hf_model, tokenizer_folder, tmp_path
+):
+    model = make_hf_model(
+        family, tie_word_embeddings=tied, head_dim=12, rms_norm_eps=0.5, rope_parameters=LLAMA3
+    )
+    model.save_pretrained(tmp_path / "theirs")
+    config, _, params = load_pretrained(tmp_path / "theirs")
+    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder)
+
+    assert_same(tensors(tmp_path / "ours"), tensors(tmp_path / "theirs"))
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", attn_implementation="eager"
+    )
+    assert type(again) is type(model)
+    tokens = torch.arange(64)[None]
+    assert torch.equal(model(tokens).logits, again(tokens).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_is_read_exactly(dtype, make_hf_model, tokenizer_folder, tmp_path):
+    make_hf_model("llama").to(dtype).save_pretrained(tmp_path / "theirs")
+    config, _, params = load_pretrained(tmp_path / "theirs")
+    assert params["embedding"].dtype == np.float32
+
+    named = {torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16}[dtype]
+    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder, dtype=named)
+    assert_same(tensors(tmp_path / "ours"), tensors(tmp_path / "theirs"))
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype="auto")
+    assert again.dtype == dtype
+
+
+def test_shards_are_read(make_hf_model, tmp_path):
+    model = make_hf_model("llama")
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="10KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+    one, many = load_pretrained(tmp_path / "one")[2], load_pretrained(tmp_path / "many")[2]
+    np.testing.assert_array_equal(one["head"], many["head"])
+    np.testing.assert_array_equal(one["layers"]["down"], many["layers"]["down"])
+
+
+def test_shards_are_written(make_hf_model, tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface, "_SHARD_BYTES", 10_000)
+    model = make_hf_model("llama")
+    model.save_pretrained(tmp_path / "theirs")
+    config, _, params = load_pretrained(tmp_path / "theirs")
+    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder)
+    assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 2
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert_same(again.state_dict(), model.state_dict())
+
+
+def test_export_has_the_tokenizer_and_its_ends(make_hf_model, tokenizer_folder, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path / "model")
+    config, _, params = load_pretrained(tmp_path / "model")
+    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder)
+    theirs, ours = Tokenizer(tokenizer_folder), Tokenizer(tmp_path / "ours")
+    messages = [{"role": "user", "content": "2 + 2?"}]
+    assert ours.prompt(messages) == theirs.prompt(messages)
+    assert ours.stop_ids == theirs.stop_ids
+    generation = transformers.GenerationConfig.from_pretrained(tmp_path / "ours")
+    assert (generation.bos_token_id, generation.eos_token_id) == (1, 2)
+
+
+def test_failed_export_leaves_what_was_there(make_hf_model, tokenizer_folder, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path / "model")
+    config, _, params = load_pretrained(tmp_path / "model")
+    before = tensors(tmp_path / "model")
+    with pytest.raises(FileNotFoundError):
+        save_pretrained(tmp_path / "model", config, params, tmp_path / "no tokenizer")
+    assert_same(tensors(tmp_path / "model"), before)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_missing_weights(make_hf_model, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors"):
+        load_pretrained(tmp_path)
+
+
+def remove(weights: dict[str, torch.Tensor], name: str) -> None:
+    del weights[name]
+
+
+def add(weights: dict[str, torch.Tensor], name: str) -> None:
+    weights[name] = torch.zeros(1)
+
+
+def transpose(weights: dict[str, torch.Tensor], name: str) -> None:
+    weights[name] = weights[name].T.contiguous()
+
+
+def cut(weights: dict[str, torch.Tensor], name: str) -> None:
+    weights[name] = weights[name][:-1].clone()
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "message"),
+    [
+        (remove, "model.layers.1.mlp.up_proj.weight", "there is no tensor"),
+        (remove, "lm_head.weight", "there is no tensor"),
+        (add, "model.layers.2.mlp.up_proj.weight", "unexpected tensor"),
+        (add, "model.layers.0.self_attn.q_proj.bias", "unexpected tensor"),
+        (cut, "model.embed_tokens.weight", "has shape"),
+        (transpose, "model.embed_tokens.weight", "has shape"),
+        (transpose, "model.layers.0.mlp.down_proj.weight", "has shape"),
+    ],
+)
+def test_wrong_tensor_is_named(damage, name, message, make_hf_model, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path)
+    weights = tensors(tmp_path)
+    damage(weights, name)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message) as error:
+        load_pretrained(tmp_path)
+    assert name in str(error.value)
+
+
+def test_tied_checkpoint_may_hold_its_head_too(make_hf_model, tmp_path):
+    make_hf_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path)
+    weights = tensors(tmp_path)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "model.safetensors")
+    config, _, params = load_pretrained(tmp_path)
+    assert config.tie_embeddings
+    assert "head" not in params
+
+
+def test_export_names_its_dtype(make_hf_model, tokenizer_folder, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path / "model")
+    config, _, params = load_pretrained(tmp_path / "model")
+    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder, dtype=np.float16)
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["dtype"] == "float16"

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from jaxcritique.models.tokenizer import Tokenizer
+
+QUESTION = {"role": "user", "content": "2 + 2?"}
+ANSWER = {"role": "assistant", "content": "5"}
+CHECK = {"role": "user", "content": "Check."}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_folder):
+    return Tokenizer(tokenizer_folder)
+
+
+def test_prompt_and_reply_make_up_the_conversation(tokenizer):
+    messages = [QUESTION, ANSWER, CHECK]
+    assert (
+        tokenizer.prompt(messages) == "<|user|>2 + 2?<|assistant|>5</s><|user|>Check.<|assistant|>"
+    )
+    assert tokenizer.reply(messages, "It is 4.") == "It is 4.</s>"
+
+
+def test_chat_markers_are_single_tokens(tokenizer):
+    prompt = tokenizer.encode(tokenizer.prompt([QUESTION]))
+    reply = tokenizer.encode(tokenizer.reply([QUESTION], "4"))
+    markers = tokenizer.hf.convert_tokens_to_ids(["<|user|>", "<|assistant|>"])
+    assert [prompt[0], prompt[-1]] == markers
+    assert frozenset(reply[-1:]) == tokenizer.stop_ids
+
+
+def test_without_a_chat_template_turns_are_named(make_tokenizer):
+    tokenizer = Tokenizer(make_tokenizer(None))
+    messages = [QUESTION, ANSWER, CHECK]
+    assert tokenizer.prompt(messages) == "User: 2 + 2?\nAssistant: 5\nUser: Check.\nAssistant: "
+    assert tokenizer.reply(messages, "It is 4.") == "It is 4.</s>"
+
+
+def test_what_a_template_writes_after_the_end_is_no_part_of_the_reply(make_tokenizer):
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert Tokenizer(make_tokenizer(template)).reply([QUESTION], "4") == "4</s>"
+
+
+def test_template_whose_prompt_does_not_open_the_conversation_is_refused(make_tokenizer):
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
+    )
+    with pytest.raises(ValueError, match="chat template"):
+        Tokenizer(make_tokenizer(template)).reply([QUESTION], "The answer is 4.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tom has 12 apples.",
+        " leading, trailing  and   inner spaces ",
+        "a line\nanother\n\nand a last one\n",
+        "don 't touch , this .",
+        "naïve café, 12 €, 三个苹果, √2 ≤ ½, 🍎\u2028\t",
+    ],
+)
+def test_round_trip(text, tokenizer):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_decode_leaves_special_tokens_out(tokenizer):
+    assert tokenizer.decode([*tokenizer.encode("4"), *tokenizer.stop_ids]) == "4"
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [({}, {2}), ({"eos_token_id": 5}, {2, 5}), ({"eos_token_id": [2, 7]}, {2, 7})],
+)
+def test_stop_ids(ends, expected, make_tokenizer):
+    folder = make_tokenizer(None)
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    assert Tokenizer(folder).stop_ids == expected
+
+
+def test_missing_tokenizer(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json or tokenizer\.model"):
+        Tokenizer(tmp_path)

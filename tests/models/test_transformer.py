@@ -1,0 +1,125 @@
+"""The transformer agrees with itself: packed and alone, at once and token by token."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.transformer import abstract, initialize, join
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="remat")
+def hidden_states(structure, params, tokens, segments, positions, remat=False):
+    mask = (segments[:, :, None] == segments[:, None, :]) & jnp.tri(tokens.shape[1], dtype=bool)
+    return join(structure, params).hidden(tokens, positions, mask, remat)
+
+
+@pytest.fixture(scope="module")
+def prompt(tiny):
+    """Two rows of tokens longer than a chunk of attention, and their hidden states."""
+    _, structure, params = tiny
+    tokens = np.random.default_rng(0).integers(0, 48, (2, 140))
+    positions = np.broadcast_to(np.arange(140), (2, 140))
+    return tokens, hidden_states(structure, params, tokens, np.ones_like(tokens), positions)
+
+
+def test_packed_segments_are_as_each_alone(tiny, prompt):
+    _, structure, params = tiny
+    tokens, alone = prompt
+    lengths = {1: 100, 2: 1, 3: 39}  # Of examples; segment 3 lies across two chunks.
+    packed = np.concatenate([tokens[0, :length] for length in lengths.values()])[None]
+    segments = np.concatenate([np.full(length, i) for i, length in lengths.items()])[None]
+    positions = np.concatenate([np.arange(length) for length in lengths.values()])[None]
+    got = hidden_states(structure, params, packed, segments, positions)
+    for segment, length in lengths.items():
+        np.testing.assert_allclose(got[segments == segment], alone[0, :length], atol=1e-5)
+
+
+def test_remat_changes_nothing(tiny, prompt):
+    _, structure, params = tiny
+    tokens, expected = prompt
+    positions = np.broadcast_to(np.arange(140), (2, 140))
+    got = hidden_states(structure, params, tokens, np.ones_like(tokens), positions, remat=True)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_prefill_and_decode_are_hidden_for_prompts_of_unequal_length(tiny, prompt):
+    _, structure, params = tiny
+    tokens, expected = prompt
+    lengths, steps = np.array([131, 4]), 6
+    prompts = np.where(np.arange(131) < lengths[:, None], tokens[:, :131], 0)
+    rows = np.arange(2)
+
+    @jax.jit
+    def run(params):
+        model = join(structure, params)
+        # Room for the new tokens, filled with what a former sequence left, never to be read.
+        room = [(0, 0), (0, 0), (0, 20), (0, 0)]
+        cache = jax.tree.map(
+            lambda x: jnp.pad(x, room, constant_values=1e3), model.prefill(prompts)
+        )
+
+        def one(cache, positions):
+            token = jnp.asarray(tokens)[rows, positions]
+            return model.decode(token, positions, cache)[::-1]
+
+        return jax.lax.scan(one, cache, lengths - 1 + np.arange(steps)[:, None])[1]
+
+    for step, got in enumerate(run(params)):
+        np.testing.assert_allclose(got, expected[rows, lengths - 1 + step], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "tied"), [(1, False), (5, False), (5, True), (7, False), (14, False), (1024, False)]
+)
+def test_token_loss_is_plain_cross_entropy(chunk, tied):
+    config = ModelConfig(
+        vocab_size=11,
+        dim=4,
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=4,
+        mlp_dim=4,
+        max_positions=8,
+        tie_embeddings=tied,
+    )
+    rng = np.random.default_rng(0)
+    hidden = 3 * rng.standard_normal((2, 7, 4), np.float32)
+    targets = rng.integers(0, 11, (2, 7))
+    weights = rng.standard_normal((2, 7), np.float32)
+    structure, shapes = abstract(config)
+    params = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), shapes)
+
+    def chunked(params, hidden):
+        losses = join(structure, params).token_loss(hidden, targets, chunk)
+        return jnp.sum(losses * weights), losses
+
+    def plain(params, hidden):
+        logits = join(structure, params).logits(hidden)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return jnp.sum(losses * weights), losses
+
+    (got, got_losses), got_gradient = value_and_gradient(chunked)(params, hidden)
+    (expected, expected_losses), gradient = value_and_gradient(plain)(params, hidden)
+    np.testing.assert_allclose(got_losses, expected_losses, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got_gradient, gradient
+    )
+
+
+def value_and_gradient(function):
+    return jax.jit(jax.value_and_grad(function, argnums=(0, 1), has_aux=True))
+
+
+def test_initialize_draws_every_parameter_and_each_layer_anew(tiny):
+    config, _, _ = tiny
+    _, params = initialize(config, seed=0)
+    first, second = params["layers"]["q"]
+    assert not np.array_equal(first, second)
+    assert sum(x.size for x in jax.tree.leaves(params)) == config.num_parameters

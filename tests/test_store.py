@@ -1,0 +1,157 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from jaxcritique.records import Problem
+from jaxcritique.store import Store, replace_folder, write_atomically
+
+STORIES = [Problem(str(i), f"{i} + 1?", str(i + 1), "", "gsm8k", level=i or None) for i in range(3)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "run")
+
+
+def stored(store: Store, records, *inputs, calls=None):
+    """Reads or makes a stage; every making of it is noted in `calls`."""
+
+    def make(stage):
+        if calls is not None:
+            calls.append(inputs)
+        return iter(records), {"tokens": 7}
+
+    return store.dataset("problems", Problem, *inputs, make=make)
+
+
+def files(folder: pathlib.Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finished_stage_is_not_redone(store):
+    calls = []
+    first = stored(store, STORIES, {"seed": 1}, calls=calls)
+    again = stored(Store(store.run_dir), STORIES, {"seed": 1}, calls=calls)
+    assert len(calls) == 1
+    assert list(first) == list(again) == STORIES
+    assert (first.key, first.facts, len(first)) == (again.key, again.facts, len(again))
+    assert first.facts["rows"] == 3
+    assert first.facts["tokens"] == 7
+
+
+def test_other_inputs_are_another_stage(store):
+    calls = []
+    first = stored(store, STORIES, {"seed": 1}, calls=calls)
+    other = stored(store, STORIES[:1], {"seed": 2}, calls=calls)
+    assert calls == [({"seed": 1},), ({"seed": 2},)]
+    assert first.key != other.key
+    assert list(other) == STORIES[:1]
+    assert store.stage("a", 1).key != store.stage("b", 1).key
+
+
+def test_no_records_are_a_dataset_too(store):
+    assert list(stored(store, [])) == list(stored(store, STORIES)) == []
+
+
+def test_any_text_survives(store):
+    texts = ["", "two\nlines\n", "\r\n\r", "a\u2028b\u2029c\x85d\x0b\x0c\x1c", "\0", '"\\', "🍎 €"]
+    problems = [Problem(str(i), text, "", "", "gsm8k") for i, text in enumerate(texts)]
+    stored(store, problems)
+    assert list(stored(store, [])) == problems
+
+
+def test_data_without_a_manifest_was_never_finished(store):
+    folder = store.stage("problems").folder
+    (folder / "records.jsonl").write_text("{}\n")
+    assert not store.stage("problems").finished
+    assert list(stored(store, STORIES)) == STORIES
+    assert store.stage("problems").finished
+
+
+@pytest.mark.parametrize("moment", ["while making", "before the manifest"])
+def test_killed_stage_is_redone(moment, store):
+    program = """
+        import os, signal, sys
+        from jaxcritique.records import Problem
+        from jaxcritique.store import Stage, Store
+
+        def die(*_, **__):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def make(stage):
+            def records():
+                yield Problem("0", "killed", "", "", "gsm8k")
+                if sys.argv[2] == "while making":
+                    die()
+            return records(), {}
+
+        Stage.finish = die
+        Store(sys.argv[1]).dataset("problems", Problem, make=make)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(store.run_dir), moment]
+    path = os.pathsep.join(filter(None, sys.path))
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    calls = []
+    assert list(stored(store, STORIES, calls=calls)) == STORIES
+    assert len(calls) == 1
+
+
+def test_failed_stage_is_redone(store):
+    def fail():
+        yield STORIES[0]
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        stored(store, fail())
+    assert list(stored(store, STORIES)) == STORIES
+
+
+@pytest.mark.parametrize("tamper", [lambda t: t.replace("1 + 1", "1 + 2"), lambda t: t[:-20]])
+def test_tampered_records_are_detected(tamper, store):
+    stored(store, STORIES)
+    path = store.stage("problems").folder / "records.jsonl"
+    path.write_text(tamper(path.read_text()))
+    with pytest.raises(ValueError, match=r"records\.jsonl is not what its manifest says"):
+        stored(store, STORIES)
+
+
+def test_write_atomically_replaces_all_or_nothing(tmp_path):
+    path = tmp_path / "new folder" / "file"
+    write_atomically(path, "old")
+    write_atomically(path, "line\r\nline\u2028")
+    assert path.read_bytes() == "line\r\nline\u2028".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_bytes() == "line\r\nline\u2028".encode()
+
+
+def test_replaced_folder_holds_only_the_new(tmp_path):
+    folder = tmp_path / "model"
+    for name in ("old", "new"):
+        with replace_folder(folder) as temporary:
+            (temporary / name).touch()
+            assert files(folder) == ({"old"} if name == "new" else set())
+    assert files(tmp_path) == {"model/new"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_failed_replacement_leaves_the_old(error, tmp_path):
+    folder = tmp_path / "model"
+    with replace_folder(folder) as temporary:
+        (temporary / "old").touch()
+
+    def fail() -> None:
+        with replace_folder(folder) as temporary:
+            (temporary / "new").touch()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert files(tmp_path) == {"model/old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

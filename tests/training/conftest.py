@@ -1,0 +1,23 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxcritique.training.data import TokenizedExample
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory) -> None:
+    """Compiles the same step once, however many runs make it anew."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[TokenizedExample]:
+    """Eight examples of 3 to 20 tokens, two thirds prompt, with beta weights."""
+    rng = np.random.default_rng(0)
+    lengths = (20, 4, 15, 18, 6, 9, 14, 3)
+    return [
+        TokenizedExample(rng.integers(0, 48, n).tolist(), 2 * n // 3, (1.0, 0.25)[i % 2])
+        for i, n in enumerate(lengths)
+    ]

@@ -1,0 +1,111 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from jaxcritique.models.huggingface import save_pretrained
+from jaxcritique.training.data import Batch, pack
+from jaxcritique.training.step import OptimizerConfig, init_state, make_train_step, summed_loss
+
+OPTIMIZER = OptimizerConfig(
+    learning_rate=0.02, total_steps=5, warmup_steps=2, weight_decay=0.1, clip_norm=0.2, b2=0.95
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def row_loss_and_gradient(structure, params, row):
+    return jax.value_and_grad(summed_loss, argnums=1)(structure, params, row)
+
+
+def loss_and_gradient(structure, params, batch):
+    """Row by row, so that a batch of any size is compiled only once."""
+    rows = (Batch(*(array[i : i + 1] for array in batch)) for i in range(len(batch.tokens)))
+    results = [row_loss_and_gradient(structure, params, row) for row in rows]
+    return jax.tree.map(lambda *x: sum(x), *results)
+
+
+def assert_close(ours, theirs, **tolerance) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), ours, theirs)
+
+
+def test_packing_changes_no_loss_and_no_gradient(tiny, examples):
+    _, structure, params = tiny
+    packed = pack(examples, sequence=32)
+    assert len(packed.tokens) < len(examples)
+    alone = [pack([example], sequence=32) for example in examples]
+    alone = Batch(*(np.concatenate(arrays) for arrays in zip(*alone, strict=True)))
+    got, expected = (loss_and_gradient(structure, params, batch) for batch in (packed, alone))
+    assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_is_on_targets_only(tiny, examples):
+    _, structure, params = tiny
+    batch = pack(examples, sequence=32)
+    other = batch._replace(targets=np.where(batch.weights > 0, batch.targets, 7))
+    assert not np.array_equal(batch.targets, other.targets)
+    assert_close(
+        loss_and_gradient(structure, params, other), loss_and_gradient(structure, params, batch)
+    )
+
+
+def test_weights_scale_each_example(tiny, examples):
+    _, structure, params = tiny
+
+    def loss(*weights: float) -> float:
+        pair = [e._replace(weight=w) for e, w in zip(examples, weights, strict=False)]
+        return loss_and_gradient(structure, params, pack(pair, sequence=32))[0]
+
+    first, second = loss(1.0, 0.0), loss(0.0, 1.0)
+    assert loss(1.0, 1.0) == pytest.approx(first + second)
+    assert loss(0.3, 2.0) == pytest.approx(0.3 * first + 2.0 * second)
+
+
+def test_micro_batches_equal_one_batch(tiny, examples):
+    _, structure, params = tiny
+    batch = pack(examples, sequence=24)  # The rows differ in their number of targets.
+    assert len(batch.tokens) == 4
+    whole, micro = (
+        jax.jit(make_train_step(structure, OPTIMIZER, rows))(init_state(params, OPTIMIZER), batch)
+        for rows in (4, 1)
+    )
+    assert_close(micro, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_training_is_torch_adamw_on_the_same_model(tiny, examples, tokenizer_folder, tmp_path):
+    config, structure, params = tiny
+    save_pretrained(tmp_path, config, params, tokenizer_folder)
+    model = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
+    adamw = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    step = jax.jit(make_train_step(structure, OPTIMIZER, micro_rows=4))
+    state = init_state(params, OPTIMIZER)
+    batch = pack(examples, sequence=24)
+    count = sum(len(e.tokens) - e.prompt_length for e in examples)
+    for index, rate in enumerate([0.0, 0.01, 0.02, 0.015, 0.005]):  # Two up, a cosine down.
+        state, metrics = step(state, batch)
+        loss = sum(e.weight * reply_loss(model, e) for e in examples) / count
+        adamw.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.2)
+        adamw.param_groups[0]["lr"] = rate
+        adamw.step()
+        assert metrics["learning_rate"] == pytest.approx(rate)
+        assert metrics["loss"] == pytest.approx(loss.item(), abs=1e-4)
+        assert metrics["gradient_norm"] == pytest.approx(norm.item(), rel=1e-3)
+        assert norm > 0.2, "the gradient is to be clipped"
+        assert metrics["target_tokens"] == count
+        assert metrics["tokens"] == sum(len(e.tokens) for e in examples)
+        assert state.step == index + 1
+    head = model.lm_head.weight.detach().numpy()
+    np.testing.assert_allclose(state.params["head"], head, atol=1e-4)
+
+
+def reply_loss(model: transformers.PreTrainedModel, example) -> torch.Tensor:
+    tokens = torch.tensor(example.tokens)
+    logits = model(tokens[None]).logits[0]
+    first = example.prompt_length
+    return torch.nn.functional.cross_entropy(
+        logits[first - 1 : -1], tokens[first:], reduction="sum"
+    )
