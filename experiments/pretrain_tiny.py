@@ -35,7 +35,9 @@ _STEPS = flags.DEFINE_integer(
     "steps", 2000, "Training steps the rate's cosine is laid out for.", lower_bound=1
 )
 _STOP_AT = flags.DEFINE_integer(
-    "stop_at", 1000, "Steps actually trained: a base trained to the end leaves no room.",
+    "stop_at",
+    1000,
+    "Steps actually trained: a base trained to the end leaves no room.",
     lower_bound=1,
 )
 _ROWS = flags.DEFINE_integer("rows", 24, "Rows of --sequence tokens in a step.", lower_bound=1)

@@ -96,7 +96,7 @@ def from_json(cls: type[T], row: Mapping[str, Any]) -> T:
         value: Any = row[field.name]
         hint: Any = hints[field.name]
         options = (hint, *typing.get_args(hint))  # A union's members, or none.
-        record = next((option for option in options if dataclasses.is_dataclass(option)), None)
+        record: Any = next((option for option in options if dataclasses.is_dataclass(option)), None)
         values[field.name] = value if value is None or record is None else from_json(record, value)
     return cls(**values)
 

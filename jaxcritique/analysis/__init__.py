@@ -1,1 +1,1 @@
-"""."""
+"""From finished records to intervals, tables, figures and the report."""

@@ -1,1 +1,1 @@
-"""."""
+"""AutoMathCritique (section 3): flawed paths, their annotation, the Monte-Carlo filter."""

@@ -1,1 +1,1 @@
-"""."""
+"""Llama and Qwen in Flax, their tokenizers, and Hugging Face folders in and out."""

@@ -62,13 +62,19 @@ _GROUP_EVENTS = {
         "{name} gives {friend} {b} bags of {c} {items}.",
     ),
 }
+_GROWS = ("{name} now has {eq} {items}.", "That makes {eq} {items}.", "Now there are {eq} {items}.")
+_SHRINKS = (
+    "{name} now has {eq} {items}.",
+    "That leaves {eq} {items}.",
+    "Now there are {eq} {items}.",
+)
 _STEPS = {
-    "+": ("{name} now has {eq} {items}.", "That makes {eq} {items}.", "Now there are {eq} {items}."),
-    "-": ("{name} now has {eq} {items}.", "That leaves {eq} {items}.", "Now there are {eq} {items}."),
-    "*": ("{name} now has {eq} {items}.", "That makes {eq} {items}.", "Now there are {eq} {items}."),
-    "/": ("{name} now has {eq} {items}.", "That leaves {eq} {items}.", "Now there are {eq} {items}."),
+    "+": _GROWS,
+    "-": _SHRINKS,
+    "*": _GROWS,
+    "/": _SHRINKS,
     "group": ("These are {eq} {items}.", "Together they hold {eq} {items}."),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""."""
+"""Packing, loss, the train step, checkpoints and the loop."""

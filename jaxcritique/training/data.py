@@ -10,7 +10,6 @@ from jaxtyping import Float32, Int32
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.records import Messages
 
-
 Arrays = Any  # NumPy on the host, JAX in a jitted function.
 
 
