@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import pathlib
-import time
 
 import numpy as np
 import sentencepiece
@@ -100,7 +99,6 @@ def main(_: list[str]) -> None:
 
     # ---- train
     structure, params = initialize(_CONFIG, _SEED.value)
-    started = time.time()
     params = train(
         structure,
         params,
@@ -131,10 +129,17 @@ def main(_: list[str]) -> None:
         "sequence": _SEQUENCE.value,
         "learning_rate": _LEARNING_RATE.value,
         "level_weights": weights,
-        "seconds_since_last_start": round(time.time() - started),
+        **_cost(run_dir / "training" / "metrics.jsonl"),
     }
     write_atomically(output / "pretraining.json", json.dumps(record, indent=2) + "\n")
     print(output)
+
+
+def _cost(metrics: pathlib.Path) -> dict[str, int]:
+    """Tokens and seconds of all steps, whatever number of starts they took."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    seconds = sum(row["tokens"] / row["tokens_per_second"] for row in rows)
+    return {"tokens": sum(row["tokens"] for row in rows), "seconds": round(seconds)}
 
 
 def _train_tokenizer(folder: pathlib.Path, weights: list[float]) -> None:

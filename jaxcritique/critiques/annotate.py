@@ -1,7 +1,7 @@
 """Annotators: who writes the critiques of section 3.2.
 
-`ArithmeticAnnotator` is a program. It needs GSM8K's calculator marks and a reference solution,
-and really works out every step.
+`ArithmeticAnnotator` is a program. It needs a reference solution with calculations, and really
+works out every step.
 """
 
 import dataclasses
@@ -27,29 +27,32 @@ class ArithmeticAnnotator:
     stop_at_first_error: bool = True
 
     def annotate(self, solution: Solution) -> Critique | None:
-        """Returns the critique, or None where the program's verdict contradicts the answer's.
+        """Returns the critique, or None where the program cannot vouch for one.
 
-        A right answer reached by a wrong step, or a wrong answer for which no fault is found, is
-        discarded as section 3.2 asks.
+        A right answer reached by a wrong step is discarded, as section 3.2 asks, and so is a text
+        without calculations.
         """
-        left = calculations(solution.problem.rationale)
+        reference = calculations(solution.problem.rationale)
+        if not reference or not calculations(solution.text):
+            return None  # Nothing a program could check.
+        left = list(reference)
         verdicts: list[StepVerdict] = []
         for step in split_steps(solution.text):
             verdict = self._check(step, left, solution.correct)
             verdicts.append(verdict)
             if not verdict.correct and self.stop_at_first_error:
                 break
-        sound = all(verdict.correct for verdict in verdicts)
-        if sound != solution.correct and not (sound and left):
-            return None
+        first_error = next((i for i, verdict in enumerate(verdicts) if not verdict.correct), None)
+        sound = first_error is None
+        if solution.correct and (not sound or (self.one_plan and left)):
+            return None  # A right answer, but a step is wrong or one of the only plan is missing.
         remark = ""
         if sound and not solution.correct:
-            remark = f"the next step is {_worked_out(left[0])}."
-        elif sound and self.one_plan and left:
-            return None  # A right answer, but a step of the only plan is missing.
-        text = render_critique(verdicts, says_correct=sound and not remark, remark=remark)
-        first_error = next((i for i, verdict in enumerate(verdicts) if not verdict.correct), None)
-        return Critique(solution, text, says_correct=sound and not remark, first_error=first_error)
+            ending = f"the next step is {_worked_out(left[0])}." if left else None
+            remark = ending or f"the last step gives {reference[-1].stated}."
+        says_correct = sound and solution.correct
+        text = render_critique(verdicts, says_correct, remark)
+        return Critique(solution, text, says_correct, first_error)
 
     def _check(self, step: str, left: list[Calculation], answer_correct: bool) -> StepVerdict:
         """Judges a step; takes the calculations it performs off `left`, those still to be done."""

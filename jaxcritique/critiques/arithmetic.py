@@ -1,4 +1,8 @@
-"""The calculations in a solution's steps: reading `<<12+15=27>>` and working it out exactly."""
+"""The calculations in a solution's steps, and what they really come to.
+
+They are read from GSM8K's marks, `<<12+15=27>>`, or where a line has none from plain equations,
+`12 + 15 = 27`.
+"""
 
 import ast
 import dataclasses
@@ -8,6 +12,10 @@ from collections.abc import Callable
 from fractions import Fraction
 
 _CALCULATION = re.compile(r"<<([^<>=\n]{1,200})=([^<>=\n]{1,50})>>")
+_EQUATION = re.compile(
+    r"([\d$(][\d$.,()\s+\-*/x×÷]{0,200}[\d)])\s*=\s*\$?(\d[\d,]{0,20}(?:\.\d{1,20})?)"
+)
+_SIGNS = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": None, ",": None, " ": None})
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -40,10 +48,24 @@ class Calculation:
 
 
 def calculations(text: str) -> list[Calculation]:
-    """Returns the calculator marks of a step or of a whole solution, in order."""
+    """Returns the calculations of a step or of a whole solution, in order."""
+    found = []
+    for line in text.split("\n"):
+        found += marks(line) or _read(_EQUATION, line)
+    return found
+
+
+def marks(text: str) -> list[Calculation]:
+    """Returns GSM8K's calculator marks alone, in order."""
+    return _read(_CALCULATION, text)
+
+
+def _read(pattern: re.Pattern[str], text: str) -> list[Calculation]:
+    pairs = [(e.translate(_SIGNS), stated.translate(_SIGNS)) for e, stated in pattern.findall(text)]
     return [
-        Calculation(expression.replace(" ", ""), stated.replace(" ", ""), evaluate(expression))
-        for expression, stated in _CALCULATION.findall(text)
+        Calculation(expression, stated, evaluate(expression))
+        for expression, stated in pairs
+        if re.search(r"[\d.)%][-+*/]", expression)
     ]
 
 
@@ -51,7 +73,9 @@ def evaluate(expression: str) -> Fraction | None:
     """Works out numbers, + - * / and brackets; None for anything else. Runs no model text."""
     cleaned = expression.replace(",", "").replace("$", "").strip()
     cleaned = re.sub(r"(\d+(?:\.\d*)?)%", r"(\1/100)", cleaned)
-    cleaned = re.sub(r"\b0+(?=\d)", "", cleaned)  # Python's grammar refuses 007.
+    cleaned = re.sub(r"(?<![\d.])0+(?=\d)", "", cleaned)  # Python's grammar refuses 007.
+    if not re.fullmatch(r"[\d\s.+*/()-]*", cleaned, re.ASCII):
+        return None
     try:
         return _value(ast.parse(cleaned, mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):

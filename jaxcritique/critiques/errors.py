@@ -7,7 +7,7 @@ import random
 import re
 from fractions import Fraction
 
-from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate
+from jaxcritique.critiques.arithmetic import Calculation, evaluate, marks
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Problem, Solution
 
@@ -33,10 +33,10 @@ def insert_error(
       The steps up to and including the spoilt one, and the mistake in words; None where this type
       of mistake cannot be made at this step.
     """
-    marks = calculations(steps[at])
-    if not marks:
+    found = marks(steps[at])
+    if not found:
         return None
-    mark = marks[-1]
+    mark = found[-1]
     before = steps[:at]
     if error_type == "missing step":
         if at + 1 >= len(steps):
@@ -69,16 +69,16 @@ def carry_on(steps: list[str], reference: list[str]) -> list[str]:
     """
     changed: dict[str, str] = {}
     for flawed, right in zip(steps, reference, strict=False):
-        for mine, theirs in zip(calculations(flawed), calculations(right), strict=False):
+        for mine, theirs in zip(marks(flawed), marks(right), strict=False):
             changed[theirs.stated] = mine.stated
     steps = list(steps)
     for line in reference[len(steps) :]:
-        marks = calculations(line)
-        if not marks:
+        found = marks(line)
+        if not found:
             steps.append(line)
             continue
-        theirs = marks[-1].stated
-        expression = _NUMBER.sub(lambda m: changed.get(m[0], m[0]), marks[-1].expression)
+        theirs = found[-1].stated
+        expression = _NUMBER.sub(lambda m: changed.get(m[0], m[0]), found[-1].expression)
         result = _shown(evaluate(expression)) or theirs
         steps.append(_with_mark(line, expression, result))
         changed[theirs] = result
@@ -113,8 +113,8 @@ def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
 
 def _final_value(steps: list[str]) -> str | None:
     """What the last calculation of a solution says it comes to."""
-    marks = [mark for step in steps for mark in calculations(step)]
-    return marks[-1].stated if marks else None
+    found = [mark for step in steps for mark in marks(step)]
+    return found[-1].stated if found else None
 
 
 def _with_mark(line: str, expression: str, result: str) -> str:
@@ -139,7 +139,7 @@ def _replace_value(
     mark: Calculation, problem: Problem, before: list[str], rng: random.Random
 ) -> str | None:
     known = _NUMBER.findall(problem.question)
-    known += [earlier.stated for step in before for earlier in calculations(step)]
+    known += [earlier.stated for step in before for earlier in marks(step)]
     operands = list(_NUMBER.finditer(mark.expression))
     rng.shuffle(operands)
     for operand in operands:
