@@ -56,6 +56,12 @@ flags.DEFINE_string(
 flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of actor and critic.")
 flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the prompts.")
 flags.DEFINE_integer("train_problems", 0, "Size of D_reason; 0: all of a file.", lower_bound=0)
+flags.DEFINE_integer(
+    "explore_problems",
+    0,
+    "Problems explored beside D_reason, of which only the answers are used (paper: none).",
+    lower_bound=0,
+)
 flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
 flags.DEFINE_integer("refine_examples", 8000, "Size of D_refine (paper: 8,000).", lower_bound=0)
 flags.DEFINE_integer("iterations", 3, "T, exploration and learning steps.", lower_bound=1)
@@ -106,7 +112,9 @@ def main(_: list[str]) -> None:
     with refusing_bad_input():
         base = ModelFolder.of(FLAGS.model)
         data = FLAGS.task, FLAGS.data_dir
-        train = load_problems(*data, "train", FLAGS.train_problems, FLAGS.seed)
+        wanted = FLAGS.train_problems and FLAGS.train_problems + FLAGS.explore_problems
+        explored = load_problems(*data, "train", wanted, FLAGS.seed)
+        train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
         _claim(run_dir, {**settings, "model": base.key})
     with Grader() as grader:
@@ -118,7 +126,7 @@ def main(_: list[str]) -> None:
             actor_tokens=FLAGS.actor_tokens,
             critic_tokens=FLAGS.critic_tokens,
         )
-        results = _experiment(game, base, train, test)
+        results = _experiment(game, base, train, explored, test)
     results = {
         "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
         "seed": FLAGS.seed,
@@ -135,7 +143,11 @@ def main(_: list[str]) -> None:
 
 
 def _experiment(
-    game: Game, base: ModelFolder, train: list[Problem], test: list[Problem]
+    game: Game,
+    base: ModelFolder,
+    train: list[Problem],
+    explored: list[Problem],
+    test: list[Problem],
 ) -> dict[str, Any]:
     """Trains and evaluates everything; returns what results.json says of it."""
 
@@ -209,7 +221,17 @@ def _experiment(
     first: list[Solution] = []
     for method, supervisor in (("vanilla", None), ("critique", critic)):
         history = improve(
-            game, method, base, actor, supervisor, train, refine_set, loop, sft(FLAGS.epochs), load
+            game,
+            method,
+            base,
+            actor,
+            supervisor,
+            train,
+            explored,
+            refine_set,
+            loop,
+            sft(FLAGS.epochs),
+            load,
         )
         for number, iteration in enumerate([start, *history]):
             solutions = list(

@@ -12,8 +12,14 @@ from collections.abc import Callable
 from fractions import Fraction
 
 _CALCULATION = re.compile(r"<<([^<>=\n]{1,200})=([^<>=\n]{1,50})>>")
+_NUMBER = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
+_TERM = rf"(?:\(\s?){{0,4}}\$?{_NUMBER}(?:\s?\)){{0,4}}"
+# Neither begins nor ends inside a longer expression: x + 5 + 3 = 10, 1 - 1/4 = 3/4. A number that
+# starts a list's item, "1. 12 + 3 = 15", is no part of it.
 _EQUATION = re.compile(
-    r"([\d$(][\d$.,()\s+\-*/x×÷]{0,200}[\d)])\s*=\s*\$?(\d[\d,]{0,20}(?:\.\d{1,20})?)"
+    rf"(?:^[\s*•+-]*|[^\s\d.(+*/×÷x-]\s{{0,9}}|\.\s{{1,9}})"
+    rf"({_TERM}(?:\s{{0,9}}[-+*/x×÷]\s{{0,9}}{_TERM}){{1,20}})\s{{0,9}}=\s{{0,9}}"
+    rf"\$?({_NUMBER})(?!\d|[.,]\d|%|\s{{0,9}}(?:[-+*/×÷]|x\b))"
 )
 _SIGNS = str.maketrans({"x": "*", "×": "*", "÷": "/", "$": None, ",": None, " ": None})
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -72,7 +78,7 @@ def _read(pattern: re.Pattern[str], text: str) -> list[Calculation]:
 def evaluate(expression: str) -> Fraction | None:
     """Works out numbers, + - * / and brackets; None for anything else. Runs no model text."""
     cleaned = expression.replace(",", "").replace("$", "").strip()
-    cleaned = re.sub(r"(\d+(?:\.\d*)?)%", r"(\1/100)", cleaned)
+    cleaned = re.sub(r"(?<![\d.])(\d+(?:\.\d*)?)%", r"(\1/100)", cleaned)
     cleaned = re.sub(r"(?<![\d.])0+(?=\d)", "", cleaned)  # Python's grammar refuses 007.
     if not re.fullmatch(r"[\d\s.+*/()-]*", cleaned, re.ASCII):
         return None

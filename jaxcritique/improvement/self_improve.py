@@ -64,7 +64,8 @@ def improve(
     base: ModelFolder,
     actor: ModelFolder,
     critic: Sampler | None,
-    problems: Sequence[Problem],
+    reasoning: Sequence[Problem],
+    explored: Sequence[Problem],
     refinements: Sequence[Refinement],
     config: LoopConfig,
     sft: SftConfig,
@@ -78,7 +79,9 @@ def improve(
       base: what every iteration is fine-tuned from.
       actor: the actor fine-tuned on D_reason and D_refine, who explores first.
       critic: None for vanilla self-improvement.
-      problems: D_reason with its annotated solutions.
+      reasoning: D_reason, with its annotated solutions.
+      explored: the problems responses are sampled for; the paper explores D_reason itself. Of
+        these only the answers are used.
       refinements: D_refine.
       config: of the loop.
       sft: of each fine-tuning.
@@ -88,11 +91,11 @@ def improve(
       One entry per iteration.
     """
     history = []
-    reason = [(problem, problem.rationale) for problem in problems]
+    annotated = [(problem, problem.rationale) for problem in reasoning]
     for number in range(1, config.iterations + 1):
         player = load(actor)
         # ---- exploration: N responses to each problem; the oracle reward picks the right ones
-        starts = [Start(problem) for problem in problems]
+        starts = [Start(problem) for problem in explored]
         # The seed of an iteration is not the method's: both explore alike where actors are alike.
         turn = dataclasses.replace(game, seed=game.seed * 1000 + number)
         responses = respond(
@@ -117,7 +120,7 @@ def improve(
             tokens += critiques.facts["generated_tokens"] + revised.facts["generated_tokens"]
             refined = [(r.critique.solution.problem, r.text) for r in revised if r.correct]
         # ---- learning: from the original model, on all that is right
-        trained_on = _distinct([*reason, *right, *refined])
+        trained_on = _distinct([*annotated, *right, *refined])
         actor = fine_tune(
             game.store,
             f"actor-{method}-{number}",

@@ -17,10 +17,10 @@ _CALCULATION = re.compile(r"<<[^<>\n]*>>")
 _ANSWER_LINE = re.compile(r"^\W*(?:####|(?:so |therefore,? )?the (?:final )?answer is\b)", re.I)
 # Labels as models write them: any mixture of bold marks, bullets and numbering around the word.
 _CORRECTNESS = re.compile(
-    r"^[\W_]*correctness(?: of the step)?\W*\b(correct|wrong|incorrect)\b", re.I
+    r"^[\W\d_]*correctness(?: of the step)?\W*\b(correct|wrong|incorrect)\b", re.I
 )
 _FINAL = re.compile(
-    r"^[\W_]*(?:correctness of the final answer|final answer)\W*(?:is\W*)?"
+    r"^[\W\d_]*(?:correctness of the final answer|final answer)\W*(?:is\W*)?"
     r"\b(correct|wrong|incorrect)\b",
     re.I,
 )

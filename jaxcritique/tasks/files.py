@@ -45,13 +45,13 @@ def text_field(row: dict[str, Any], name: str) -> str:
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:  # Not JSON, or not even UTF-8.
                 raise ValueError(f"{path}:{number}: not JSON ({error}).") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: not a JSON object.")

@@ -1,0 +1,110 @@
+import json
+import pathlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxcritique.prompts.critique import (
+    ParsedCritique,
+    StepVerdict,
+    parse_critique,
+    render_critique,
+    split_steps,
+    without_calculations,
+)
+
+RELEASED = (
+    pathlib.Path(__file__).resolve().parents[3]
+    / "shared/data/critique/mathcritique_release_200.json"
+)
+LINES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=40)
+LABELS = st.sampled_from([
+    "Correctness:", "Correctness of the step", "Final answer", "Correctness of the final answer: ",
+    "Correct", "wrong", "INCORRECT", "Step 1:", "**", " ", "\n", "_", "is", "\u2028", "\0",
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(("solution", "steps"), [
+    ("", []),
+    ("\n \n", []),
+    ("one\n\n  two  \r\nThe answer is 5.", ["one", "two"]),
+    ("one\n#### 5", ["one"]),
+    ("one\n**The final answer is 5**", ["one"]),
+    ("one\nSo the answer is 5\nTherefore, the answer is 6", ["one"]),
+    ("The answer is near.\ntwo", ["two"]),
+    ("She knows the answer is 5.\nThe answers are 5.", None),
+])  # fmt: skip
+def test_split_steps(solution, steps):
+    assert split_steps(solution) == (solution.split("\n") if steps is None else steps)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("She has <<12+15=27>>27 apples, <<27/3=9>>9 each.", "She has 27 apples, 9 each."),
+    ("1 << 2", "1 << 2"),
+    ("<<1+1\n=2>>2", "<<1+1\n=2>>2"),
+])  # fmt: skip
+def test_calculator_marks_are_dropped(text, expected):
+    assert without_calculations(text) == expected
+
+
+def test_rendered_critique():
+    steps = [
+        StepVerdict("Tom has <<3*4=12>>12 apples.", "3*4=12.", correct=True),
+        StepVerdict("He eats <<12-5=8>>8.", "12-5=7, not 8.", correct=False),
+    ]
+    assert render_critique(steps, says_correct=False) == (
+        "Step 1: Tom has 12 apples.\nExplanation: 3*4=12.\nCorrectness: Correct\n"
+        "Step 2: He eats 8.\nExplanation: 12-5=7, not 8.\nCorrectness: Wrong\n"
+        "Final answer: Wrong"
+    )
+    assert render_critique([], True, remark="nothing to do.") == (
+        "Explanation: nothing to do.\nFinal answer: Correct"
+    )
+
+
+@given(st.lists(st.builds(StepVerdict, LINES, LINES, st.booleans())), st.booleans(), LINES)
+def test_what_was_rendered_is_parsed(steps, says_correct, remark):
+    parsed = parse_critique(render_critique(steps, says_correct, remark))
+    assert parsed == ParsedCritique(tuple(step.correct for step in steps), says_correct)
+    wrong = [i for i, step in enumerate(steps) if not step.correct]
+    assert parsed.first_error == (wrong[0] if wrong else None)
+
+
+@pytest.mark.parametrize(("text", "verdicts", "says_correct"), [
+    ("", (), None),
+    ("I like this solution. It is correct.", (), None),
+    ("Correctness: Correct", (True,), None),
+    ("Correctness: Correct\nCorrectness: Wrong", (True, False), False),  # It says so, in effect.
+    ("Correctness: Wrong\nFinal answer: Correct", (False,), True),
+    ("correctness:   WRONG\nFINAL ANSWER - incorrect", (False,), False),
+    ("**Correctness:** Correct\n**Final answer: Correct**", (True,), True),
+    ("- *Correctness*: **Wrong**\n## Final Answer: **Wrong**", (False,), False),
+    ("1. Correctness of the step: Correct.\n2. Final answer is correct.", (True,), True),
+    ("Correctness: Correctly copied\nFinal answer: wrongly put", (), None),
+    ("Final answer: Wrong\nFinal answer: Correct", (), True),  # The last word counts.
+    ("Final answer: 42", (), None),
+])  # fmt: skip
+def test_parsing_what_models_write(text, verdicts, says_correct):
+    assert parse_critique(text) == ParsedCritique(verdicts, says_correct)
+
+
+@given(st.lists(st.one_of(LABELS, st.text()), max_size=20).map("".join))
+def test_any_text_parses(text):
+    parsed = parse_critique(text)
+    assert parsed.says_correct in (True, False, None)
+    assert (parsed.first_error is not None) == (False in parsed.step_verdicts)
+
+
+@pytest.mark.skipif(not RELEASED.is_file(), reason=f"the released samples are not at {RELEASED}")
+def test_all_released_critiques_are_parsed():
+    rows = json.loads(RELEASED.read_text())
+    texts = [row["instruction"].rpartition("step-by-step critic")[2] for row in rows]
+    parsed = [parse_critique(text) for text in texts]
+    assert [len(p.step_verdicts) for p in parsed] == [
+        len(re.findall("Correctness of the step", text)) for text in texts
+    ]
+    assert all(p.step_verdicts for p in parsed)
+    assert [p.says_correct for p in parsed].count(False) == 199
+    assert [p.says_correct for p in parsed].count(True) == 1

@@ -1,0 +1,69 @@
+import pytest
+
+from jaxcritique.prompts.templates import (
+    COMPACT,
+    FULL,
+    critique_messages,
+    refine_messages,
+    solve_messages,
+)
+from jaxcritique.records import Critique, Problem, Solution
+
+HOSTILE = "{question} {0} {} {{x}} {answer_form!r:>9} %s $x {solution.problem.answer}"
+# Each part is a text of its own, so that any of them can be looked for in a prompt.
+PROBLEM = Problem("id", f"Q {HOSTILE}", "GOLD", "RATIONALE", "gsm8k")
+SOLUTION = Solution(
+    PROBLEM, f"Y {HOSTILE}", "wrong", "EXTRACTED", "RG3", error_step=77, error="MISTAKE"
+)
+CRITIQUE = Critique(SOLUTION, f"C {HOSTILE}", says_correct=False, first_error=78)
+
+pytestmark = pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])
+
+
+def test_the_actor_sees_the_question_alone(prompts):
+    [message] = solve_messages(prompts, PROBLEM)
+    assert message["role"] == "user"
+    assert message["content"].count(PROBLEM.question) == 1
+
+
+def test_the_critic_sees_question_and_solution(prompts):
+    [message] = critique_messages(prompts, SOLUTION)
+    assert message["role"] == "user"
+    assert message["content"].count(PROBLEM.question) == 1
+    assert message["content"].count(SOLUTION.text) == 1
+
+
+def test_the_refining_actor_sees_its_own_turn_and_the_critique(prompts):
+    first, own, last = refine_messages(prompts, CRITIQUE)
+    assert [first] == solve_messages(prompts, PROBLEM)
+    assert own == {"role": "assistant", "content": SOLUTION.text}
+    assert last["role"] == "user"
+    assert last["content"].count(CRITIQUE.text) == 1
+
+
+def test_nobody_is_shown_what_only_the_grader_knows(prompts):
+    for messages in (
+        solve_messages(prompts, PROBLEM),
+        critique_messages(prompts, SOLUTION),
+        refine_messages(prompts, CRITIQUE),
+    ):
+        shown = "\n".join(message["content"] for message in messages)
+        for secret in ("GOLD", "RATIONALE", "EXTRACTED", "RG3", "MISTAKE", "77", "78"):
+            assert secret not in shown
+
+
+def test_the_verdict_changes_no_prompt(prompts):
+    right = Solution(PROBLEM, SOLUTION.text, "correct", "GOLD")
+    assert critique_messages(prompts, right) == critique_messages(prompts, SOLUTION)
+
+
+@pytest.mark.parametrize(("task", "form"), [
+    ("word_problems", "'The answer is N.'"),
+    ("gsm8k", "'The answer is N.'"),
+    ("math", r"'The answer is $\boxed{N}$.'"),
+])  # fmt: skip
+def test_the_final_form_is_asked_for_in_full_only(task, form, prompts):
+    problem = Problem("id", "Why?", "1", "", task)
+    critique = Critique(Solution(problem, "So.", "wrong", None), "No.", False, None)
+    for message in (solve_messages(prompts, problem)[0], refine_messages(prompts, critique)[-1]):
+        assert (form in message["content"]) == (prompts is FULL)

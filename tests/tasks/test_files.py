@@ -1,0 +1,152 @@
+import json
+import pathlib
+
+import pytest
+
+from jaxcritique.records import Problem
+from jaxcritique.tasks import load_problems
+
+SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+FILES = {
+    ("gsm8k", "train"): "gsm8k/train.jsonl",
+    ("gsm8k", "test"): "gsm8k/test.jsonl",
+    ("math", "train"): "math/train.jsonl",
+    ("math", "test"): "math/math500.jsonl",
+}
+GSM8K = {"question": "How many €? ", "answer": "Half: <<2400/2=1200>>1200 €.\n#### 1,200"}
+MATH = {
+    "problem": "Was ist $\\frac{1}{2}+1$?",
+    "solution": "Also $\\boxed{9}$, nein: $\\boxed{\\frac{3}{2}}$ – fertig.",
+    "level": "Level 4",
+}
+ROWS = {"gsm8k": GSM8K, "math": MATH}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Returns a function that writes lines (rows or text) as a task's file and loads it."""
+
+    def write_and_load(task: str, *lines: dict | str | bytes, split="train", count=0):
+        path = tmp_path / FILES[task, split]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texts = [json.dumps(x, ensure_ascii=False) if isinstance(x, dict) else x for x in lines]
+        path.write_bytes(
+            b"".join((t if isinstance(t, bytes) else t.encode()) + b"\n" for t in texts)
+        )
+        return load_problems(task, str(tmp_path), split, count, seed=0)
+
+    return write_and_load
+
+
+def without(row: dict, field: str) -> dict:
+    return {key: value for key, value in row.items() if key != field}
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_gsm8k_row(split, load):
+    [problem] = load("gsm8k", GSM8K, split=split)
+    assert problem == Problem(
+        id=problem.id,
+        question="How many €?",
+        answer="1200",
+        rationale="Half: <<2400/2=1200>>1200 €.\nThe answer is 1200.",
+        task="gsm8k",
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_math_row(split, load):
+    row = MATH if split == "train" else {**MATH, "answer": "\\frac{3}{2}", "level": 4}
+    [problem] = load("math", row, split=split)
+    assert problem == Problem(
+        id=problem.id,
+        question=MATH["problem"],
+        answer="\\frac{3}{2}",
+        rationale=MATH["solution"] + "\nThe answer is $\\boxed{\\frac{3}{2}}$.",
+        task="math",
+        level=4,
+    )
+
+
+@pytest.mark.parametrize("level", ["Level ?", "Level 6", None, ""])
+def test_a_level_that_is_none_is_left_open(level, load):
+    [problem] = load("math", {**MATH, "level": level})
+    assert problem.level is None
+
+
+def test_empty_box_is_left_out(load, caplog):
+    empty = {**MATH, "problem": "?", "solution": "So it is $\\boxed{}$."}
+    [problem] = load("math", empty, MATH)
+    assert problem.question == MATH["problem"]
+    assert "1 rows have an empty \\boxed{}" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_ids_follow_the_question_alone(task, load):
+    question = "question" if task == "gsm8k" else "problem"
+    first = load(task, ROWS[task], {**ROWS[task], question: "Another?"})
+    assert [p.id for p in load(task, "", ROWS[task])] == [first[0].id]
+    assert first[0].id != first[1].id
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+@pytest.mark.parametrize(("line", "problem"), [
+    ("{'question': 1}", "not JSON"),
+    (b'{"question": "\xff"}', "not JSON"),
+    ("[1, 2]", "not a JSON object"),
+    ("{}", "the row has no '(question|problem)'"),
+])  # fmt: skip
+def test_unusable_line_is_named(line, problem, task, load):
+    with pytest.raises(ValueError, match=rf"train\.jsonl:3: {problem}"):
+        load(task, ROWS[task], "", line, ROWS[task])
+
+
+@pytest.mark.parametrize(("task", "row", "problem"), [
+    ("gsm8k", without(GSM8K, "answer"), "no 'answer'"),
+    ("gsm8k", {**GSM8K, "answer": "  "}, "no 'answer'"),
+    ("gsm8k", {**GSM8K, "question": 7}, "no 'question'"),
+    ("gsm8k", {**GSM8K, "answer": "It is 5."}, "does not end with '#### N'"),
+    ("gsm8k", {**GSM8K, "answer": "It is 5.\n####"}, "does not end with '#### N'"),
+    ("math", without(MATH, "solution"), "no 'solution'"),
+    ("math", {**MATH, "solution": "It is 5."}, "its solution boxes none"),
+    ("math", {**MATH, "solution": "It is $\\boxed{5"}, "its solution boxes none"),
+    ("math", {**MATH, "answer": None}, "no 'answer'"),
+])  # fmt: skip
+def test_row_without_its_parts_is_named(task, row, problem, load):
+    with pytest.raises(ValueError, match=rf"train\.jsonl:2: .*{problem}.*mend or remove"):
+        load(task, ROWS[task], row)
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_missing_data_is_refused(task, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl: no such file; --data_dir"):
+        load_problems(task, str(tmp_path), "train", 0, 0)
+    with pytest.raises(ValueError, match=f"--task={task} needs --data_dir"):
+        load_problems(task, None, "train", 0, 0)
+
+
+@pytest.mark.parametrize("lines", [(), ("", " ")])
+def test_empty_file_is_refused(lines, load):
+    with pytest.raises(ValueError, match="the train split of gsm8k is empty"):
+        load("gsm8k", *lines)
+
+
+def test_count(load):
+    rows = [{**GSM8K, "question": f"Number {i}?"} for i in range(3)]
+    assert [p.question for p in load("gsm8k", *rows, count=2)] == ["Number 0?", "Number 1?"]
+    assert len(load("gsm8k", *rows, count=0)) == 3
+    with pytest.raises(ValueError, match=r"4 train problems are asked for, but .* has 3 of gsm8k"):
+        load("gsm8k", *rows, count=4)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real data is not in {SHARED}")
+@pytest.mark.parametrize(("task", "split", "count"), [
+    ("gsm8k", "train", 7473),
+    ("gsm8k", "test", 1319),
+    ("math", "train", 7498),
+    ("math", "test", 500),
+])  # fmt: skip
+def test_real_data(task, split, count):
+    problems = load_problems(task, str(SHARED), split, 0, 0)
+    assert len({p.id for p in problems}) <= len(problems) == count
+    assert all(p.question and p.answer and p.rationale for p in problems)
