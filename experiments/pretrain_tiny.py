@@ -10,6 +10,8 @@ import io
 import itertools
 import json
 import pathlib
+import shlex
+import sys
 
 import numpy as np
 import sentencepiece
@@ -121,7 +123,7 @@ def main(_: list[str]) -> None:
     output = run_dir / "tiny_base"
     save_pretrained(output, _CONFIG, params, tokenizer_folder, dtype=np.float16)
     record = {
-        "command": "python -m experiments.pretrain_tiny",
+        "command": shlex.join(["python", "-m", "experiments.pretrain_tiny", *sys.argv[1:]]),
         "seed": _SEED.value,
         "steps": _STEPS.value,
         "stop_at": _STOP_AT.value,

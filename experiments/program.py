@@ -21,5 +21,5 @@ def refusing_bad_input() -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")

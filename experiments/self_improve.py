@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from experiments.program import refusing_bad_input, run
 from jaxcritique.analysis.intervals import accuracy, paired_difference
@@ -26,6 +26,7 @@ from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.analysis.report import headline, write_report
 from jaxcritique.analysis.table import results_table
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques, refinement_data
 from jaxcritique.critiques.errors import flawed_solution
 from jaxcritique.grading import Grader
@@ -38,7 +39,7 @@ from jaxcritique.improvement.self_improve import (
 )
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, respond
-from jaxcritique.prompts.templates import PROMPT_SETS, solve_messages
+from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, Refinement, Solution
 from jaxcritique.rollout.load import load_sampler
 from jaxcritique.store import Store, write_atomically
@@ -48,7 +49,9 @@ from jaxcritique.training.sft import SftConfig, fine_tune
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
-flags.DEFINE_integer("seed", 0, "Decides problems, samples and the order of training data.")
+flags.DEFINE_integer(
+    "seed", 0, "Decides problems, samples and the order of training data.", lower_bound=0
+)
 flags.DEFINE_enum("task", "word_problems", TASKS, "Where problems come from.")
 flags.DEFINE_string(
     "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
@@ -116,6 +119,11 @@ def main(_: list[str]) -> None:
         explored = load_problems(*data, "train", wanted, FLAGS.seed)
         train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
+        if sum(bool(marks(problem.rationale)) for problem in train) * 2 < len(train):
+            raise ValueError(
+                f"--task={FLAGS.task}: the annotator checks calculations (<<12+15=27>>), which most "
+                "of these annotated solutions do not have. Use word_problems or gsm8k."
+            )
         _claim(run_dir, {**settings, "model": base.key})
     with Grader() as grader:
         game = Game(
@@ -167,7 +175,6 @@ def _experiment(
     annotator = ArithmeticAnnotator(one_plan=FLAGS.task == "word_problems")
     refine_set = _refine_set(game, train, annotator)
     reasoning = [(problem, problem.rationale) for problem in train]
-    print("---- first prompt\n" + str(solve_messages(game.prompts, train[0])[0]["content"]))
     actor = fine_tune(
         game.store,
         "actor-0",
@@ -196,16 +203,15 @@ def _experiment(
             max_flawed=FLAGS.max_flawed,
         ),
     )
-    critic = load(
-        fine_tune(
-            game.store,
-            "critic",
-            base,
-            critic_examples(game.prompts, critique_data),
-            sft(FLAGS.critic_epochs),
-            game.seed,
-        )
+    critic_model = fine_tune(
+        game.store,
+        "critic",
+        base,
+        critic_examples(game.prompts, critique_data),
+        sft(FLAGS.critic_epochs),
+        game.seed,
     )
+    critic = load(critic_model)
 
     # ---- both methods, every actor evaluated greedily on the test problems
     loop = LoopConfig(
@@ -217,6 +223,7 @@ def _experiment(
     )
     start = Iteration(actor, tuple(train), 0, 0, 0)
     rows: list[dict[str, Any]] = []
+    models = {"critic": critic_model}
     scores: dict[str, dict[str, float]] = {}
     first: list[Solution] = []
     for method, supervisor in (("vanilla", None), ("critique", critic)):
@@ -233,6 +240,7 @@ def _experiment(
             sft(FLAGS.epochs),
             load,
         )
+        models[f"{method} actor"] = history[-1].actor
         for number, iteration in enumerate([start, *history]):
             solutions = list(
                 respond(
@@ -262,7 +270,8 @@ def _experiment(
         "critique_data": critique_data.facts["counts"],
         "transcripts": _transcripts(refinements),
         "models": {
-            "actor": str(rows and history[-1].actor.folder.relative_to(game.store.run_dir)),
+            name: str(model.folder.relative_to(game.store.run_dir))
+            for name, model in models.items()
         },
     }
 
@@ -272,12 +281,17 @@ def _refine_set(
 ) -> list[Refinement]:
     """D_refine: mistakes put in by program, criticised, and the reference as refinement."""
     rng = random.Random(f"refine/{game.seed}")
-    flawed = []
-    for index in range(FLAGS.refine_examples):
-        solution = flawed_solution(problems[index % len(problems)], rng)
+    found: dict[str, Refinement] = {}
+    for attempt in range(20 * FLAGS.refine_examples):
+        if len(found) == FLAGS.refine_examples:
+            break
+        solution = flawed_solution(problems[attempt % len(problems)], rng)
         if solution is not None:
-            flawed.append(solution)
-    return refinement_data(flawed, annotator)
+            for refinement in refinement_data([solution], annotator):
+                found[solution.text] = refinement
+    if len(found) < FLAGS.refine_examples:
+        logging.warning("D_refine has %d examples: no more mistakes could be made.", len(found))
+    return list(found.values())
 
 
 def _row(

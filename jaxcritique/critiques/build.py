@@ -49,6 +49,9 @@ def build_critiques(
     Flawed paths come from RG1, RG2 and RG3; right ones that arose on the way give critiques of
     correct responses, as many as there are of flawed ones. Critiques of flawed responses must pass
     the Monte-Carlo filter (section 3.3).
+
+    Raises:
+      ValueError: none does; the counts of all stages are in the message.
     """
 
     def make(_: Any) -> tuple[list[Critique], dict[str, Any]]:
@@ -69,11 +72,14 @@ def build_critiques(
         annotated = [annotator.annotate(path) for path in tqdm(paths, "annotate", unit="path")]
         critiques = [critique for critique in annotated if critique is not None]
         counts["discarded by the annotator"] = len(paths) - len(critiques)
-        flawed = _some([c for c in critiques if not c.solution.correct], config.max_flawed, game)
+        flawed = [c for c in critiques if not c.solution.correct]
+        flawed = _some(flawed, config.max_flawed or len(flawed), game)
         counts["critiques of flawed paths"] = len(flawed)
         refined = refine(game, "filter", actor, flawed, config.refinements, config.temperature)
         kept = [critique for critique, rate in success_rates(refined) if rate > config.tau]
         counts["kept by the filter"] = len(kept)
+        if not kept:
+            raise ValueError(f"no critique of a flawed path passed the filter: {dict(counts)}")
         sound = _some([c for c in critiques if c.solution.correct], len(kept), game)
         counts["critiques of right paths"] = len(sound)
         tokens = tokens1 + tokens2 + tokens3 + refined.facts["generated_tokens"]
@@ -82,7 +88,7 @@ def build_critiques(
     key = digest(
         actor.key,
         game.seed,
-        [problem.id for problem in problems],
+        list(problems),
         dataclasses.asdict(config),
         dataclasses.asdict(annotator),
     )
@@ -118,8 +124,8 @@ def refinement_data(
 
 
 def _some(critiques: list[Critique], count: int, game: Game) -> list[Critique]:
-    """Returns `count` of the critiques (0: all), chosen by the seed, in their old order."""
-    if not count or count >= len(critiques):
+    """Returns `count` of the critiques, chosen by the seed, in their old order."""
+    if count >= len(critiques):
         return critiques
     rng = random.Random(f"critiques/{game.seed}")
     return [critiques[i] for i in sorted(rng.sample(range(len(critiques)), count))]

@@ -105,7 +105,7 @@ def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
     else:
         steps = carry_on(steps, reference)
     answer = _final_value(steps)
-    if answer is None or answer == problem.answer:
+    if answer is None or evaluate(answer) == evaluate(problem.answer):
         return None
     text = "\n".join([*steps, f"The answer is {answer}."])
     return Solution(problem, text, "wrong", answer, source="RG3", error_step=at, error=error)
@@ -118,11 +118,15 @@ def _final_value(steps: list[str]) -> str | None:
 
 
 def _with_mark(line: str, expression: str, result: str) -> str:
-    """Rewrites the step's last calculator mark and the number that repeats its result."""
+    """Rewrites the step's last calculator mark, and the text around it that says the same."""
     start = line.rindex("<<")
-    tail = line[line.index(">>", start) + 2 :]
-    tail = _NUMBER.sub(lambda m: result if m.start() <= 1 else m[0], tail, count=1)
-    return f"{line[:start]}<<{expression}={result}>>{tail}"
+    end = line.index(">>", start)
+    old = line[start + 2 : end].partition("=")[0]
+    # GSM8K writes `48/2 = <<48/2=24>>24`: the plain expression before the mark goes with it.
+    spaced = r"\s*".join(re.escape(char) for char in old.replace(" ", ""))
+    head = re.sub(spaced + r"(?=\s*=\s*\$?$)", lambda _: expression, line[:start])
+    tail = _NUMBER.sub(lambda m: result if m.start() <= 1 else m[0], line[end + 2 :], count=1)
+    return f"{head}<<{expression}={result}>>{tail}"
 
 
 def _slip(stated: str, rng: random.Random) -> str | None:

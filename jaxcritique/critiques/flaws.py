@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.errors import insert_error
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.players import Game, Start, respond
@@ -59,7 +60,7 @@ def branch_off(
         for path in open_paths:
             steps = split_steps(path.text)
             rng = random.Random(digest("rg2", game.seed, number, path.problem.id, path.text))
-            cut = rng.randrange(len(steps)) if steps else 0
+            cut = rng.randrange(len(steps)) if steps else 0  # 0: nothing of the path is kept.
             prefix = "".join(f"{step}\n" for step in steps[:cut])
             starts.append(Start(path.problem, prefix, source="RG2", error_step=cut))
         heat = temperature + number * increase
@@ -77,7 +78,8 @@ def insert_mistakes(
 ) -> tuple[list[Solution], int]:
     """RG3: put a chosen mistake at a chosen step, and let the actor reason on from there.
 
-    Where the answer comes out right all the same, another mistake is tried, up to `attempts`.
+    `correct` has one path a problem. Where the answer comes out right all the same, or no mistake
+    can be made, another is tried, up to `attempts`.
 
     Returns:
       The flawed and the accidentally right solutions, with step and mistake, and their tokens.
@@ -86,29 +88,25 @@ def insert_mistakes(
     tokens = 0
     open_paths = list(correct)
     for number in range(attempts):
-        starts, sources = [], []
-        for path in open_paths:
-            start = _spoil(game, path, number)
-            if start is not None:
-                starts.append(start)
-                sources.append(path)
+        spoilt = {path.problem.id: _spoil(game, path, number) for path in open_paths}
+        starts = [start for start in spoilt.values() if start is not None]
         if not starts:
             break
         continued = respond(game, f"rg3-{number + 1}", actor, starts, 1, temperature)
         tokens += continued.facts["generated_tokens"]
         found += continued
-        open_paths = [
-            path for path, solution in zip(sources, continued, strict=True) if solution.correct
-        ]
+        flawed = {solution.problem.id for solution in continued if not solution.correct}
+        open_paths = [path for path in open_paths if path.problem.id not in flawed]
     return found, tokens
 
 
 def _spoil(game: Game, path: Solution, attempt: int) -> Start | None:
     rng = random.Random(digest("rg3", game.seed, attempt, path.problem.id, path.text))
     steps = split_steps(path.text)
-    if not steps:
+    with_marks = [i for i, step in enumerate(steps) if marks(step)]
+    if not with_marks:
         return None
-    at = rng.randrange(len(steps))
+    at = rng.choice(with_marks)
     for error_type in rng.sample(_RG3_TYPES, len(_RG3_TYPES)):
         spoilt = insert_error(path.problem, steps, at, error_type, rng)
         if spoilt is not None:

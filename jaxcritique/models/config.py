@@ -58,7 +58,7 @@ class ModelConfig:
         path = pathlib.Path(folder) / "config.json"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path}: no such file. --model and --critic name a Hugging Face folder with "
+                f"{path}: no such file. --model names a Hugging Face folder with "
                 "config.json, *.safetensors and a tokenizer."
             )
         return cls.from_hf(json.loads(path.read_text()), where=str(path))

@@ -19,6 +19,7 @@ from jaxcritique.models.transformer import Params, Structure, abstract
 from jaxcritique.store import replace_folder
 
 _SHARD_BYTES = 4 * 2**30
+_CONTENT = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json",
@@ -63,8 +64,12 @@ class ModelFolder:
         """
         folder = pathlib.Path(folder)
         ModelConfig.load(folder)
+        if not any(folder.glob("*.safetensors")):
+            raise FileNotFoundError(f"{folder}: no *.safetensors; other formats are not read.")
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            raise FileNotFoundError(f"{folder}: no tokenizer.json or tokenizer.model.")
         sha = hashlib.sha256()
-        for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        for path in sorted(path for path in folder.iterdir() if path.suffix in _CONTENT):
             with path.open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())
         return cls(folder, sha.hexdigest()[:16])

@@ -145,4 +145,5 @@ def _play(
         }
 
     ids = [request.id for request in requests]
-    return game.store.dataset(name, cls, player.key, digest(ids), make=make)
+    # The subjects carry what the requests do not: the answers they are graded by.
+    return game.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)

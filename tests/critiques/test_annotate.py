@@ -1,0 +1,153 @@
+import collections
+import pathlib
+import random
+
+import pytest
+
+from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.arithmetic import calculations
+from jaxcritique.critiques.errors import carry_on, insert_error
+from jaxcritique.prompts.critique import parse_critique, split_steps
+from jaxcritique.records import Critique, Problem, Solution
+from jaxcritique.tasks import load_problems
+
+SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+STORY = ArithmeticAnnotator(one_plan=True)
+REAL = ArithmeticAnnotator(one_plan=False)
+PROBLEM = Problem(
+    id="id",
+    question="Tom has 10 eggs, buys 5, trades them for twice as many and eats 3.",
+    answer="27",
+    rationale="Now <<10+5=15>>15.\nThat makes <<15*2=30>>30.\n"
+    "That leaves <<30-3=27>>27.\nThe answer is 27.",
+    task="word_problems",
+)
+
+
+def solution(*lines: str, right: bool, problem: Problem = PROBLEM) -> Solution:
+    return Solution(problem, "\n".join(lines), "correct" if right else "wrong", None)
+
+
+def judged(annotator: ArithmeticAnnotator, *lines: str, right: bool) -> Critique:
+    critique = annotator.annotate(solution(*lines, right=right))
+    assert critique is not None
+    return critique
+
+
+def test_references_are_called_correct(problems):
+    for problem in problems:
+        critique = STORY.annotate(Solution(problem, problem.rationale, "correct", problem.answer))
+        assert critique is not None
+        assert (critique.says_correct, critique.first_error) == (True, None)
+        assert parse_critique(critique.text).step_verdicts == (True,) * problem.level
+
+
+@pytest.mark.parametrize("error_type", ["calculation", "wrong value", "wrong operator"])
+def test_a_flaw_is_found_at_its_step(error_type, problems):
+    rng = random.Random(error_type)
+    found = 0
+    for problem in problems:
+        reference = split_steps(problem.rationale)
+        for at in range(len(reference)):
+            spoilt = insert_error(problem, reference, at, error_type, rng)
+            if spoilt is None or _due_elsewhere(spoilt[0][at], reference):
+                continue
+            steps = carry_on(spoilt[0], reference)
+            critique = STORY.annotate(solution(*steps, right=False, problem=problem))
+            assert critique is not None
+            assert (critique.says_correct, critique.first_error) == (False, at)
+            assert parse_critique(critique.text).step_verdicts == (True,) * at + (False,)
+            found += 1
+    assert found > 2 * len(problems)
+
+
+def _due_elsewhere(step: str, reference: list[str]) -> bool:
+    """Whether the wrong calculation is one the reference does at another step: then it is right."""
+    [mark] = calculations(step)
+    return mark.right and any(map(mark.same_operation, calculations("\n".join(reference))))
+
+
+def test_text_of_a_critique():
+    critique = judged(
+        STORY, "Now <<10+5=15>>15.", "That makes <<15*2=35>>35.", "Never read.", right=False
+    )
+    assert critique.text == (
+        "Step 1: Now 15.\nExplanation: 10+5=15.\nCorrectness: Correct\n"
+        "Step 2: That makes 35.\nExplanation: 15*2=30, not 35.\nCorrectness: Wrong\n"
+        "Final answer: Wrong"
+    )
+
+
+@pytest.mark.parametrize(("lines", "remark"), [
+    (["Now <<10+5=15>>15.", "The answer is 15."], "the next step is 15*2=30."),
+    ([*PROBLEM.rationale.split("\n")[:3], "The answer is 72."], "the last step gives 27."),
+])  # fmt: skip
+def test_sound_steps_to_a_wrong_answer_are_remarked_on(lines, remark):
+    critique = judged(STORY, *lines, right=False)
+    assert (critique.says_correct, critique.first_error) == (False, None)
+    assert critique.text.endswith(f"Correct\nExplanation: {remark}\nFinal answer: Wrong")
+    assert False not in parse_critique(critique.text).step_verdicts
+
+
+@pytest.mark.parametrize("annotator", [STORY, REAL], ids=["story", "real"])
+@pytest.mark.parametrize(("lines", "right"), [
+    (["Now <<10+5=16>>16.", "That makes <<15*2=30>>30.", "<<30-3=27>>27"], True),  # By luck.
+    (["The answer is 27."], True),
+    (["It is clear.", "The answer is 26."], False),
+    ([""], False),
+])  # fmt: skip
+def test_what_the_program_cannot_vouch_for_is_discarded(lines, right, annotator):
+    assert annotator.annotate(solution(*lines, right=right)) is None
+
+
+def test_a_reference_without_calculations_is_no_help():
+    blank = Problem("id", "?", "27", "The answer is 27.", "math")
+    assert REAL.annotate(solution("<<1+1=2>>2", right=False, problem=blank)) is None
+
+
+def test_a_right_answer_must_take_every_step_of_the_only_plan():
+    lines = "Now <<10+5=15>>15.", "That leaves <<30-3=27>>27."
+    assert STORY.annotate(solution(*lines, right=True)) is None
+    assert judged(REAL, *lines, right=True).says_correct
+
+
+def test_another_way_is_right_only_where_there_are_several():
+    lines = "<<2*5=10>>10 and <<2*10=20>>20.", "Both: <<20+10=30>>30.", "Left: <<30-3=27>>27."
+    assert judged(REAL, *lines, right=True).says_correct
+    assert STORY.annotate(solution(*lines, right=True)) is None
+    assert judged(STORY, *lines, right=False).first_error == 0
+
+
+@pytest.mark.parametrize(("stop", "verdicts"), [(True, (False,)), (False, (False, True, False))])
+def test_steps_after_the_first_error(stop, verdicts):
+    annotator = ArithmeticAnnotator(one_plan=True, stop_at_first_error=stop)
+    lines = "Now <<10+5=16>>16.", "That makes <<15*2=30>>30.", "Left: <<30-3=26>>26."
+    critique = judged(annotator, *lines, right=False)
+    assert parse_critique(critique.text).step_verdicts == verdicts
+    assert (critique.says_correct, critique.first_error) == (False, 0)
+
+
+def test_a_step_too_many_is_wrong():
+    critique = judged(STORY, *PROBLEM.rationale.split("\n")[:3], "<<27+1=28>>28", right=False)
+    assert critique.first_error == 3
+    assert "Explanation: no step is left to do." in critique.text
+
+
+@pytest.mark.parametrize("mark", ["<<1/0=0>>", "<<10+five=15>>", "<<9*9*9*9*9*9*9*9/7=1>>"])
+def test_odd_calculations_are_only_wrong(mark):
+    assert judged(STORY, f"So {mark}.", right=False).first_error == 0
+    assert judged(REAL, f"So {mark}.", right=False).first_error == 0
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real data is not in {SHARED}")
+def test_gsm8k_references():
+    """All but those whose lines hold no calculation, or a slip: 20/3=6 people, 1 hour for 60."""
+    counts = collections.Counter()
+    for problem in load_problems("gsm8k", str(SHARED), "train", 0, 0):
+        critique = REAL.annotate(Solution(problem, problem.rationale, "correct", problem.answer))
+        if critique is not None:
+            assert critique.says_correct
+            counts["accepted"] += 1
+        else:
+            counts["slip" if calculations(problem.rationale) else "no calculation"] += 1
+    assert counts == {"accepted": 7262, "no calculation": 160, "slip": 51}

@@ -1,0 +1,42 @@
+"""What Algorithm 1 trains on; the whole loop runs in tests/experiments."""
+
+import pytest
+
+from jaxcritique.improvement.self_improve import _distinct, actor_examples, critic_examples
+from jaxcritique.prompts.templates import (
+    COMPACT,
+    FULL,
+    critique_messages,
+    refine_messages,
+    solve_messages,
+)
+from jaxcritique.records import Critique, Problem, Refinement, Solution
+from jaxcritique.training.data import Example
+
+PROBLEM = Problem("1", "2+3?", "5", "So 5.\nThe answer is 5.", "gsm8k")
+SOLUTION = Solution(PROBLEM, "The answer is 6.", "wrong", "6")
+CRITIQUE = Critique(SOLUTION, "Final answer: Wrong", False, None)
+REFINEMENT = Refinement(CRITIQUE, "The answer is 5.", "correct", "5")
+
+
+@pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])
+def test_the_actor_learns_solutions_and_refinements_weighed_by_beta(prompts):
+    reasoning = [(PROBLEM, PROBLEM.rationale), (PROBLEM, "The answer is 5.")]
+    assert actor_examples(prompts, reasoning, [REFINEMENT], beta=0.25) == [
+        Example(solve_messages(prompts, PROBLEM), PROBLEM.rationale, 1.0),
+        Example(solve_messages(prompts, PROBLEM), "The answer is 5.", 1.0),
+        Example(refine_messages(prompts, CRITIQUE), REFINEMENT.text, 0.25),
+    ]
+
+
+@pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])
+def test_the_critic_learns_critiques(prompts):
+    assert critic_examples(prompts, [CRITIQUE]) == [
+        Example(critique_messages(prompts, SOLUTION), CRITIQUE.text)
+    ]
+
+
+def test_a_text_is_learnt_once_a_problem():
+    other = Problem("2", "1+4?", "5", "", "gsm8k")
+    pairs = [(PROBLEM, "b"), (PROBLEM, "a"), (PROBLEM, " b\n"), (other, "b"), (PROBLEM, "a")]
+    assert _distinct(pairs) == [(PROBLEM, "b"), (PROBLEM, "a"), (other, "b")]

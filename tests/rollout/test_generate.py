@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from jaxcritique.rollout.generate import complete
+from jaxcritique.rollout.sampler import Completion, Request
+from jaxcritique.store import Stage, Store
+
+
+class Echo:
+    """A sampler that answers with the question, notes what it is asked, and may break down."""
+
+    key = "echo"
+
+    def __init__(self, breaks_at: int | None = None):
+        self.asked: list[list[str]] = []
+        self._breaks_at = breaks_at
+
+    def generate(self, requests, progress):
+        if len(self.asked) == self._breaks_at:
+            raise OSError("the device is lost")
+        self.asked.append([request.messages[0]["content"] for request in requests])
+        completions = [
+            Completion(r.id, sample, f"{r.messages[0]['content']}/{sample}", "stop", 1, 2)
+            for r in requests
+            for sample in range(r.n)
+        ]
+        progress(2 * len(completions), len(completions))
+        return completions
+
+
+def requests(*texts: str, n: int = 1500) -> list[Request]:
+    """Requests of which no two fit into a shard together."""
+    return [Request([{"role": "user", "content": text}], n, 8, 1.0, 0) for text in texts]
+
+
+@pytest.fixture
+def stage(tmp_path) -> Stage:
+    return Store(tmp_path).stage("echo")
+
+
+def test_answers_follow_the_requests(stage):
+    asked = requests("long question", "b", "mid", n=2)
+    answers = complete(stage, "echo", Echo(), asked)
+    assert [[c.text for c in answer] for answer in answers] == [
+        ["long question/0", "long question/1"],
+        ["b/0", "b/1"],
+        ["mid/0", "mid/1"],
+    ]
+    assert [answer[0].request for answer in answers] == [request.id for request in asked]
+
+
+def test_finished_shards_are_never_sampled_again(stage):
+    asked = requests("aaa", "b", "cc")
+    expected = complete(stage, "echo", first := Echo(), asked)
+    assert first.asked == [["b"], ["cc"], ["aaa"]]  # Neighbours in length.
+    assert complete(stage, "echo", second := Echo(), asked) == expected
+    assert second.asked == []
+
+
+@pytest.mark.parametrize("breaks_at", [0, 1, 2])
+def test_resuming_samples_only_what_is_missing(breaks_at, stage, tmp_path):
+    asked = requests("aaa", "b", "cc")
+    with pytest.raises(OSError, match="device is lost"):
+        complete(stage, "echo", Echo(breaks_at), asked)
+    resumed = complete(stage, "echo", sampler := Echo(), asked)
+    assert sampler.asked == [["b"], ["cc"], ["aaa"]][breaks_at:]
+    assert resumed == complete(Store(tmp_path / "other").stage("echo"), "echo", Echo(), asked)
+
+
+def test_a_shard_without_its_manifest_is_sampled_again(stage):
+    asked = requests("aaa", "b")
+    expected = complete(stage, "echo", Echo(), asked)
+    for path in stage.folder.glob("shard-*.jsonl"):
+        if json.loads(path.read_text().splitlines()[0])["text"] == "b/0":
+            path.with_suffix(".json").unlink()
+    assert complete(stage, "echo", sampler := Echo(), asked) == expected
+    assert sampler.asked == [["b"]]
+
+
+@pytest.mark.parametrize("tamper", [lambda t: t.replace("b/0", "b/1"), lambda t: t[:-9]])
+def test_a_tampered_shard_is_refused(tamper, stage):
+    complete(stage, "echo", Echo(), requests("b", n=3))
+    [path] = stage.folder.glob("shard-*.jsonl")
+    path.write_text(tamper(path.read_text()))
+    with pytest.raises(ValueError, match=r"shard-\w+\.jsonl is not what its manifest says"):
+        complete(stage, "echo", Echo(), requests("b", n=3))
+
+
+def test_more_samples_than_a_shard_holds_stay_together(stage):
+    answers = complete(stage, "echo", sampler := Echo(), requests("b", n=5000))
+    assert [len(answer) for answer in answers] == [5000]
+    assert sampler.asked == [["b"]]
+
+
+def test_no_requests(stage):
+    assert complete(stage, "echo", Echo(), []) == []
