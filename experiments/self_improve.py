@@ -121,7 +121,7 @@ def main(_: list[str]) -> None:
         test = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
         if sum(bool(marks(problem.rationale)) for problem in train) * 2 < len(train):
             raise ValueError(
-                f"--task={FLAGS.task}: the annotator checks calculations (<<12+15=27>>), which most "
+                f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most "
                 "of these annotated solutions do not have. Use word_problems or gsm8k."
             )
         _claim(run_dir, {**settings, "model": base.key})
@@ -203,14 +203,18 @@ def _experiment(
             max_flawed=FLAGS.max_flawed,
         ),
     )
-    critic_model = fine_tune(
-        game.store,
-        "critic",
-        base,
-        critic_examples(game.prompts, critique_data),
-        sft(FLAGS.critic_epochs),
-        game.seed,
-    )
+    critic_model = base
+    if len(critique_data):
+        critic_model = fine_tune(
+            game.store,
+            "critic",
+            base,
+            critic_examples(game.prompts, critique_data),
+            sft(FLAGS.critic_epochs),
+            game.seed,
+        )
+    else:
+        logging.warning("no critique passed the filter: the base itself is the critic.")
     critic = load(critic_model)
 
     # ---- both methods, every actor evaluated greedily on the test problems
@@ -269,11 +273,14 @@ def _experiment(
         "critic": dataclasses.asdict(critic_report),
         "critique_data": critique_data.facts["counts"],
         "transcripts": _transcripts(refinements),
-        "models": {
-            name: str(model.folder.relative_to(game.store.run_dir))
-            for name, model in models.items()
-        },
+        "models": {name: _shown(model.folder) for name, model in models.items()},
     }
+
+
+def _shown(folder: pathlib.Path) -> str:
+    """A folder of this run by its path within it, another by its whole path."""
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    return str(folder.relative_to(run_dir) if folder.is_relative_to(run_dir) else folder)
 
 
 def _refine_set(

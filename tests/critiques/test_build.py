@@ -83,7 +83,7 @@ def test_success_rates(problems):
     assert success_rates([]) == []
 
 
-@pytest.mark.parametrize(("right", "kept"), [(3, 0), (4, 1), (10, 1)])
+@pytest.mark.parametrize(("right", "kept"), [(0, 0), (3, 0), (4, 1), (10, 1)])
 def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     [problem] = generate("train", 1, 0, (0, 1, 0, 0, 0))
     flawed = problem.rationale.replace(f"={problem.answer}>>", "=7>>") + "\nThe answer is 7."
@@ -94,15 +94,15 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     )
     config = dataclasses.replace(CONFIG, rg2_rounds=0, rg3_attempts=0, refinements=10)
     data = build_critiques(game, actor, [problem], ANNOTATOR, config)
-    assert [c.solution.text for c in data if not c.says_correct] == [flawed] * kept
-    assert [c.solution.text for c in data if c.says_correct] == [problem.rationale]
+    both = [(flawed, False), (problem.rationale, True)]  # As many of right paths as of flawed ones.
+    assert [(c.solution.text, c.says_correct) for c in data] == both * kept
     assert data.facts["counts"] == {
         "RG1: flawed paths": 1,
         "RG1: right paths": 1,
         "discarded by the annotator": 0,
         "critiques of flawed paths": 1,
         "kept by the filter": kept,
-        "critiques of right paths": 1,
+        "critiques of right paths": kept,
     }
     assert data.facts["generated_tokens"] == 5 * (2 + 10)
 
@@ -118,7 +118,7 @@ def test_auto_math_critique_end_to_end(game):
     assert 6 < paths <= 6 * (2 + 2 + 2)
     assert len({(c.solution.problem.id, c.solution.text) for c in data}) == len(data)
     assert counts["kept by the filter"] == len(flawed) <= counts["critiques of flawed paths"]
-    assert counts["critiques of right paths"] == len(right)
+    assert counts["critiques of right paths"] == len(right) <= len(flawed)
     assert len(flawed) + len(right) <= paths - counts["discarded by the annotator"]
     for critique in data:
         assert critique == ANNOTATOR.annotate(critique.solution)
