@@ -9,8 +9,13 @@ from absl import app, flags, logging
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0."""
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
-    app.run(main)
+
+    def quietly(argv: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        main(argv)
+
+    app.run(quietly)
 
 
 @contextlib.contextmanager
