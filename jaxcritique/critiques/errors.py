@@ -11,6 +11,8 @@ from jaxcritique.critiques.arithmetic import Calculation, evaluate, marks
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Problem, Solution
 
+# A "missing step" is seldom a mistake in these stories: `carry_on` keeps the reference's later
+# values, so the answer stays right and `flawed_solution` gives it up.
 ERROR_TYPES = ("calculation", "wrong value", "wrong operator", "missing step")
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
