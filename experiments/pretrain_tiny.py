@@ -18,7 +18,7 @@ import sentencepiece
 from absl import flags
 from transformers import AutoTokenizer
 
-from experiments.program import run
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.critiques.corpus import documents
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import save_pretrained
@@ -46,8 +46,8 @@ _SEQUENCE = flags.DEFINE_integer("sequence", 384, "Tokens in a row.", lower_boun
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-up, then cosine.")
 _LEVEL_WEIGHTS = flags.DEFINE_list(
     "level_weights",
-    ["42", "30", "18", "7", "3"],
-    "How often stories of levels 1 to 5 occur. Long ones are rare, so that the base leaves room.",
+    ["45", "33", "22", "0", "0"],
+    "How often stories of levels 1 to 5 occur. Long ones do not, so that the base leaves room.",
 )
 
 _CONFIG = ModelConfig(
@@ -67,13 +67,17 @@ _CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 _BLOCK = 32  # Steps whose stories are generated and packed together.
-_TOKENS_PER_DOCUMENT = 112  # At the least, on average: decides how many stories a block takes.
+_TOKENS_PER_DOCUMENT = 100  # At the least, on average: decides how many stories a block takes.
 
 
 def main(_: list[str]) -> None:
     """Runs the program."""
     run_dir = pathlib.Path(_RUN_DIR.value)
-    weights = [float(weight) for weight in _LEVEL_WEIGHTS.value]
+    with refusing_bad_input():
+        weights = [float(weight) for weight in _LEVEL_WEIGHTS.value]
+        if _STOP_AT.value > _STEPS.value:
+            raise ValueError("--stop_at must not be beyond --steps.")
+        claim(run_dir, settings_but(["run_dir"]))
 
     # ---- tokenizer
     tokenizer_folder = run_dir / "tokenizer"

@@ -1,10 +1,15 @@
 """What every program here starts with: quiet logs, and wrong input refused in one line."""
 
 import contextlib
+import json
+import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import app, flags, logging
+
+from jaxcritique.store import write_atomically
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -28,3 +33,29 @@ def refusing_bad_input() -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"error: {error}")
+
+
+def settings_but(free: Sequence[str]) -> dict[str, Any]:
+    """Returns the flags of the running program, but those that do not decide its outcome."""
+    own = flags.FLAGS.flags_by_module_dict()[sys.argv[0]]
+    return {flag.name: flag.value for flag in own if flag.name not in free}
+
+
+def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Marks the folder as this configuration's.
+
+    Raises:
+      ValueError: the folder belongs to a run with another configuration.
+    """
+    path = run_dir / "settings.json"
+    if path.is_file():
+        theirs = json.loads(path.read_text())
+        changed = sorted(k for k in settings if theirs.get(k) != settings[k])
+        if changed:
+            raise ValueError(
+                f"{run_dir} holds a run with another --{changed[0]} "
+                f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
+                "Choose another --run_dir, or delete this one."
+            )
+    else:
+        write_atomically(path, json.dumps(settings, indent=2) + "\n")

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments.program import refusing_bad_input, run
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.analysis.report import headline, write_report
@@ -99,6 +99,11 @@ flags.DEFINE_integer(
     "max_flawed", 0, "Critiques of flawed paths that are filtered; 0: all.", lower_bound=0
 )
 flags.register_validator(
+    "explore_problems",
+    lambda explored: not explored or FLAGS.train_problems > 0,
+    message="--explore_problems needs --train_problems: without it all of a file is D_reason.",
+)
+flags.register_validator(
     "micro_rows",
     lambda micro_rows: FLAGS.rows % micro_rows == 0,
     message="--micro_rows must divide --rows.",
@@ -111,7 +116,7 @@ def main(_: list[str]) -> None:
     """Runs the program."""
     started = time.monotonic()
     run_dir = pathlib.Path(FLAGS.run_dir)
-    settings = _settings()
+    settings = settings_but(["run_dir", "slots"])
     with refusing_bad_input():
         base = ModelFolder.of(FLAGS.model)
         data = FLAGS.task, FLAGS.data_dir
@@ -124,7 +129,7 @@ def main(_: list[str]) -> None:
                 f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most "
                 "of these annotated solutions do not have. Use word_problems or gsm8k."
             )
-        _claim(run_dir, {**settings, "model": base.key})
+        claim(run_dir, {**settings, "model": base.key})
     with Grader() as grader:
         game = Game(
             store=Store(run_dir),
@@ -343,32 +348,6 @@ def _transcripts(refinements: list[Refinement]) -> list[dict[str, Any]]:
         }
         for r in chosen
     ]
-
-
-def _settings() -> dict[str, Any]:
-    """Every flag of this program that decides the outcome."""
-    own = FLAGS.flags_by_module_dict()[sys.argv[0]]
-    return {flag.name: flag.value for flag in own if flag.name not in ("run_dir", "slots")}
-
-
-def _claim(run_dir: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Marks the folder as this configuration's.
-
-    Raises:
-      ValueError: the folder belongs to a run with another configuration.
-    """
-    path = run_dir / "settings.json"
-    if path.is_file():
-        theirs = json.loads(path.read_text())
-        changed = sorted(k for k in settings if theirs.get(k) != settings[k])
-        if changed:
-            raise ValueError(
-                f"{run_dir} holds a run with another --{changed[0]} "
-                f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
-                "Choose another --run_dir, or delete this one."
-            )
-    else:
-        write_atomically(path, json.dumps(settings, indent=2) + "\n")
 
 
 if __name__ == "__main__":

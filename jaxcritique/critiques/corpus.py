@@ -1,13 +1,15 @@
 """Text for training the tiny base: stories solved, criticised and refined, all by program.
 
-This stands in for what a large model's pretraining holds. Long stories are rare in it, so the
-base leaves room: what it lacks, the paper's method has to bring.
+This stands in for what a large model's pretraining holds. Between the stories stand plain
+calculations, so that the base is sure of each single step; long stories are left to the paper's
+method, so that it has something to bring.
 """
 
 import random
 from collections.abc import Iterator, Sequence
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.errors import flawed_solution
 from jaxcritique.prompts.templates import (
     PromptSet,
@@ -18,9 +20,10 @@ from jaxcritique.prompts.templates import (
 from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.tasks.word_problems import generate
 
-_TASKS = ("solve", "critique", "refine")
-_TASK_WEIGHTS = (0.45, 0.35, 0.20)
+_TASKS = ("calculate", "solve", "critique", "refine")
+_TASK_WEIGHTS = (0.35, 0.29, 0.23, 0.13)
 _CHUNK = 1_000  # Stories are generated so many at a time, each time from another seed.
+_CALCULATIONS = 10  # In a document of nothing else.
 
 
 def documents(
@@ -31,17 +34,25 @@ def documents(
     annotator = ArithmeticAnnotator(one_plan=True)
     chunk = 0
     while True:
-        for problem in generate("train", _CHUNK, seed * 1_000_003 + chunk, level_weights):
-            document = _document(prompts, problem, annotator, rng)
-            if document is not None:
+        stories = generate("train", _CHUNK, seed * 1_000_003 + chunk, level_weights)
+        sums = [f"<<{m.expression}={m.stated}>>" for s in stories for m in marks(s.rationale)]
+        for problem in stories:
+            task = rng.choices(_TASKS, _TASK_WEIGHTS)[0]
+            if task == "calculate":
+                request = [{"role": "user", "content": "Calculate."}]
+                yield request, "\n".join(rng.sample(sums, _CALCULATIONS))
+            elif document := _document(prompts, problem, task, annotator, rng):
                 yield document
         chunk += 1
 
 
 def _document(
-    prompts: PromptSet, problem: Problem, annotator: ArithmeticAnnotator, rng: random.Random
+    prompts: PromptSet,
+    problem: Problem,
+    task: str,
+    annotator: ArithmeticAnnotator,
+    rng: random.Random,
 ) -> tuple[Messages, str] | None:
-    task = rng.choices(_TASKS, _TASK_WEIGHTS)[0]
     if task == "solve":
         return solve_messages(prompts, problem), problem.rationale
     solution: Solution | None = Solution(problem, problem.rationale, "correct", problem.answer)

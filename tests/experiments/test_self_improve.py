@@ -146,7 +146,8 @@ def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["--model=/nowhere"], "error: /nowhere/config.json: no such file"),
-    (["--train_problems=0"], "error: --train_problems: say how many"),
+    (["--train_problems=0"], "flag --explore_problems=5: --explore_problems needs"),
+    (["--train_problems=0", "--explore_problems=0"], "error: --train_problems: say how many"),
     (["--samples=0"], "flag --samples=0: 0 is not a positive integer"),
     (["--task=gsm8k", "--data_dir=/nowhere"], "error: /nowhere/gsm8k/train.jsonl: no such file"),
 ])  # fmt: skip
