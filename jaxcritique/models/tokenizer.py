@@ -68,8 +68,15 @@ class Tokenizer:
         end = self.hf.eos_token
         return reply[: reply.index(end) + len(end)] if end in reply else text + end
 
+    @functools.cached_property
+    def _start(self) -> str:
+        """What the model saw before every text in its pretraining, as a chat template has it."""
+        begins = self.hf.encode("")[:1] == [self.hf.bos_token_id]
+        return self.hf.bos_token if begins else ""
+
     def _render(self, messages: Sequence[dict[str, str]], **options: bool) -> str:
         if self.hf.chat_template is None:
             turns = [f"{m['role'].capitalize()}: {m['content']}\n" for m in messages]
-            return "".join(turns) + ("Assistant: " if options.get("add_generation_prompt") else "")
+            end = "Assistant: " if options.get("add_generation_prompt") else ""
+            return "".join([self._start, *turns, end])
         return self.hf.apply_chat_template(list(messages), tokenize=False, **options)

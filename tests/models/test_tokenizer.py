@@ -37,6 +37,17 @@ def test_without_a_chat_template_turns_are_named(make_tokenizer):
     assert tokenizer.reply(messages, "It is 4.") == "It is 4.</s>"
 
 
+def test_without_a_chat_template_a_prompt_starts_as_the_models_own_texts_do(make_tokenizer):
+    folder = make_tokenizer(None)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "add_bos_token": True}))
+    tokenizer = Tokenizer(folder)
+    prompt = tokenizer.encode(tokenizer.prompt([QUESTION]))
+    assert prompt == tokenizer.hf.encode("User: 2 + 2?\nAssistant: ")
+    assert prompt[0] == tokenizer.hf.bos_token_id
+    assert tokenizer.hf.bos_token not in tokenizer.reply([QUESTION], "4")
+
+
 def test_what_a_template_writes_after_the_end_is_no_part_of_the_reply(make_tokenizer):
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}\n{% endfor %}"
