@@ -36,7 +36,13 @@ MACHINE_DECIMALS = 12
 
 
 class Algebra(Protocol):
-    """Answers questions about expressions; None means "not decided here"."""
+    """Answers questions about expressions; None means "not decided here".
+
+    Attributes:
+      patience: seconds after which a comparison is left undecided.
+    """
+
+    patience: float
 
     def equal(self, a: Node, b: Node) -> bool | None:
         """Whether the two expressions are equal wherever both are defined."""
@@ -53,6 +59,8 @@ class Algebra(Protocol):
 
 class FastAlgebra:
     """Exact arithmetic for what is rational; machine numbers only to refute."""
+
+    patience = 0.05
 
     def __init__(self, strict: bool):
         self._strict = strict

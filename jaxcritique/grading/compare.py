@@ -4,8 +4,8 @@
 asked again in a worker with the algebra that decides everything.
 """
 
-import functools
 import re
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,6 +46,10 @@ _MEANINGS: dict[str, Node] = {
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 
 
+class OutOfPatience(Exception):  # noqa: N818
+    """The comparison is one for a worker."""
+
+
 class Decision(NamedTuple):
     """A verdict and the rule that gave it; `verdict` is None where it is left to a worker."""
 
@@ -58,16 +62,21 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     if max(len(gold), len(answer)) > MAX_ANSWER:
         return Decision("unparsable", "too long")
     gold, answer = clean(gold), clean(answer)
+    if max(len(gold), len(answer)) > MAX_ANSWER:  # Some single signs stand for many.
+        return Decision("unparsable", "too long")
     if not gold or not answer:
         return Decision("unparsable", "empty")
     if key(gold) == key(answer):
         return Decision("correct", "string")
     if word(gold) is not None and word(gold) == word(answer):
         return Decision("correct", "text")
-    left, right = _trees(gold), _trees(answer)
-    if not left or not right:
-        return Decision("unparsable", "syntax")
-    return _compare_readings(left, right, _Comparison(algebra, strict))
+    try:
+        left, right = _trees(gold), _trees(answer)
+        if not left or not right:
+            return Decision("unparsable", "syntax")
+        return _compare_readings(left, right, _Comparison(algebra, strict))
+    except (OutOfPatience, RecursionError):
+        return Decision(None, "patience")
 
 
 def _compare_readings(left: list[Node], right: list[Node], comparison: "_Comparison") -> Decision:
@@ -135,8 +144,11 @@ class _Comparison:
     def __init__(self, algebra: Algebra, strict: bool):
         self._algebra = algebra
         self._strict = strict
+        self._until = time.monotonic() + algebra.patience
 
     def equal(self, a: Node, b: Node) -> bool | None:
+        if time.monotonic() > self._until:
+            raise OutOfPatience
         if canonical(a) == canonical(b):
             return True
         if _has_label(a) or _has_label(b):
@@ -338,7 +350,6 @@ def _same_words(a: Node, b: Node) -> bool:
     return words[0] == words[1]
 
 
-@functools.lru_cache(maxsize=4096)
 def _has_plus_minus(node: Node) -> bool:
     return _is_call(node, "pm") or _is_call(node, "mp") or any(map(_has_plus_minus, children(node)))
 

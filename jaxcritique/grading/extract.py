@@ -13,8 +13,9 @@ from jaxcritique.grading.normalize import clean, strip_ends
 from jaxcritique.grading.parser import ParseError, parse
 
 MAX_TEXT = 100_000  # Characters read from the end of a solution.
-MAX_BOXES = 20  # The last boxes of a solution that are looked at.
+MAX_SIGNS = 20  # The last boxes, cues and formulas of a solution that are looked at.
 MAX_BOX = 4000  # Characters in which a box must close.
+MAX_CLAUSE = 1000  # Characters after a cue in which the answer must stand.
 MAX_TAIL = 4000  # Characters in which the fallback looks.
 
 _REASONING_END = "</think>"
@@ -30,15 +31,20 @@ _ANSWER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
-_DISPLAY = re.compile(r"\s*(?:\\\[(.+?)\\\]|\$\$(.+?)\$\$)", re.DOTALL)
+# No formula is longer than 1,000 characters: without a bound, each opening that never closes
+# would be looked for to the end of the text.
+_DISPLAY = re.compile(r"\s*(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOTALL)
 _FORMULA = re.compile(
-    r"\$\$(?P<a>.+?)\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\])+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]",
+    r"\$\$(?P<a>.{1,1000}?)\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\]){1,1000})\$"
+    r"|\\\((?P<c>.{1,1000}?)\\\)|\\\[(?P<d>.{1,1000}?)\\\]",
     re.DOTALL,
 )
 _AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
 _SIGNED = r"(?:(?<![0-9A-Za-z)}\]])[-+−])?[$€£]?" + _AMOUNT
+# Without commas of its own: with them a list could be read in exponentially many ways.
+_ITEM = r"[-+−]?[0-9]*\.?[0-9]+(?:/[0-9]+)?"
 _PLAIN = re.compile(
-    rf"[(\[]\s*{_SIGNED}(?:/[0-9]+)?(?:\s*[,;]\s*{_SIGNED}(?:/[0-9]+)?)+\s*[)\]]"
+    rf"[(\[]\s*{_ITEM}(?:\s*[,;]\s*{_ITEM})+\s*[)\]]"
     rf"|(?<![A-Za-z0-9_.^]){_SIGNED}(?:/{_AMOUNT})?(?:\s?(?:\\?%|percent|pct))?(?![A-Za-z0-9]*[0-9])"
 )
 _LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$|,\s*$")
@@ -99,7 +105,7 @@ def _announced(text: str) -> str | None:
             return answer
     if boxes:
         return _joined(text, boxes)
-    for match in reversed(list(_ANSWER.finditer(text))):
+    for match in reversed(collections.deque(_ANSWER.finditer(text), maxlen=MAX_SIGNS)):
         answer = _clause(text, match.end())
         if answer is not None:
             return answer
@@ -108,7 +114,7 @@ def _announced(text: str) -> str | None:
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
     """Returns (start, end, content) of the last boxes; one that never closes ends with its line."""
-    last = collections.deque(_BOX.finditer(text), maxlen=MAX_BOXES)
+    last = collections.deque(_BOX.finditer(text), maxlen=MAX_SIGNS)
     return [(match.start(), *_box(text, match.end())) for match in last]
 
 
@@ -142,7 +148,7 @@ def _clause(text: str, start: int) -> str | None:
     display = _DISPLAY.match(text, start)
     if display:
         return strip_ends(display[1] or display[2])
-    rest = text[start : start + MAX_TAIL].lstrip(" \t\r\n:*\"'\\`")
+    rest = text[start : start + MAX_CLAUSE].lstrip(" \t\r\n:*\"'\\`")
     end = _SENTENCE_END.search(rest)
     clause = strip_ends(rest[: end.start()] if end else rest)
     if not clause:
@@ -175,11 +181,12 @@ def _is_expression(text: str) -> bool:
 def _last_expression(text: str) -> str | None:
     """Returns the formula or the number that ends last."""
     tail = text[-MAX_TAIL:]
-    found, end = None, -1
-    for match in _FORMULA.finditer(tail):
+    found, end = None, 0
+    for match in reversed(collections.deque(_FORMULA.finditer(tail), maxlen=MAX_SIGNS)):
         content = next(group for group in match.groups() if group is not None)
         if _is_expression(content):
             found, end = content.strip(), match.end()
-    for match in _PLAIN.finditer(tail, max(end, 0)):
+            break
+    for match in _PLAIN.finditer(tail, end):
         found = match[0].strip()
     return found

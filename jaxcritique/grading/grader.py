@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -13,8 +13,11 @@ from jaxcritique.grading.pool import Pool
 from jaxcritique.records import Verdict
 
 Kind = Literal["response", "answer"]
-CACHE_SIZE = 1 << 16  # Pairs of answers.
+CACHE_SIZE = 1 << 14  # Pairs of answers,
+MAX_CACHED = 500  # each with at most so many characters: the cache never outgrows 100 MB.
 LONGEST_ANSWER = 300  # Characters; a longer reference is a solution.
+
+_Decide = Callable[[str, str | None], Decision]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +59,17 @@ class Grader:
     """
 
     def __init__(self, workers: int = 2, timeout: float = 5.0, strict: bool = False):
+        self._settings = (workers, timeout, strict)
         self._workers = workers
         self._strict = strict
         self._algebra = FastAlgebra(strict)
         self._pool = Pool(workers, timeout)
-        self._at_once = functools.lru_cache(maxsize=CACHE_SIZE)(self._compare_at_once)
-        self._in_worker = functools.lru_cache(maxsize=CACHE_SIZE)(self._compare_in_worker)
+        self._at_once = _remembered(self._compare_at_once)
+        self._in_worker = _remembered(self._compare_in_worker)
+
+    def __reduce__(self):
+        # To another process travels an equal grader, with workers of its own.
+        return Grader, self._settings
 
     def __enter__(self) -> "Grader":
         return self
@@ -118,7 +126,8 @@ class Grader:
             return Decision("unparsable", "no answer")
         return compare(gold, answer, self._algebra, self._strict)
 
-    def _compare_in_worker(self, gold: str, answer: str) -> Decision:
+    def _compare_in_worker(self, gold: str, answer: str | None) -> Decision:
+        assert answer is not None
         return self._pool.compare(gold, answer, self._strict)
 
 
@@ -132,6 +141,17 @@ def grade(gold: str, prediction: str, *, kind: Kind = "response", strict: bool =
     """
     with Grader(workers=1, strict=strict) as grader:
         return grader.grade(gold, prediction, kind)
+
+
+def _remembered(decide: _Decide) -> _Decide:
+    """Returns `decide` with a memory for pairs of short answers."""
+    cached = functools.lru_cache(maxsize=CACHE_SIZE)(decide)
+
+    def call(gold: str, answer: str | None) -> Decision:
+        is_short = len(gold) + len(answer or "") <= MAX_CACHED
+        return (cached if is_short else decide)(gold, answer)
+
+    return call
 
 
 @dataclasses.dataclass(frozen=True)

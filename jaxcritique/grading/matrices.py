@@ -2,11 +2,13 @@
 
 from fractions import Fraction
 
+from jaxcritique.grading.numeric import rational
 from jaxcritique.grading.parser import add, multiply
 from jaxcritique.grading.syntax import Call, Matrix, Node, Number, children, rebuild
 
 MAX_SIZE = 10  # Rows or columns of a factor; larger products are left as they are.
 MAX_DETERMINANT = 4
+MAX_NODES = 500  # In an entry; sums of products grow with every factor.
 _MINUS_ONE = Number(Fraction(-1))
 
 
@@ -20,12 +22,31 @@ def carried_out(node: Node) -> Node:
         combine = _sum if node.op == "+" else _product
         result, *rest = nodes
         for other in rest:
-            result = result and combine(result, other)
+            result = result and _if_small(combine(result, other))
     elif isinstance(node, Call) and node.op == "neg":
         result = _product(_MINUS_ONE, nodes[0])
     elif isinstance(node, Call) and node.op == "det" and isinstance(nodes[0], Matrix):
-        result = _determinant(nodes[0].rows)
+        result = _if_small(_determinant(nodes[0].rows))
     return rebuild(node, nodes) if result is None else result
+
+
+def _if_small(node: Node | None) -> Node | None:
+    """Returns `node` with its numbers worked out; None where an entry is still too large."""
+    if isinstance(node, Matrix):
+        entries = tuple(map(_if_small, children(node)))
+        return None if None in entries else rebuild(node, entries)
+    if node is None or _is_large(node):
+        return None
+    value = rational(node)
+    return node if value is None else Number(value)
+
+
+def _is_large(node: Node) -> bool:
+    stack, count = [node], 0
+    while stack and count <= MAX_NODES:
+        stack.extend(children(stack.pop()))
+        count += 1
+    return bool(stack)
 
 
 def _has_matrix(node: Node) -> bool:

@@ -23,8 +23,9 @@ from typing import Any
 
 from jaxcritique.grading.syntax import Call, Matrix, Node, Number, Symbol, Text, canonical, children
 
-MAX_BITS = 20_000  # The largest exact power or factorial.
-MAX_FACTORIAL = 1000
+MAX_BITS = 4096  # The largest exact number on the way to a value.
+MAX_FACTORIAL = 400
+MAX_BINOMIAL = 1000
 CONSTANTS = frozenset({"pi", "e", "i"})
 # A prime that is 1 modulo 4, so that it holds a square root of -1.
 _PRIME = 2**255 - 19
@@ -35,7 +36,6 @@ class NoValue(ValueError):
     """The tree has no value of the asked kind, or one too large to compute."""
 
 
-@functools.lru_cache(maxsize=8192)
 def rational(node: Node) -> Fraction | None:
     """Returns the exact value of a tree of rational operations; None where it is not one."""
     try:
@@ -70,11 +70,11 @@ def _bits(value: Fraction) -> int:
 
 
 def _exact_sum(*terms: Fraction) -> Fraction:
-    return _small(sum(terms, Fraction()))
+    return functools.reduce(lambda total, term: _small(total + term), terms, Fraction())
 
 
 def _exact_product(*factors: Fraction) -> Fraction:
-    return _small(math.prod(factors, start=Fraction(1)))
+    return functools.reduce(lambda product, factor: _small(product * factor), factors, Fraction(1))
 
 
 def _small(value: Fraction) -> Fraction:
@@ -119,7 +119,7 @@ def _exact_factorial(value: Fraction) -> Fraction:
 
 
 def _exact_binomial(n: Fraction, k: Fraction) -> Fraction:
-    if n.denominator != 1 or k.denominator != 1 or not 0 <= k <= n <= MAX_FACTORIAL:
+    if n.denominator != 1 or k.denominator != 1 or not 0 <= k <= n <= MAX_BINOMIAL:
         raise NoValue
     return Fraction(math.comb(int(n), int(k)))
 
@@ -165,7 +165,6 @@ _EXACT: dict[str, Callable[..., Fraction]] = {
 }
 
 
-@functools.lru_cache(maxsize=8192)
 def fingerprint(node: Node) -> int | None:
     """Returns the image of a rational expression in the field; None where it is not one."""
     try:

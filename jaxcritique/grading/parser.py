@@ -14,6 +14,8 @@ from jaxcritique.grading.syntax import Call, Group, Matrix, Node, Number, Relati
 from jaxcritique.grading.tokens import END, FUNCTIONS, Token, tokenize
 
 MAX_DEPTH = 25  # Brackets within brackets; each level costs about ten Python frames.
+MAX_LABELS = 4  # Words after a number within one product: "5 feet 3 inches" has two.
+MAX_CACHED = 100  # Characters; the tree of a long answer is not worth its memory.
 MAX_DIGITS = 400  # A longer numeral is not an answer, and int() of it is quadratic.
 
 _RELATIONS = frozenset({"=", "<", "<=", ">", ">=", "!=", "~", "in"})
@@ -37,13 +39,16 @@ class ParseError(ValueError):
     """The text is not mathematics this parser reads."""
 
 
-@functools.lru_cache(maxsize=4096)
 def parse(cleaned: str) -> Node:
     """Reads one cleaned answer.
 
     Raises:
       ParseError: it is empty, too long, too deep, or not mathematics.
     """
+    return (_parse_cached if len(cleaned) <= MAX_CACHED else _parse)(cleaned)
+
+
+def _parse(cleaned: str) -> Node:
     if not cleaned or len(cleaned) > MAX_ANSWER:
         raise ParseError("empty or too long")
     parser = _Parser(tokenize(cleaned))
@@ -51,6 +56,9 @@ def parse(cleaned: str) -> Node:
     if parser.peek() is not END:
         raise ParseError(f"unexpected {parser.peek().value!r}")
     return node
+
+
+_parse_cached = functools.lru_cache(maxsize=4096)(_parse)
 
 
 def number(digits: str) -> Number:
@@ -189,7 +197,7 @@ class _Parser:
         return plus_minus or ("neg" if negative else "")
 
     def _product(self) -> Node:
-        factors = [self._power()]
+        factors, labels = [self._power()], 0
         while True:
             if self._accept("*"):
                 factors.append(self._factor())
@@ -198,6 +206,9 @@ class _Parser:
             elif self._accept("mod"):
                 return Call("mod", (multiply(*factors), self._factor()))
             elif self.peek().kind == "text":
+                labels += 1
+                if labels > MAX_LABELS:
+                    raise ParseError("too many labels")
                 factors = [self._labelled(multiply(*factors))]
             elif self._starts_atom():
                 self._juxtapose(factors)

@@ -3,6 +3,7 @@
 Runs in a worker process only. Sympy objects are built from our own tree; no text reaches sympy.
 """
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +34,8 @@ UNSOLVED = Text("unsolved")  # No set of numbers, so equal to none.
 
 class SymbolicAlgebra:
     """Decides equality by evaluation with `DIGITS` digits at several points."""
+
+    patience = math.inf
 
     def __init__(self, strict: bool):
         self._fast = FastAlgebra(strict)

@@ -31,9 +31,11 @@ def decide(request: dict) -> Decision:
     """Compares the two answers of a request."""
     strict = request["strict"]
     try:
-        return compare(request["gold"], request["answer"], SymbolicAlgebra(strict), strict)
+        decision = compare(request["gold"], request["answer"], SymbolicAlgebra(strict), strict)
     except MemoryError:
         return Decision("timeout", "memory")
+    # Only what is nested too deep for this process leaves it undecided.
+    return decision if decision.verdict else Decision("unparsable", "nested too deep")
 
 
 def main() -> None:
