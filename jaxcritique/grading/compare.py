@@ -46,7 +46,7 @@ _MEANINGS: dict[str, Node] = {
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 
 
-class OutOfPatience(Exception):  # noqa: N818
+class OutOfPatience(Exception):
     """The comparison is one for a worker."""
 
 

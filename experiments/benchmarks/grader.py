@@ -1,0 +1,232 @@
+"""Verdicts per second of `jaxcritique.grading`, beside math-verify on the same rows.
+
+Every pass is a fresh process that has imported everything and started its workers before the
+clock starts. "Cold" rows were never seen before; "warm" is the second pass over them.
+"""
+
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+from tqdm import tqdm
+
+from experiments.program import refusing_bad_input
+from jaxcritique.grading import Grader
+
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "The folder with grading/gsm8k_model_solutions.jsonl (rows: gold, response, expected) and "
+    "grading/peer_cases.jsonl (gold, prediction, kind, expected).",
+)
+_ROWS = flags.DEFINE_integer(
+    "rows", 0, "The most rows of each file to grade, evenly spaced; 0: all.", lower_bound=0
+)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Passes of each grader; the table shows the median.", lower_bound=1
+)
+
+FILES = {
+    "model solutions": "grading/gsm8k_model_solutions.jsonl",
+    "peer cases": "grading/peer_cases.jsonl",
+}
+_FOOTNOTE = "Medians of the passes. * CPU time of the calling process, workers left out."
+# Equal, and only a worker can say so: grading these starts two workers.
+_START = [(r"\sqrt{3+2\sqrt2}", r"1+\sqrt{2}"), (r"\sqrt{6+4\sqrt2}", r"2+\sqrt{2}")]
+
+
+class Row(NamedTuple):
+    """One comparison and the verdict it is known to deserve."""
+
+    gold: str
+    prediction: str
+    kind: str
+    expected: bool
+
+
+class Pass(NamedTuple):
+    """One pass of one grader over the rows, and one more.
+
+    Attributes:
+      cold: verdicts per second on rows never seen before.
+      warm: verdicts per second when they are seen again.
+      caller: cold verdicts per second of CPU time of the calling process, workers left out.
+      agreement: the share of verdicts that are as expected.
+    """
+
+    cold: float
+    warm: float
+    caller: float
+    agreement: float
+
+
+def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
+    """Returns the table, its header first, a footnote, and the figures.
+
+    Raises:
+      SystemExit: the data is missing or unreadable.
+    """
+    with refusing_bad_input():
+        data = {name: _read(file) for name, file in FILES.items()}
+    version = _version("math-verify")
+    contenders: dict[str, Callable[[list[Row]], Pass]] = {
+        "jaxcritique, 1 worker": _one_worker,
+        "jaxcritique, 2 workers": _two_workers,
+    }
+    if version:
+        contenders["math-verify " + version] = _math_verify
+    else:
+        print("math-verify is not installed (pip install 'jaxcritique[bench]'): left out.")
+    # One contender after the other in each repeat, so that they share what load there is.
+    jobs = [
+        (name, data_name, contender)
+        for _ in range(_REPEATS.value)
+        for data_name in data
+        for name, contender in contenders.items()
+    ]
+    passes: dict[tuple[str, str], list[Pass]] = {}
+    for name, data_name, contender in tqdm(jobs, unit="pass", desc="grader"):
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            result = process.apply(contender, (data[data_name],))
+        passes.setdefault((data_name, name), []).append(result)
+    return _table(passes, data), _FOOTNOTE, _figures(passes, data)
+
+
+def _read(file: str) -> list[Row]:
+    if not _DATA_DIR.value:
+        raise ValueError("--suite=grader needs --data_dir, the folder that holds grading/.")
+    path = pathlib.Path(_DATA_DIR.value) / file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; --data_dir must name the folder above it.")
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a labelled row ({error!r}).") from None
+    step = max(1, -(-len(rows) // _ROWS.value)) if _ROWS.value else 1
+    return rows[::step]
+
+
+def _row(fields: Mapping[str, Any]) -> Row:
+    prediction = fields["prediction"] if "prediction" in fields else fields["response"]
+    kind = "answer" if fields.get("kind") == "answer" else "response"
+    text = "" if prediction is None else str(prediction)
+    return Row(str(fields["gold"]), text, kind, bool(fields["expected"]))
+
+
+def _one_worker(rows: list[Row]) -> Pass:
+    return _ours(rows, workers=1)
+
+
+def _two_workers(rows: list[Row]) -> Pass:
+    return _ours(rows, workers=2)
+
+
+def _ours(rows: list[Row], workers: int) -> Pass:
+    pairs = {
+        kind: [(row.gold, row.prediction) for row in rows if row.kind == kind]
+        for kind in ("answer", "response")
+    }
+    expected = [row.expected for kind in pairs for row in rows if row.kind == kind]
+    with Grader(workers) as grader:
+        grader.grade_all(_START, "answer")
+
+        def verdicts() -> list[bool]:
+            grades = [
+                *grader.grade_all(pairs["answer"], "answer"),
+                *grader.grade_all(pairs["response"], "response"),
+            ]
+            return [grade.verdict == "correct" for grade in grades]
+
+        return _timed(verdicts, expected)
+
+
+def _math_verify(rows: list[Row]) -> Pass:
+    import math_verify  # Optional: pip install 'jaxcritique[bench]'.
+
+    def correct(row: Row) -> bool:
+        # A bare answer is LaTeX to it only between dollar signs.
+        gold = row.gold if "$" in row.gold or "boxed" in row.gold else f"${row.gold}$"
+        prediction = f"${row.prediction}$" if row.kind == "answer" else row.prediction
+        return bool(math_verify.verify(math_verify.parse(gold), math_verify.parse(prediction)))
+
+    correct(Row("1/2", "0.5", "answer", True))
+    expected = [row.expected for row in rows]
+    return _timed(lambda: list(map(correct, rows)), expected, remembers=False)
+
+
+def _timed(
+    verdicts: Callable[[], list[bool]], expected: list[bool], remembers: bool = True
+) -> Pass:
+    """Times a first pass and, of a grader that remembers what it decided, a second."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    found = verdicts()
+    cold, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    warm = cold
+    if remembers:
+        started = time.perf_counter()
+        verdicts()
+        warm = time.perf_counter() - started
+    right = sum(a == b for a, b in zip(found, expected, strict=True))
+    count = len(expected)
+    return Pass(count / cold, count / warm, count / cpu, right / count)
+
+
+def _table(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, list[Row]]):
+    header = ("Rows", "Grader", "cold/s", "warm/s", "cold/CPU s*", "Times math-verify", "Agreement")
+    table: list[Sequence[str]] = [header]
+    for (data_name, name), found in passes.items():
+        median = _median(found)
+        peers = [_median(other) for key, other in passes.items() if _is_peer(key, data_name)]
+        times = f"{median.cold / peers[0].cold:.0f}" if peers else "-"
+        table.append(
+            (
+                f"{len(data[data_name]):,} {data_name}",
+                name,
+                *(f"{rate:,.0f}" for rate in median[:3]),
+                times,
+                f"{100 * median.agreement:.1f}%",
+            )
+        )
+    return table
+
+
+def _is_peer(key: tuple[str, str], data_name: str) -> bool:
+    return key[0] == data_name and key[1].startswith("math-verify")
+
+
+def _figures(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, list[Row]]):
+    return {
+        "load_after": os.getloadavg(),
+        "rows": {name: len(rows) for name, rows in data.items()},
+        "math_verify": _version("math-verify"),
+        "sympy": _version("sympy"),
+        "results": [
+            {
+                "rows": data_name,
+                "grader": name,
+                "median": _median(found)._asdict(),
+                "passes": [one._asdict() for one in found],
+            }
+            for (data_name, name), found in passes.items()
+        ],
+    }
+
+
+def _median(passes: list[Pass]) -> Pass:
+    return Pass(*map(statistics.median, zip(*passes, strict=True)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
