@@ -2,47 +2,41 @@
 
 Each row is a JSON object with "gold", "prediction" and, where it is not a whole response,
 "kind": "answer". The output has the same rows in the same order with "verdict", "rule" and
-"extracted" added; a null prediction is a missing answer. A corrupt row is named by its line on
-stderr, left out of the output, and makes the exit code 1; 2 means that nothing could be graded.
+"extracted" added; a null prediction is a missing answer. The output appears when it is complete.
+
+The exit code is 0 if every row was graded; 1 if some were corrupt: each is named by its line on
+stderr and left out of the output; 2 if nothing could be graded, and then there is no output.
 """
 
+import contextlib
 import functools
+import itertools
 import json
+import math
+import os
+import pathlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from absl import app, flags
+from tqdm import tqdm
 
 from jaxcritique.grading.grader import Grader
 
-_INPUT = flags.DEFINE_string("input", "", "The rows to grade, one JSON object a line.")
-_OUTPUT = flags.DEFINE_string("output", "", "Where the graded rows go.")
+_INPUT = flags.DEFINE_string("input", None, "The rows to grade, one JSON object a line.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where the graded rows go.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "The most worker processes.", lower_bound=1)
 _TIMEOUT = flags.DEFINE_float(
-    "timeout", 5.0, "Seconds that one comparison may take.", lower_bound=0.01
+    "timeout", 5.0, "Seconds that one comparison may take.", lower_bound=0.01, upper_bound=86400
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Accept only the same form of an answer.")
+flags.mark_flags_as_required(["input", "output"])
 
-
-def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Returns the rows of a file, and the numbers of the lines that hold none (blank ones aside).
-
-    Raises:
-      OSError: the file cannot be read.
-    """
-    rows, corrupt = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        row = parse_row(line)
-        if row is not None:
-            rows.append(row)
-        elif line.strip():
-            corrupt.append(number)
-    return rows, corrupt
+_CHUNK = 1000  # Rows held in memory at a time.
 
 
 def parse_row(line: bytes) -> dict[str, Any] | None:
@@ -53,11 +47,16 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(row, dict) or row.get("kind", "response") not in ("response", "answer"):
         return None
-    plain = all(
-        isinstance(row.get(field, []), str | int | float) for field in ("gold", "prediction")
+    has_prediction = "prediction" in row and (
+        row["prediction"] is None or _is_answer(row["prediction"])
     )
-    missing = row.get("prediction", []) is None and isinstance(row.get("gold"), str | int | float)
-    return row if plain or missing else None
+    return row if has_prediction and _is_answer(row.get("gold")) else None
+
+
+def _is_answer(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int)
 
 
 def grade_row(grader: Grader, row: dict[str, Any]) -> dict[str, Any]:
@@ -67,35 +66,77 @@ def grade_row(grader: Grader, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "verdict": grade.verdict, "rule": grade.rule, "extracted": grade.extracted}
 
 
+def grade_lines(lines: Iterable[bytes], output: TextIO, grader: Grader, name: str) -> Counter[str]:
+    """Writes the graded rows and returns how often each verdict, and "corrupt", occurred."""
+    counts: Counter[str] = Counter()
+    numbered = enumerate(tqdm(lines, unit="row", desc="grading", disable=None), start=1)
+    with ThreadPoolExecutor() as threads:
+        while chunk := list(itertools.islice(numbered, _CHUNK)):
+            rows = []
+            for number, line in chunk:
+                row = parse_row(line)
+                if row is not None:
+                    rows.append(row)
+                elif line.strip():
+                    counts["corrupt"] += 1
+                    tqdm.write(f"{name}:{number}: not a row to grade", file=sys.stderr)
+            for graded in threads.map(functools.partial(grade_row, grader), rows):
+                counts[graded["verdict"]] += 1
+                output.write(json.dumps(graded) + "\n")
+    return counts
+
+
+@contextlib.contextmanager
+def _appearing_whole(path: pathlib.Path) -> Iterator[TextIO]:
+    """Opens a file that takes the place of `path` once it is written; a device is written to."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as output:
+            yield output
+        return
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("w", encoding="utf-8") as output:
+            yield output
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def main(argv: Sequence[str]) -> int:
     """Grades the input file and returns the exit code."""
-    if len(argv) > 1 or not _INPUT.value or not _OUTPUT.value:
-        raise app.UsageError("give --input and --output, and nothing else")
+    if len(argv) > 1:
+        print(f"error: {argv[1]!r} is not a flag; see --help", file=sys.stderr)
+        return 2
     started = time.monotonic()
     try:
-        rows, corrupt = read_rows(Path(_INPUT.value))
         with (
-            open(_OUTPUT.value, "w") as output,
+            open(_INPUT.value, "rb") as lines,
+            _appearing_whole(pathlib.Path(_OUTPUT.value)) as output,
             Grader(_WORKERS.value, _TIMEOUT.value, _STRICT.value) as grader,
-            ThreadPoolExecutor(_WORKERS.value) as threads,
         ):
-            graded = list(threads.map(functools.partial(grade_row, grader), rows))
-            output.writelines(json.dumps(row) + "\n" for row in graded)
-    except OSError as error:
-        print(error, file=sys.stderr)
+            counts = grade_lines(lines, output, grader, _INPUT.value)
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    for number in corrupt:
-        print(f"{_INPUT.value}:{number}: not a row to grade", file=sys.stderr)
-    counts = Counter(row["verdict"] for row in graded)
+    corrupt = counts.pop("corrupt", 0)
     seconds = time.monotonic() - started
     summary = ", ".join(f"{verdict} {count}" for verdict, count in sorted(counts.items()))
     print(
-        f"{len(rows)} rows ({summary}), "
-        f"{len(corrupt)} corrupt, {seconds:.1f} s, {len(rows) / seconds:.0f} verdicts/s",
+        f"{counts.total()} rows ({summary}), {corrupt} corrupt, {seconds:.1f} s, "
+        f"{counts.total() / seconds:.0f} verdicts/s",
         file=sys.stderr,
     )
     return 1 if corrupt else 0
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Reads the flags; a wrong one ends the program with its own exit code, 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error}; see --help", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -12,9 +12,16 @@ from typing import NamedTuple
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.intervals import Piece, is_real_set, pieces, same_union
 from jaxcritique.grading.matrices import carried_out
-from jaxcritique.grading.normalize import MAX_ANSWER, clean, key, readings, word
+from jaxcritique.grading.normalize import MAX_ANSWER, choice, clean, key, plain, readings, word
 from jaxcritique.grading.parser import ParseError, multiply, parse, split_label
-from jaxcritique.grading.relations import as_equation, as_less, assignment, difference, same_name
+from jaxcritique.grading.relations import (
+    as_equation,
+    as_less,
+    assignment,
+    difference,
+    same_name,
+    variables,
+)
 from jaxcritique.grading.syntax import (
     Call,
     Group,
@@ -70,6 +77,12 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
         return Decision("correct", "string")
     if word(gold) is not None and word(gold) == word(answer):
         return Decision("correct", "text")
+    if "\\" in gold + answer and plain(gold) == plain(answer):
+        return Decision("correct", "text")
+    # "(C) 12 apples" is the choice C, but two answers with words are compared whole.
+    shortest = min(len(plain(gold)), len(plain(answer)))
+    if shortest == 1 and choice(gold) and choice(gold) == choice(answer):
+        return Decision("correct", "choice")
     try:
         left, right = _trees(gold), _trees(answer)
         if not left or not right:
@@ -200,6 +213,9 @@ class _Comparison:
         """Compares values with units: converted where both are known, ignored where not."""
         a, first = split_label(a)
         b, second = split_label(b)
+        if not self._strict and (first or second):
+            a, first = _unit_letter(a, first, second)
+            b, second = _unit_letter(b, second, first)
         units = unit_of(first), unit_of(second)
         if units[0] and units[1]:
             if units[0][0] != units[1][0]:
@@ -218,6 +234,8 @@ class _Comparison:
 
     def _real_sets(self, a: Node, b: Node) -> bool | None:
         if isinstance(a, Relation) and isinstance(b, Relation):
+            if variables(a) and variables(b) and variables(a).isdisjoint(variables(b)):
+                return False
             same = self._inequalities(a, b)
             if same:
                 return True
@@ -290,6 +308,8 @@ class _Comparison:
         is_tuple = not kinds.isdisjoint({"(", "["})
         if is_tuple and ("{" in kinds or len(a.items) != len(b.items)):
             return False
+        if kinds == {"{"} or (not self._strict and "{" in kinds):
+            a, b = _distinct(a), _distinct(b)
         if is_tuple or (self._strict and "{" not in kinds) or _names_differ(a, b):
             return self._ordered(a.items, b.items)
         return self._unordered(a.items, b.items)
@@ -311,7 +331,10 @@ class _Comparison:
     def _ratios(self, a: Node, b: Node) -> bool | None:
         """Compares 3:4 with the same terms or, unless strict, with 3/4."""
         if _is_call(a, "ratio") and _is_call(b, "ratio"):
-            return self._ordered(children(a), children(b))
+            same = self._ordered(children(a), children(b))
+            if same is not False or self._strict:
+                return same
+            return self._ordered(children(_time_of_day(a)), children(_time_of_day(b)))
         ratio, other = (children(a), b) if _is_call(a, "ratio") else (children(b), a)
         if self._strict or len(ratio) != 2:
             return False
@@ -325,6 +348,12 @@ def _without_repeats(items: Sequence[Node]) -> Sequence[Node]:
     return list({canonical(item): item for item in items}.values())
 
 
+def _distinct(group: Group) -> Group:
+    """Returns a set without the elements that are written twice."""
+    items = {canonical(item): item for item in group.items}
+    return Group(group.left, tuple(items.values()), group.right)
+
+
 def _is_call(node: Node, op: str) -> bool:
     return isinstance(node, Call) and node.op == op
 
@@ -336,6 +365,25 @@ def _same_digits(a: Node, b: Node) -> bool:
             return digits == str(value)
         case _:
             return False
+
+
+def _unit_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
+    """Reads the `m` of `5m` as a unit where the other side has a unit of that quantity."""
+    match node:
+        case Call("*", (*factors, Symbol(name=name))) if factors and not label:
+            unit, other = unit_of(name), unit_of(other_label)
+            if unit and other and unit[0] == other[0]:
+                return multiply(*factors), name
+    return node, label
+
+
+def _time_of_day(node: Node) -> Node:
+    """Returns 3:30 pm as 15:30 and 12:30 am as 0:30; anything else as it is."""
+    match node:
+        case Call("ratio", (Number(value=hour), Call("unit", (minute, Text("am" | "pm" as half))))):
+            return Call("ratio", (Number(hour % 12 + 12 * (half == "pm")), minute))
+        case _:
+            return node
 
 
 def _has_label(node: Node) -> bool:

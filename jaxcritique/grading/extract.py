@@ -27,7 +27,8 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _ANSWER = re.compile(
-    r"^[ \t*]*A(?:nswer)?[ \t*]*:[* \t]*|\banswers?[ \t*]*(?:\b(?:is|are)\b|[:=])[ \t*]*:?",
+    r"^[ \t*]*A(?:nswer)?[ \t*]*:[* \t]*"
+    r"|\b(?:answers?|correct[ \t]+(?:option|choice))[ \t*]*(?:\b(?:is|are)\b|[:=])[ \t*]*:?",
     re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
@@ -47,7 +48,7 @@ _PLAIN = re.compile(
     rf"[(\[]\s*{_ITEM}(?:\s*[,;]\s*{_ITEM})+\s*[)\]]"
     rf"|(?<![A-Za-z0-9_.^]){_SIGNED}(?:/{_AMOUNT})?(?:\s?(?:\\?%|percent|pct))?(?![A-Za-z0-9]*[0-9])"
 )
-_LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$|,\s*$")
+_LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$")
 _PROSE_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 _WORDS_IN_MATHEMATICS = frozenset(
     [

@@ -55,7 +55,8 @@ def pieces(node: Node) -> list[Piece] | None:
             found = [pieces(part) for part in parts]
             if any(part is None for part in found):
                 return None
-            return [piece for part in found for piece in part or ()]
+            union = [piece for part in found for piece in part or ()]
+            return _between(union) if isinstance(node, Group) else union
         case Relation(sides=sides, ops=ops):
             return _from_relation(sides, ops)
         case Call("setminus", (Symbol("set R"), Group("{", (_, *_) as points, _))):
@@ -63,6 +64,17 @@ def pieces(node: Node) -> list[Piece] | None:
             return [Piece(low, False, high, False) for low, high in itertools.pairwise(ends)]
         case _:
             return None
+
+
+def _between(union: list[Piece]) -> list[Piece]:
+    """Reads `x > 2, x < 5` as both at once: either of them would be true of every number."""
+    if len(union) == 2:
+        below, above = sorted(union, key=lambda piece: piece.low != MINUS_INFINITY)
+        if (below.low, above.high) == (MINUS_INFINITY, INFINITY):
+            both = Piece(above.low, above.low_closed, below.high, below.high_closed)
+            if _position(both.low) < _position(both.high):
+                return [both]
+    return union
 
 
 def _from_relation(sides: tuple[Node, ...], ops: tuple[str, ...]) -> list[Piece] | None:

@@ -37,6 +37,10 @@ _MIXED = re.compile(r"(?<![0-9./])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9.])")
 _SCIENTIFIC = re.compile(
     r"(?<![0-9A-Za-z.])([0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]{1,3})(?![0-9A-Za-z.])"
 )
+_LETTER_TIMES = re.compile(r"(?<=[0-9]) [xX] (?=10\^)")
+_SPEED = re.compile(
+    r"(?<=[0-9}$ ]) ?\b(km|mi|cm|ft|mm|(?<= )m|miles|feet|meters) ?/ ?(hr?|sec|s|min|hour|second)\b"
+)
 _ESCAPED_TWICE = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _DEGREE = re.compile(
     r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?:s)?(?![A-Za-z])|\\circ(?![A-Za-z])"
@@ -48,6 +52,8 @@ _ORDINAL = re.compile(
     r"(?<=[0-9])(?:\^?\{?\\(?:text|mathrm)\{(?:st|nd|rd|th)\}\}?|(?:st|nd|rd|th)\b)"
 )
 _CHOICE = re.compile(r"\(?([A-Z])\)")
+_TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
+_OPTION = re.compile(r"\(?([A-J])(?:\).*|[.:]\s.*)?", re.DOTALL)
 _CHOOSE = re.compile(r"\{([^{}\\]{1,20})\\choose([^{}\\]{1,20})\}")
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
 _UNWRAP = re.compile(r"\\(?:boxed|fbox|ensuremath)\s*(?=\{)")
@@ -82,6 +88,8 @@ def clean(text: str) -> str:
         text = _DEGREE.sub("°", text)
         text = _SPACE.sub(" ", text)
     text = _PERCENT.sub("%", text)
+    text = _LETTER_TIMES.sub(r"\\times ", text)
+    text = _SPEED.sub(r"\\text{\1/\2}", text)
     text = _HALF_DAY.sub(r"\1m", text)
     text = _CLOCK.sub(lambda match: f"{match[1]} {match[2].lower()}m", text)
     text = _ORDINAL.sub("", text)
@@ -112,6 +120,17 @@ def word(cleaned: str) -> str | None:
     """Returns a one-word answer in lower case (`\\text{Even}`, `even`), None for anything else."""
     match = _WORD.fullmatch(cleaned)
     return match[1].lower() if match else None
+
+
+def plain(cleaned: str) -> str:
+    """Returns a cleaned answer with no mark of what is text in it: `\\text{Row 3}`, `Row 3`."""
+    return _TEXT.sub(r"\1", cleaned).replace(" ", "")
+
+
+def choice(cleaned: str) -> str | None:
+    """Returns the letter of a multiple-choice answer (`C`, `(C) 12 apples`), else None."""
+    match = _OPTION.fullmatch(_TEXT.sub(r"\1", cleaned).strip())
+    return match[1] if match else None
 
 
 def readings(cleaned: str) -> list[str]:

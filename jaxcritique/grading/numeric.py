@@ -325,7 +325,7 @@ def _numeric_root(maths: Any, value: Any, index: Any) -> Any:
 _NUMERIC: dict[str, Callable[..., Any]] = {
     "+": lambda maths, *terms: sum(terms),
     "*": lambda maths, *factors: math.prod(factors),
-    "neg": lambda maths, value: -value,
+    "neg": lambda maths, value: 0 - value,  # Not -0.0, on the other side of the root's cut.
     "inv": lambda maths, value: 1 / value,
     "root": _numeric_root,
     "abs": lambda maths, value: abs(value) + 0j,

@@ -30,6 +30,7 @@ _ROUNDINGS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _POSTFIX = {"!": "!", "%": "%", "°": "deg"}
 _MULTIPLIERS = {"thousand": "1000", "million": "1000000", "billion": "1000000000"}
 _EMPTY_SET = Group("{", (), "}")
+_LETTER_BASES = frozenset(map(str, range(11, 37)))
 # Letters that, directly before a bracket, name a function rather than a factor.
 _ALWAYS_APPLIED = frozenset("fgh")
 _APPLIED_TO_ATOMS = frozenset("fghpqFGHPQTVW")
@@ -332,12 +333,21 @@ class _Parser:
             name += "'"
         if self._at("_"):
             self._take()
-            if re.fullmatch("[0-9A-F]+", name) and self.peek().kind == "number":
+            if self._is_numeral_in_base(name):
                 return Call("base", (Text(name), self._argument()))
             name += "_{" + self._raw_argument() + "}"
         if name[0] in _APPLIED_TO_ATOMS and self._at("("):
             return self._application(name)
         return Symbol(name)
+
+    def _is_numeral_in_base(self, name: str) -> bool:
+        """Whether `name`, before its subscript, is a numeral such as the FF of `FF_{16}`."""
+        base = self.peek(1) if self._at("{") else self.peek()
+        return (
+            re.fullmatch("[0-9A-F]{2,}", name) is not None
+            and base.kind == "number"
+            and base.value in _LETTER_BASES
+        )
 
     def _application(self, name: str) -> Node:
         self._take()

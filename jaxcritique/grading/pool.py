@@ -6,6 +6,7 @@ threads, from scripts without a main guard, and inside forked children (which st
 """
 
 import json
+import math
 import os
 import queue
 import select
@@ -93,8 +94,8 @@ class Pool:
     """
 
     def __init__(self, workers: int, timeout: float):
-        if workers < 1 or timeout <= 0:
-            raise ValueError(f"workers={workers} and timeout={timeout} must be positive")
+        if workers < 1 or not 0 < timeout < math.inf:
+            raise ValueError(f"workers={workers} and timeout={timeout} must be positive and finite")
         self._workers = workers
         self._timeout = timeout
         self._reset()

@@ -44,12 +44,13 @@ def assignment(node: Node) -> tuple[Node | None, Node]:
         return first, last
     if is_name(last) and len(sides) == 2:
         return last, first
-    if not any(_variables(side) for side in sides) or any(map(is_name, sides[1:-1])):
+    if not any(variables(side) for side in sides) or any(map(is_name, sides[1:-1])):
         return None, last
     return None, Relation(sides, ops)
 
 
-def _variables(node: Node) -> set[str]:
+def variables(node: Node) -> set[str]:
+    """Returns the names in `node` that stand for no fixed number."""
     return symbols(node) - CONSTANTS - {"oo"}
 
 

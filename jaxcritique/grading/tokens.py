@@ -40,7 +40,7 @@ _COMMANDS = frozenset({
 })  # fmt: skip
 _UNITS = frozenset({
     "cm", "mm", "km", "kg", "mg", "ml", "ft", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs",
-    "min", "mins", "sec", "secs", "am", "pm",
+    "min", "mins", "sec", "secs", "am", "pm", "mph", "kph", "USD",
 })  # fmt: skip
 _SHORT_WORDS = frozenset({
     "no", "yes", "the", "is", "to", "of", "for", "if", "not", "per", "are", "one", "two",
@@ -49,7 +49,7 @@ _SHORT_WORDS = frozenset({
 
 _TOKEN = re.compile(
     r"(?P<text>\\(?:text[a-z]*|mbox|hbox|math(?:rm|bf|it|sf)|operatorname\*?)\s*\{[^{}]*\})"
-    r"|(?P<numeral>(?=[A-F]*[0-9])[0-9]*[A-F][0-9A-F]*(?=_[0-9{]))"
+    r"|(?P<numeral>(?=[A-F]*[0-9])[0-9]*[A-F][0-9A-F]*(?=_\{?[0-9]))"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"|(?P<command>\\(?:[A-Za-z]+|.))"
     r"|(?P<word>or(?![a-z])|and(?![a-z])|[A-Za-z]+)"
@@ -121,7 +121,7 @@ def _from_word(word: str) -> list[Token]:
         return _from_command(word)
     if word in ("inf", "infinity", "oo"):
         return [Token("command", "infty")]
-    if len(word) > 1 and word.isupper():
+    if len(word) > 1 and word.isupper() and word not in _UNITS:
         return [Token("letter", word)]
     if len(word) > 3 or word.lower() in _SHORT_WORDS or word in _UNITS:
         return [Token("text", word)]

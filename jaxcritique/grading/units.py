@@ -22,11 +22,16 @@ UNITS = {
     for quantity, row in _TABLE.items()
     for name, factor in zip(*[iter(row.split())] * 2, strict=True)
 }
+_SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 def unit_of(label: str) -> tuple[str, Fraction] | None:
     """Returns the quantity a label measures and its size in that quantity's first unit."""
+    parts = re.split(r"\s*/\s*|\s+per\s+", _SPEEDS.get(label.lower().strip(" ."), label))
+    if len(parts) == 2:
+        above, below = unit_of(parts[0]), unit_of(parts[1])
+        return above and below and (f"{above[0]}/{below[0]}", above[1] / below[1])
     words = label.lower().strip(" .").split()
     power = 1
     if len(words) == 2 and words[0] in _POWERS:

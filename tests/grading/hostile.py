@@ -88,6 +88,31 @@ def giants() -> Iterator[str]:
         yield "0." + "3" * size + "e5"
 
 
+def costly() -> Iterator[str]:
+    """Yields what is short to write, cheap to read and dear to compare."""
+    for size in (200, 1990):
+        for unit in ("x^{2^{9999}}+", "999!*", "1/399!+", "5 apples ", "|x|", "2^{9999} \\bmod 7+"):
+            yield (unit * (size // len(unit)))[:-1]
+        for form in ("{}x+y={}", "{}x<y", "{}\\pm x", "x^{{2^{{{}}}}}={}", "\\{{{},x\\}}", "{}%"):
+            yield ",".join(form.format(index, index) for index in range(size // 8))[:size]
+        for kind in ("pmatrix", "vmatrix"):
+            rows = "\\\\".join(["&".join(["x"] * 4)] * 4)
+            matrix = f"\\begin{{{kind}}}{rows}\\end{{{kind}}}"
+            yield matrix * (size // len(matrix))
+        yield "(" + "1," * (size // 2)
+        yield "(" + "100," * (size // 4)
+        yield "\\begin{vmatrix}" * (size // 33) + "x" + "\\end{vmatrix}" * (size // 33)
+    for unit in (
+        "The answer is (((((",
+        "answer:*\\(",
+        "final answer: \\(",
+        "\\[",
+        "$1",
+        "\\boxed{",
+    ):
+        yield unit * (100_000 // len(unit))
+
+
 def injections(path: str) -> Iterator[str]:
     """Yields code, templates and sympy names; run as code, some would make a file at `path`."""
     for code in _CODE:

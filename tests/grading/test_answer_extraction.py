@@ -23,6 +23,9 @@ ANNOUNCED = [
     ("<think>\\boxed{1}</think>The answer is 2.", "2"),
     ("The answer is 3<|im_end|>\n<|im_start|>user\nThe answer is 4", "3"),
     ("So the answer is Tuesday.", "Tuesday"),
+    ("The correct option is C.", "C"),
+    (r"\boxed{5}, but wait, \boxed{6}", "6"),
+    ("word " * 100_000 + r"\boxed{7}", "7"),
 ]
 
 GUESSED = [

@@ -25,10 +25,9 @@ PEER_DISAGREEMENTS = {
 }
 # The grader that labelled the file could not read `\left( 10, \  2\right)`.
 REALCRITIC_DISAGREEMENTS = {r"(10,2)"}
-# The solutions box two answers side by side, the recorded gold answer is the second alone;
-# "8:34 p.m." is also given as 20:34.
+# The solutions box two answers side by side, the recorded gold answer is the second alone.
 SOLUTION_DISAGREEMENTS = {
-    "(8,38)", "(0, 1)", "-2x-1", r"-\frac{5}{2}", "9", "(-5, 1)", r"8\!:\!34 \text{ p.m.}", "18",
+    "(8,38)", "(0, 1)", "-2x-1", r"-\frac{5}{2}", "9", "(-5, 1)", "18",
     "-3", r"150^\circ", "",
 }  # fmt: skip
 
@@ -96,7 +95,7 @@ def test_math_gold_answers_equal_their_solutions(grader, math):
     grades = grader.grade_all((row["answer"], row["solution"]) for row in math)
     failed = [row for row, grade in zip(math, grades, strict=True) if grade.verdict != "correct"]
     assert {row["answer"] for row in failed} == SOLUTION_DISAGREEMENTS
-    assert len(failed) <= 13
+    assert len(failed) <= 12
 
 
 def sample_of_answers(math, size):

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 
 def run(tmp_path, lines, *flags):
     source, target = tmp_path / "rows.jsonl", tmp_path / "verdicts.jsonl"
@@ -45,13 +47,49 @@ def test_corrupt_rows_are_named_and_counted(tmp_path):
         '{"gold": [1], "prediction": "1"}',
         "[" * 100_000,
         '{"gold": "1", "prediction": "1", "kind": "x"}',
+        '{"gold": NaN, "prediction": "1"}',
+        '{"gold": "1", "prediction": Infinity}',
+        '{"gold": "1", "prediction": ' + "9" * 5000 + "}",
     ]
     result, rows = run(tmp_path, [good, *bad, good])
     assert result.returncode == 1
     assert len(rows) == 2
-    for line in range(2, 8):
+    for line in range(2, 11):
         assert f"rows.jsonl:{line}: not a row" in result.stderr
-    assert "6 corrupt" in result.stderr
+    assert "9 corrupt" in result.stderr
+
+
+def test_odd_but_readable_rows_are_graded(tmp_path):
+    rows = [
+        '{"gold": 7, "prediction": "\\ud800 \\\\boxed{7}"}',
+        '{"gold": true, "prediction": "True", "kind": "answer"}',
+        '{"gold": "1", "prediction": "1", "logprob": NaN, "deep": ' + "[" * 300 + "]" * 300 + "}",
+        "",
+    ]
+    result, graded = run(tmp_path, rows)
+    assert result.returncode == 0
+    assert [row["verdict"] for row in graded] == ["correct"] * 3
+
+
+def test_many_rows_keep_their_order(tmp_path):
+    lines = [json.dumps({"gold": str(n), "prediction": f"#### {n % 7}"}) for n in range(2500)]
+    result, rows = run(tmp_path, lines)
+    assert [row["gold"] for row in rows] == [str(n) for n in range(2500)]
+    assert "2500 rows (correct 7, wrong 2493)" in result.stderr
+
+
+def test_an_empty_file_gives_an_empty_file(tmp_path):
+    result, rows = run(tmp_path, [])
+    assert (result.returncode, rows) == (0, [])
+
+
+@pytest.mark.parametrize("flag", ["--workers=0", "--timeout=nan", "--timeout=0", "--nope", "stray"])
+def test_a_wrong_flag_is_one_line_and_leaves_no_output(tmp_path, flag):
+    result, _ = run(tmp_path, ['{"gold": "1", "prediction": "1"}'], flag)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
 
 
 def test_a_missing_input_is_an_error(tmp_path):

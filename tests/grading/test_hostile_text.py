@@ -7,7 +7,9 @@ import hostile
 import psutil
 import pytest
 
-from jaxcritique.grading import Grader
+from jaxcritique.grading import Grader, extract_answer
+from jaxcritique.grading.algebra import FastAlgebra
+from jaxcritique.grading.compare import compare
 
 TIMEOUT = 3.0
 GOLDS = ["5", r"\sqrt{2}", "x^2+1", "(1,2)", r"x<1"]
@@ -48,6 +50,25 @@ def test_hostile_strings(make, tmp_path):
     assert not target.exists()
     assert set(Path.cwd().iterdir()) == files
     assert not [child for child in process.children() if "worker" in " ".join(child.cmdline())]
+
+
+def test_what_is_dear_to_compare_is_left_to_a_worker():
+    algebra, strings = FastAlgebra(strict=False), list(hostile.costly())
+    for text in strings:
+        for gold in (text, text.replace("x", "y") + "1", "5", "x<1", "1,2"):
+            started = time.process_time()
+            compare(gold, text, algebra)
+            extract_answer(text)
+            assert time.process_time() - started < 1.0, (gold[:50], text[:50])
+
+
+def test_long_answers_are_not_remembered():
+    process = psutil.Process()
+    before = process.memory_info().rss
+    with Grader(workers=1) as grader:
+        for index in range(1000):
+            grader.grade("5", f"{index}" + "x" * 500_000, "answer")
+    assert process.memory_info().rss - before < 50 << 20
 
 
 def test_a_hostile_gold_answer_is_no_worse():

@@ -1,11 +1,13 @@
 """Worker processes: lazy, limited, killable, and shared by threads, tasks and processes."""
 
 import asyncio
+import math
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -127,6 +129,16 @@ grader.close()
         subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
+def test_other_processes_have_workers_of_their_own():
+    with Grader(workers=1, timeout=30) as grader:
+        assert graded(grader) == "correct"
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+            # The method travels with its grader.
+            rows = [HARD, ("1", "2"), HARD]
+            grades = list(processes.map(grader.grade, *zip(*rows, strict=True), ["answer"] * 3))
+    assert [grade.verdict for grade in grades] == ["correct", "wrong", "correct"]
+
+
 def test_one_off_grade_leaves_no_process():
     assert grade(*HARD, kind="answer").verdict == "correct"
     assert not workers()
@@ -135,8 +147,9 @@ def test_one_off_grade_leaves_no_process():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="workers=0"):
         Grader(workers=0)
-    with pytest.raises(ValueError, match="timeout=0"):
-        Grader(timeout=0)
+    for timeout in (0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"timeout={timeout}"):
+            Grader(timeout=timeout)
     with pytest.raises(ValueError, match="'text'"):
         grade("1", "1", kind="text")  # pyright: ignore[reportArgumentType]
 
