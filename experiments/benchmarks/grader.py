@@ -95,6 +95,7 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
     for name, data_name, contender in tqdm(jobs, unit="pass", desc="grader"):
         with multiprocessing.get_context("spawn").Pool(1) as process:
             result = process.apply(contender, (data[data_name],))
+        tqdm.write(f"{data_name}, {name}: {result.cold:,.0f} verdicts/s cold")
         passes.setdefault((data_name, name), []).append(result)
     return _table(passes, data), _FOOTNOTE, _figures(passes, data)
 

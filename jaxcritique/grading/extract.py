@@ -42,8 +42,8 @@ _FORMULA = re.compile(
 )
 _AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
 _SIGNED = r"(?:(?<![0-9A-Za-z)}\]])[-+−])?[$€£]?" + _AMOUNT
-# Without commas of its own: with them a list could be read in exponentially many ways.
-_ITEM = r"[-+−]?[0-9]*\.?[0-9]+(?:/[0-9]+)?"
+# Without commas of its own, and atomic: else a list could be read in exponentially many ways.
+_ITEM = r"(?>[-+−]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?)"
 _PLAIN = re.compile(
     rf"[(\[]\s*{_ITEM}(?:\s*[,;]\s*{_ITEM})+\s*[)\]]"
     rf"|(?<![A-Za-z0-9_.^]){_SIGNED}(?:/{_AMOUNT})?(?:\s?(?:\\?%|percent|pct))?(?![A-Za-z0-9]*[0-9])"
