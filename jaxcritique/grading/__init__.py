@@ -14,7 +14,12 @@ switches off each point marked (lenient).
   the set {1,2}; a column vector equals the tuple of its entries (lenient).
 * A numeral in a base has its value, 101_2 = 5, and (lenient) equals its digits without the base.
 * Variables are positive where a root or a logarithm is taken of them: the square root of x^2 is x.
-* Words are compared without their case, single letters with it.
+* Inequalities listed together hold at once where either alone would leave out nothing: `x > 2,
+  x < 5` is (2,5).
+* A time equals the same time of a 24-hour clock (lenient): 3:30 pm is 15:30. A ratio equals only
+  its own terms, and (lenient) their quotient: 2:4 is not 1:2.
+* A choice equals its letter with the words of the option behind it: (C) 12 apples is C.
+* Words are compared without their case, single letters with it. Numbers in words are words.
 """
 
 from jaxcritique.grading.extract import Extraction, extract_answer
