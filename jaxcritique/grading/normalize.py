@@ -39,7 +39,7 @@ _SCIENTIFIC = re.compile(
 )
 _LETTER_TIMES = re.compile(r"(?<=[0-9]) [xX] (?=10\^)")
 _SPEED = re.compile(
-    r"(?<=[0-9}$ ]) ?\b(km|mi|cm|ft|mm|(?<= )m|miles|feet|meters) ?/ ?(hr?|sec|s|min|hour|second)\b"
+    r"(?<=[0-9}$]) ?\b(km|mi|cm|ft|mm|(?<= )m|miles|feet|meters) ?/ ?(hr?|sec|s|min|hour|second)\b"
 )
 _ESCAPED_TWICE = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _DEGREE = re.compile(
