@@ -45,7 +45,7 @@ def test_hostile_strings(make, tmp_path):
     strings = list(make(str(target)))
     slowest, verdicts = attack(strings)
     assert len(verdicts) == 2 * len(strings)
-    assert slowest < TIMEOUT + 2  # The deadline, and starting a new worker.
+    assert slowest < TIMEOUT + 10  # The deadline, and starting a new worker on a busy machine.
     assert process.memory_info().rss - before < 200 << 20
     assert not target.exists()
     assert set(Path.cwd().iterdir()) == files
