@@ -21,7 +21,7 @@ from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.tasks.word_problems import generate
 
 _TASKS = ("calculate", "solve", "critique", "refine")
-_TASK_WEIGHTS = (0.35, 0.29, 0.23, 0.13)
+_TASK_WEIGHTS = (0.20, 0.36, 0.28, 0.16)
 _CHUNK = 1_000  # Stories are generated so many at a time, each time from another seed.
 _CALCULATIONS = 10  # In a document of nothing else.
 
