@@ -1,11 +1,10 @@
-"""Checkpoints of the train state: the one place that knows Orbax."""
+"""Checkpoints: the one place that knows Orbax."""
 
 import dataclasses
 import pathlib
 from types import TracebackType
 from typing import Any
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from jaxcritique.training.step import TrainState
@@ -18,16 +17,17 @@ class Checkpoints:
     one into place.
     """
 
-    def __init__(self, folder: pathlib.Path, every_steps: int):
-        """Keeps the two newest of the checkpoints in `folder`, one each `every_steps`."""
+    def __init__(self, folder: pathlib.Path, every_steps: int, keep: int = 2):
+        """Keeps the `keep` newest of the checkpoints in `folder`, one each `every_steps`."""
         training = ocp.training
         # Orbax's own policies do not fit the protocols it declares for them.
         save: Any = training.save_decision_policies.FixedIntervalPolicy(every_steps)
-        keep: Any = training.preservation_policies.LatestN(2)
+        preserve: Any = training.preservation_policies.LatestN(keep)
+        self._folder = folder
         self._checkpointer = training.Checkpointer(
             str(folder.absolute()),
             save_decision_policy=save,
-            preservation_policy=keep,
+            preservation_policy=preserve,
             cleanup_tmp_directories=True,
         )
 
@@ -43,26 +43,54 @@ class Checkpoints:
         self._checkpointer.close()
 
     @property
-    def newest_step(self) -> int:
-        """The step of the newest checkpoint; 0: there is none."""
-        return self._checkpointer.latest.step if self._checkpointer.latest else 0
+    def steps(self) -> list[int]:
+        """The steps there are checkpoints of, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """Returns the newest state with the shapes and shardings of `like`; None: there is none."""
-        if self._checkpointer.latest is None:
-            return None
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _tree(like)
-        )
-        return TrainState(**self._checkpointer.load(abstract_state=abstract))
+    def choose(self, step: int | None) -> int:
+        """Returns the step to go on from: `step` if given, else the newest; 0: there is none.
+
+        Later checkpoints than the one asked for are deleted: the run writes them anew.
+
+        Raises:
+          FileNotFoundError: there is no checkpoint of the step asked for.
+        """
+        steps = self.steps
+        if step is None:
+            return steps[-1] if steps else 0
+        if step and step not in steps:
+            raise FileNotFoundError(
+                f"{self._folder}: there is no checkpoint of step {step}; there are "
+                f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave "
+                "--from_step out to go on from the newest."
+            )
+        for later in (s for s in steps if s > step):
+            self._checkpointer.delete(later)
+        return step
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Returns the state of a step with the shapes and shardings of `like`."""
+        return TrainState(**self._checkpointer.load(step, abstract_state=_tree(like)))
 
     def due(self, step: int) -> bool:
-        """Whether `save` would write the state of this step."""
+        """Whether the state of this step is to be saved."""
         return self._checkpointer.should_save(step)
 
-    def save(self, state: TrainState) -> None:
-        """Writes the state in the background, if its step is due."""
-        self._checkpointer.save_async(int(state.step), _tree(state))
+    def save(self, state: TrainState, even_if_not_due: bool = False) -> None:
+        """Writes the state in the background."""
+        step = int(state.step)
+        if step not in self.steps:
+            self._checkpointer.save_async(step, _tree(state), force=even_if_not_due)
+
+
+def save_arrays(folder: pathlib.Path, arrays: Any) -> None:
+    """Writes a tree of arrays as one Orbax checkpoint."""
+    ocp.save(str(folder.absolute()), arrays)
+
+
+def load_arrays(folder: pathlib.Path, like: Any) -> Any:
+    """Reads what `save_arrays` wrote, into the shapes, dtypes and shardings of `like`."""
+    return ocp.load(str(folder.absolute()), abstract_state=like)
 
 
 def _tree(state: TrainState) -> dict:
