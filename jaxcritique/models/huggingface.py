@@ -171,9 +171,7 @@ class _Weights:
                 self._where.update(dict.fromkeys(handle.keys(), file))
         self._left = set(self._where)
 
-    def read(
-        self, name: str, path: str, shape: tuple[int, ...], sharding: Sharding
-    ) -> jax.Array:
+    def read(self, name: str, path: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
         """Reads a tensor, in our layout and its own dtype."""
         if name not in self._where:
             raise ValueError(
@@ -199,9 +197,7 @@ class _Weights:
             )
 
 
-def _part(
-    path: str, stored: Any, shape: tuple[int, ...], index: tuple[slice, ...]
-) -> np.ndarray:
+def _part(path: str, stored: Any, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
     """Reads the part of a stored tensor that our `index` asks for, in our layout."""
     spans = [slice(*span.indices(size)[:2]) for span, size in zip(index, shape, strict=True)]
     ours = tuple(span.stop - span.start for span in spans)

@@ -5,6 +5,7 @@ import pathlib
 from types import TracebackType
 from typing import Any
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
 from jaxcritique.training.step import TrainState
@@ -51,20 +52,10 @@ class Checkpoints:
         """Returns the step to go on from: `step` if given, else the newest; 0: there is none.
 
         Later checkpoints than the one asked for are deleted: the run writes them anew.
-
-        Raises:
-          FileNotFoundError: there is no checkpoint of the step asked for.
         """
-        steps = self.steps
         if step is None:
-            return steps[-1] if steps else 0
-        if step and step not in steps:
-            raise FileNotFoundError(
-                f"{self._folder}: there is no checkpoint of step {step}; there are "
-                f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave "
-                "--from_step out to go on from the newest."
-            )
-        for later in (s for s in steps if s > step):
+            return self.steps[-1] if self.steps else 0
+        for later in (s for s in self.steps if s > step):
             self._checkpointer.delete(later)
         return step
 
@@ -83,13 +74,41 @@ class Checkpoints:
             self._checkpointer.save_async(step, _tree(state), force=even_if_not_due)
 
 
+def check_step(folder: pathlib.Path, step: int) -> None:
+    """Checks that there is a checkpoint of a step.
+
+    Raises:
+      FileNotFoundError: there is none; those that there are, are named.
+    """
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    if step not in steps:
+        raise FileNotFoundError(
+            f"{folder}: there is no checkpoint of step {step}; there are "
+            f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave --from_step out "
+            "to go on from the newest."
+        )
+
+
 def save_arrays(folder: pathlib.Path, arrays: Any) -> None:
     """Writes a tree of arrays as one Orbax checkpoint."""
     ocp.save(str(folder.absolute()), arrays)
 
 
-def load_arrays(folder: pathlib.Path, like: Any) -> Any:
-    """Reads what `save_arrays` wrote, into the shapes, dtypes and shardings of `like`."""
+def load_arrays(folder: pathlib.Path, shapes: Any) -> Any:
+    """Reads what `save_arrays` wrote, in the dtypes it was written in, onto the default device.
+
+    Raises:
+      ValueError: the arrays are not those `shapes` describes.
+    """
+    stored = ocp.metadata(str(folder.absolute())).metadata
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def described(wanted: Any, found: Any) -> jax.ShapeDtypeStruct:
+        if wanted.shape != found.shape:
+            raise ValueError(f"{folder}: an array is {found.shape}, expected {wanted.shape}")
+        return jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=one)
+
+    like = jax.tree.map(described, shapes, stored)
     return ocp.load(str(folder.absolute()), abstract_state=like)
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.transformer import Params
 from jaxcritique.store import write_atomically
-from jaxcritique.training.checkpoint import Checkpoints
+from jaxcritique.training.checkpoint import Checkpoints, check_step
 from jaxcritique.training.data import Batches
 from jaxcritique.training.hardware import peak_flops, training_flops
 from jaxcritique.training.step import (
@@ -42,29 +42,36 @@ class Run:
 
     folder: pathlib.Path  # For checkpoints, metrics.jsonl, TensorBoard events and run.json.
     name: str  # What the progress bar shows.
-    checkpoint_steps: int  # How many steps apart checkpoints are.
-    # What decides the outcome, by flag or file; checked against the folder's before going on.
+    checkpoint_steps: int = 0  # How many steps apart checkpoints are.
+    # What decides the outcome, by flag; checked against the folder's before going on.
     identity: dict[str, Any] = dataclasses.field(default_factory=dict)
     from_step: int | None = None  # Go on from this checkpoint; None: the newest.
 
-    def claim(self) -> None:
-        """Marks the folder as this run's.
+    def check(self) -> None:
+        """Checks that the folder is new or this run's, and has the checkpoint asked for.
 
         Raises:
-          ValueError: it is another's; what differs is named, and what to do.
+          ValueError: the folder is another run's; what differs is named, and what to do.
+          FileNotFoundError: there is no such checkpoint; those that there are, are named.
         """
         path = self.folder / "run.json"
-        if path.is_file():
-            theirs = json.loads(path.read_text())
-            for key in sorted({*theirs, *self.identity}):
-                if theirs.get(key) != self.identity.get(key):
-                    raise ValueError(
-                        f"{self.folder} holds a run with another {key} ({theirs.get(key)!r}, now "
-                        f"{self.identity.get(key)!r}). Restore it, choose another folder, or "
-                        "delete this one."
-                    )
-        elif jax.process_index() == 0:
-            write_atomically(path, json.dumps(self.identity, indent=2) + "\n")
+        theirs = json.loads(path.read_text()) if path.is_file() else self.identity
+        for key in {**self.identity, **theirs}:
+            if theirs.get(key) != self.identity.get(key):
+                raise ValueError(
+                    f"{self.folder} holds a run with another {key} ({theirs.get(key)!r}, now "
+                    f"{self.identity.get(key)!r}). Set it back, choose another folder, or delete "
+                    "this one."
+                )
+        if self.from_step:
+            check_step(self.folder / "checkpoints", self.from_step)
+
+    def claim(self) -> None:
+        """Marks the folder as this run's, after `check`."""
+        self.check()
+        if jax.process_index() == 0:
+            text = json.dumps(self.identity, indent=2) + "\n"
+            write_atomically(self.folder / "run.json", text)
 
 
 def train(
@@ -163,7 +170,9 @@ class _Terminations:
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step."""
-        return self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        return (
+            self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        )
 
 
 class _Report:
@@ -184,8 +193,7 @@ class _Report:
         end: int,
     ):
         self._run, self._config, self._sequence = run, config, batches.sequence
-        device = mesh.devices.flat[0]
-        self._peak = peak_flops(device, execution.compute_dtype) * mesh.size
+        self._peak = peak_flops(jax.local_devices()[0], execution.compute_dtype) * mesh.size
         self._step, self._start, self._end = step, start, end
         self._pending: tuple[int, Metrics] | None = None
 
@@ -251,10 +259,11 @@ class _Report:
         """Says what the first step showed; returns it for the log."""
         memory = self._step.run.memory_analysis()
         compiling = self._step.seconds
-        tqdm.write(
-            f"{self._run.name}: compiled in {compiling:.1f} s, first step {seconds:.2f} s, "
-            f"{memory.peak_memory_in_bytes / 2**20:,.0f} MiB a device at the peak"
-        )
+        if self._log is not None:
+            tqdm.write(
+                f"{self._run.name}: compiled in {compiling:.1f} s, first step {seconds:.2f} s, "
+                f"{memory.peak_memory_in_bytes / 2**20:,.0f} MiB a device at the peak"
+            )
         return {
             "compile_seconds": compiling,
             "bytes_per_device": memory.peak_memory_in_bytes,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import (
@@ -17,8 +18,9 @@ from jaxcritique.models.huggingface import (
     save_pretrained,
     stored_dtype,
 )
-from jaxcritique.models.sharding import make_mesh
+from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import abstract
 from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.training.data import (
@@ -30,7 +32,7 @@ from jaxcritique.training.data import (
     tokenize,
 )
 from jaxcritique.training.loop import Run, train
-from jaxcritique.training.step import Execution, OptimizerConfig
+from jaxcritique.training.step import Execution, OptimizerConfig, check_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class SftConfig:
     warmup_share: float = 0.0  # Of all steps.
     clip_norm: float = 1.0
     too_long: str = "drop"  # Examples longer than a row: "drop" and count them, or "error".
+    moment_dtype: str = "float32"  # Of Adam's first moment.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,73 +87,98 @@ def fine_tune(
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
     if not stage.finished:
-        facts = run_sft(Run(stage.folder, name, 0), base.folder, examples, config, seed)
+        facts = prepare(Run(stage.folder, name), base.folder, examples, config, seed).train()
         stage.finish(**facts)
         shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # The model has all.
     return model
 
 
-def run_sft(
+@dataclasses.dataclass(frozen=True)
+class Sft:
+    """A fine-tuning of which all that can be checked without computing has been."""
+
+    run: Run
+    base: pathlib.Path
+    model_config: ModelConfig
+    epochs: Epochs
+    optimizer: OptimizerConfig
+    execution: Execution
+    mesh: Mesh
+    examples: int
+    too_long: int
+
+    def train(self) -> dict[str, Any]:
+        """Trains, and writes the Hugging Face folder `run.folder/model`, weights as the base's.
+
+        Returns:
+          Counts and times worth keeping.
+        """
+        started = time.monotonic()
+        params = train(
+            self.run,
+            self.model_config,
+            lambda: load_pretrained(self.base, self.mesh)[2],
+            self.epochs.batches,
+            self.optimizer,
+            self.execution,
+            self.mesh,
+        )
+        folder, dtype = self.run.folder / "model", stored_dtype(self.base)
+        save_pretrained(folder, self.model_config, params, self.base, dtype)
+        return {
+            "examples": self.examples,
+            "too_long": self.too_long,
+            "steps": self.epochs.steps,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+
+
+def prepare(
     run: Run,
     base: pathlib.Path,
     examples: Sequence[Example],
     config: SftConfig,
     seed: int,
     placement: Placement | None = None,
-    moment_dtype: str = "float32",
-) -> dict[str, Any]:
-    """Fine-tunes and writes the Hugging Face folder `run.folder/model`, weights as the base's.
+) -> Sft:
+    """Tokenises, packs, and refuses what cannot be trained, within seconds.
 
     Args:
-      run: the folder; with `checkpoint_steps` 0 there are about ten checkpoints.
+      run: the folder.
       base: the Hugging Face folder to start from.
       examples: to learn.
       config: what decides the outcome, together with `seed`.
       seed: of the order of the data.
       placement: where it is carried out.
-      moment_dtype: of Adam's first moment.
-
-    Returns:
-      Counts and times worth keeping.
 
     Raises:
-      ValueError: there is nothing to train on, a mask is all ones or zeros, or examples are too
-        long and are not to be dropped.
+      ValueError: there is nothing to train on, a mask is all ones or zeros, examples are too long
+        and are not to be dropped, the mesh does not divide model or rows, or the folder holds
+        another run.
+      FileNotFoundError: a checkpoint that was asked for is missing.
     """
-    started = time.monotonic()
+    run.check()
     placement = placement or Placement()
     mesh = make_mesh(placement.mesh)
     execution = placement.execution(config.micro_rows)
     model_config = ModelConfig.load(base)
+    shardings(mesh, abstract(model_config)[1])
+    check_rows(mesh, config.rows, execution.micro_rows)
     sequence = min(config.sequence, model_config.max_positions)
     kept, too_long = _tokenized(run.name, base, examples, config, sequence)
     epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)
     if not run.checkpoint_steps:
         run = dataclasses.replace(run, checkpoint_steps=max(20, epochs.steps // 10))
-    params = train(
-        run,
-        model_config,
-        lambda: load_pretrained(base, mesh)[2],
-        epochs.batches,
-        OptimizerConfig(
-            learning_rate=config.learning_rate,
-            total_steps=epochs.steps,
-            warmup_steps=round(config.warmup_share * epochs.steps),
-            schedule=config.schedule,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm,
-            moment_dtype=moment_dtype,
-        ),
-        execution,
-        mesh,
+    optimizer = OptimizerConfig(
+        learning_rate=config.learning_rate,
+        total_steps=epochs.steps,
+        warmup_steps=round(config.warmup_share * epochs.steps),
+        schedule=config.schedule,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        moment_dtype=config.moment_dtype,
     )
-    save_pretrained(run.folder / "model", model_config, params, base, stored_dtype(base))
-    return {
-        "examples": len(kept),
-        "too_long": too_long,
-        "steps": epochs.steps,
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    return Sft(run, base, model_config, epochs, optimizer, execution, mesh, len(kept), too_long)
 
 
 def _tokenized(

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxcritique.models.attention import default_implementation
@@ -165,9 +164,7 @@ def train_step(
     norm = optax.tree.norm(gradient) / targets
     scale = jnp.minimum(1.0, rates["clip_norm"] / jnp.maximum(norm, 1e-30)) / targets
     gradient = jax.tree.map(lambda g: g * scale, gradient)
-    updates, opt_state = _adamw(rates, moment_dtype).update(
-        gradient, state.opt_state, state.params
-    )
+    updates, opt_state = _adamw(rates, moment_dtype).update(gradient, state.opt_state, state.params)
     rate = learning_rate(schedule, rates, state.step)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     metrics = {
@@ -184,9 +181,13 @@ def train_step(
 
 def init_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
     """Returns the state before the first step; its moments live where the parameters do."""
-    transformation = _adamw(optimizer.rates(), optimizer.moment_dtype)
-    moments = jax.jit(lambda params: constrain_tree(transformation.init(params)))(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, moments)
+
+    def fresh(params: Params) -> tuple[Array, Any]:
+        transformation = _adamw(optimizer.rates(), optimizer.moment_dtype)
+        return constrain_tree((jnp.zeros((), jnp.int32), transformation.init(params)))
+
+    step, moments = jax.jit(fresh)(params)
+    return TrainState(step, params, moments)
 
 
 def abstract_state(config: ModelConfig, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
