@@ -124,16 +124,19 @@ def test_training_learns_and_leaves_a_model(finished):
 
 def kill_until_done(arguments: list[str], seconds: list[float], devices: list[int]) -> None:
     """Starts the command again and again, killing it so many seconds after it first trains."""
-    run_dir = next(pathlib.Path(a[10:]) for a in arguments if a.startswith("--run_dir="))
+    metrics = next(pathlib.Path(a[10:]) for a in arguments if a.startswith("--run_dir="))
+    metrics = metrics / "metrics.jsonl"
     for wait, count in zip(seconds, devices, strict=True):
-        before = (run_dir / "metrics.jsonl").stat().st_mtime if run_dir.exists() else 0
+        before = metrics.stat().st_mtime_ns if metrics.exists() else 0
         process = subprocess.Popen(
-            arguments, cwd=ROOT, env=environment(count), stderr=subprocess.DEVNULL,
+            arguments,
+            cwd=ROOT,
+            env=environment(count),
+            stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        metrics = run_dir / "metrics.jsonl"
+        )
         while process.poll() is None and not (
-            metrics.exists() and metrics.stat().st_mtime > before
+            metrics.exists() and metrics.stat().st_mtime_ns > before
         ):
             time.sleep(0.02)
         time.sleep(wait)
