@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.program import join_processes, refusing_bad_input, run
+from experiments.program import claim, join_processes, refusing_bad_input, run, settings_but
 from jaxcritique.models.attention import IMPLEMENTATIONS
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import REMAT
@@ -75,10 +75,10 @@ _DISTRIBUTED = flags.DEFINE_bool(
 )
 
 
-# What the outcome depends on, with model and data; the rest says where and how it is computed.
-_DECISIVE = (
-    _SEED, _LEARNING_RATE, _SCHEDULE, _WARMUP_SHARE, _WEIGHT_DECAY, _CLIP_NORM, _EPOCHS, _ROWS,
-    _SEQUENCE, _TOO_LONG, _MOMENT_DTYPE,
+# Where and how it is computed, which may change from one start to the next.
+_FREE = (
+    "run_dir", "micro_rows", "mesh", "remat", "attention", "compute_dtype", "checkpoint_steps",
+    "from_step", "distributed",
 )  # fmt: skip
 
 
@@ -109,12 +109,9 @@ def main(_: list[str]) -> None:
         base = ModelFolder.of(_MODEL.value)
         data = pathlib.Path(_DATA.value)
         examples = read_examples(data)
-        identity = {
-            "--model": base.key,
-            "--data": hashlib.sha256(data.read_bytes()).hexdigest(),
-            **{f"--{flag.name}": flag.value for flag in _DECISIVE},
-        }
-        job = Run(run_dir, "sft", _CHECKPOINT_STEPS.value, identity, _FROM_STEP.value)
+        sha256 = hashlib.sha256(data.read_bytes()).hexdigest()
+        claim(run_dir, {**settings_but(_FREE), "model": base.key, "data": sha256})
+        job = Run(run_dir, "sft", _CHECKPOINT_STEPS.value, _FROM_STEP.value)
         prepared = prepare(job, base.folder, examples, config, _SEED.value, placement)
     facts = prepared.train()
     results = {

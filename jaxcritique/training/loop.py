@@ -38,40 +38,21 @@ from jaxcritique.training.step import (
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a training run keeps its things, and what it must be the same as when it goes on."""
+    """Where a training run keeps its things."""
 
-    folder: pathlib.Path  # For checkpoints, metrics.jsonl, TensorBoard events and run.json.
+    folder: pathlib.Path  # For checkpoints, metrics.jsonl and TensorBoard events.
     name: str  # What the progress bar shows.
     checkpoint_steps: int = 0  # How many steps apart checkpoints are.
-    # What decides the outcome, by flag; checked against the folder's before going on.
-    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
     from_step: int | None = None  # Go on from this checkpoint; None: the newest.
 
     def check(self) -> None:
-        """Checks that the folder is new or this run's, and has the checkpoint asked for.
+        """Checks that there is the checkpoint asked for.
 
         Raises:
-          ValueError: the folder is another run's; what differs is named, and what to do.
-          FileNotFoundError: there is no such checkpoint; those that there are, are named.
+          FileNotFoundError: there is none; those that there are, are named.
         """
-        path = self.folder / "run.json"
-        theirs = json.loads(path.read_text()) if path.is_file() else self.identity
-        for key in {**self.identity, **theirs}:
-            if theirs.get(key) != self.identity.get(key):
-                raise ValueError(
-                    f"{self.folder} holds a run with another {key} ({theirs.get(key)!r}, now "
-                    f"{self.identity.get(key)!r}). Set it back, choose another folder, or delete "
-                    "this one."
-                )
         if self.from_step:
             check_step(self.folder / "checkpoints", self.from_step)
-
-    def claim(self) -> None:
-        """Marks the folder as this run's, after `check`."""
-        self.check()
-        if jax.process_index() == 0:
-            text = json.dumps(self.identity, indent=2) + "\n"
-            write_atomically(self.folder / "run.json", text)
 
 
 def train(
@@ -91,7 +72,7 @@ def train(
     ends the program with code 143.
 
     Args:
-      run: its folder and identity.
+      run: its folder, which must hold no run with other settings.
       config: the model's.
       initial: makes the parameters to start from, living as `sharding.shardings` says; called
         only if there is no checkpoint.
@@ -102,11 +83,11 @@ def train(
       stop_at: end after so many steps, before the schedule does.
 
     Raises:
-      ValueError: the folder holds another run, or mesh and shapes do not fit each other.
+      ValueError: mesh and shapes do not fit each other.
       FileNotFoundError: the checkpoint asked for is missing.
       FloatingPointError: the loss is not finite.
     """
-    run.claim()
+    run.check()
     with (
         jax.set_mesh(mesh),
         Checkpoints(run.folder / "checkpoints", run.checkpoint_steps) as checkpoints,

@@ -153,8 +153,7 @@ def prepare(
 
     Raises:
       ValueError: there is nothing to train on, a mask is all ones or zeros, examples are too long
-        and are not to be dropped, the mesh does not divide model or rows, or the folder holds
-        another run.
+        and are not to be dropped, or the mesh does not divide model or rows.
       FileNotFoundError: a checkpoint that was asked for is missing.
     """
     run.check()

@@ -25,7 +25,7 @@ def run(tiny, examples):
     config, _, params = tiny
     whole = pack(examples, sequence=24)
 
-    def run(folder, change=unchanged, checkpoint_steps=2, from_step=None, **identity):
+    def run(folder, change=unchanged, checkpoint_steps=2, from_step=None):
         worked_on = []
 
         def build(step: int, rows: slice) -> Batch:
@@ -34,7 +34,7 @@ def run(tiny, examples):
             return change(step, Batch(*(array[chosen][rows] for array in whole)))
 
         trained = train(
-            Run(folder, "test", checkpoint_steps, identity, from_step),
+            Run(folder, "test", checkpoint_steps, from_step),
             config,
             lambda: jax.tree.map(jax.numpy.array, params),  # A copy, since the loop donates it.
             Batches(2, 24, build),
@@ -111,12 +111,6 @@ def test_asking_for_a_checkpoint(run, finished, tmp_path):
     trained, worked_on = run(tmp_path, from_step=4)
     assert worked_on == [4, 5]
     jax.tree.map(np.testing.assert_array_equal, trained, finished[1])
-
-
-def test_another_configuration_does_not_go_on(run, tmp_path):
-    run(tmp_path, learning_rate=0.1, data="a")
-    with pytest.raises(ValueError, match=r"another data \('a', now 'b'\)"):
-        run(tmp_path, learning_rate=0.1, data="b")
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(run, finished, tmp_path):
