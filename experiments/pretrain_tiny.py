@@ -22,13 +22,14 @@ from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.critiques.corpus import documents
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import save_pretrained
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import initialize
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.store import replace_folder, write_atomically
-from jaxcritique.training.data import Batch, Example, drop_too_long, pack, tokenize
-from jaxcritique.training.loop import train
-from jaxcritique.training.step import OptimizerConfig
+from jaxcritique.training.data import Batch, Batches, Example, drop_too_long, pack, tokenize
+from jaxcritique.training.loop import Run, train
+from jaxcritique.training.step import Execution, OptimizerConfig
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything goes.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides the stories and the initial weights.")
@@ -99,16 +100,17 @@ def main(_: list[str]) -> None:
             raise ValueError(f"{count} stories fill only {len(batch.tokens)} of {rows} rows")
         return Batch(*(array[:rows] for array in batch))
 
-    def batch_at(step: int) -> Batch:
+    def build(step: int, rows: slice) -> Batch:
         start = step % _BLOCK * _ROWS.value
-        return Batch(*(array[start : start + _ROWS.value] for array in block(step // _BLOCK)))
+        return Batch(*(array[start:][rows] for array in block(step // _BLOCK)))
 
     # ---- train
-    structure, params = initialize(_CONFIG, _SEED.value)
+    mesh = make_mesh()
     params = train(
-        structure,
-        params,
-        batch_at,
+        Run(run_dir / "training", "pretraining", checkpoint_steps=50),
+        _CONFIG,
+        lambda: initialize(_CONFIG, _SEED.value, mesh)[1],
+        Batches(_ROWS.value, _SEQUENCE.value, build),
         OptimizerConfig(
             learning_rate=_LEARNING_RATE.value,
             total_steps=_STEPS.value,
@@ -116,10 +118,8 @@ def main(_: list[str]) -> None:
             weight_decay=0.1,
             b2=0.95,
         ),
-        micro_rows=2,
-        folder=run_dir / "training",
-        checkpoint_steps=50,
-        name="pretraining",
+        Execution(micro_rows=2),
+        mesh,
         stop_at=_STOP_AT.value,
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,3 +60,22 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
             )
     else:
         write_atomically(path, json.dumps(settings, indent=2) + "\n")
+
+
+def join_processes(pod: bool = False) -> None:
+    """Joins the other processes of this run, before JAX is used for anything else.
+
+    Args:
+      pod: whether to find them as JAX does on a TPU pod or under Slurm. Otherwise they are those
+        that `launchers.local` started, if it did.
+    """
+    import jax  # Not every program needs it.
+
+    if "JAX_NUM_PROCESSES" in os.environ:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"],
+            int(os.environ["JAX_NUM_PROCESSES"]),
+            int(os.environ["JAX_PROCESS_ID"]),
+        )
+    elif pod:
+        jax.distributed.initialize()

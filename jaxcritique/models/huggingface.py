@@ -1,6 +1,8 @@
 """Hugging Face folders in and out: the names and layouts of every weight, in one table."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -10,15 +12,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.sharding import path_of, shardings
 from jaxcritique.models.transformer import Params, Structure, abstract
 from jaxcritique.store import replace_folder
 
 _SHARD_BYTES = 4 * 2**30
+_SINGLE = "model.safetensors"
+_GENERATION = "generation_config.json"
 _CONTENT = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
@@ -80,10 +89,6 @@ def _is_matrix(path: str) -> bool:
     return path.rpartition(".")[2] in ("q", "k", "v", "out", "gate", "up", "down")
 
 
-def _from_hf(path: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return (tensor.T if _is_matrix(path) else tensor).reshape(shape)
-
-
 def _to_hf(path: str, array: np.ndarray) -> np.ndarray:
     shape = _hf_shape(path, array.shape)
     if not _is_matrix(path):
@@ -98,47 +103,141 @@ def _hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (math.prod(shape),) if path.endswith("bias") else shape
 
 
-def load_pretrained(folder: str | pathlib.Path) -> tuple[ModelConfig, Structure, Params]:
-    """Reads a Hugging Face folder into fp32 parameters.
+def load_pretrained(
+    folder: str | pathlib.Path, mesh: Mesh | None = None, dtype: Any = np.float32
+) -> tuple[ModelConfig, Structure, Params]:
+    """Reads a Hugging Face folder, each tensor straight to where it is to live.
+
+    Each host reads only what its devices hold, one tensor at a time.
+
+    Args:
+      folder: with config.json and one or more *.safetensors.
+      mesh: the devices; None: the default one.
+      dtype: of the parameters; None: as they are stored.
 
     Raises:
       FileNotFoundError: the folder, its config or its weights are missing.
-      ValueError: the architecture is not supported, or a tensor is missing, left over or of
-        another shape than the config says; it is named.
+      ValueError: the architecture is not supported, the mesh does not divide it, or a tensor is
+        missing, left over or of another shape than the config says; it is named.
     """
     folder = pathlib.Path(folder)
     config = ModelConfig.load(folder)
     structure, shapes = abstract(config)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: no *.safetensors; other weight formats are not read.")
-    handles = [safe_open(str(file), framework="numpy") for file in files]
-    where = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
-    used: set[str] = set()
+    weights = _Weights(folder)
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    where = jax.tree.map(lambda _: one, shapes) if mesh is None else shardings(mesh, shapes)
 
-    def tensor(name: str, path: str, shape: tuple[int, ...]) -> np.ndarray:
-        if name not in where:
-            raise ValueError(f"{folder}: there is no tensor {name!r}, which config.json calls for")
-        used.add(name)
-        value = where[name].get_tensor(name)
-        if value.shape != (expected := _hf_shape(path, shape)):
-            raise ValueError(f"{folder}: {name} has shape {value.shape}, expected {expected}")
-        return _from_hf(path, value.astype(np.float32), shape)
-
-    def load(keys: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        path = ".".join(key.key for key in keys)
+    def load(keys: Any, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
+        path = path_of(keys)
         name = _NAMES[path]
         if "{i}" not in name:
-            return jax.device_put(tensor(name, path, leaf.shape))
-        layers = (tensor(name.format(i=i), path, leaf.shape[1:]) for i in range(leaf.shape[0]))
-        return jax.device_put(np.stack(list(layers)))
+            array = weights.read(name, path, leaf.shape, sharding)
+            return array if dtype is None else array.astype(dtype)
+        layer_sharding = sharding
+        if isinstance(sharding, NamedSharding):
+            layer_sharding = NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
+        stack = None
+        for i in range(leaf.shape[0]):
+            layer = weights.read(name.format(i=i), path, leaf.shape[1:], layer_sharding)
+            if stack is None:
+                stored = layer.dtype
+                stack = _zeros(leaf.shape, jnp.dtype(dtype or stored), sharding)
+            if dtype is None and layer.dtype != stored:
+                raise ValueError(
+                    f"{folder}: {name.format(i=i)} is {layer.dtype}, that of layer 0 {stored}"
+                )
+            stack = _set_layer(stack, layer, i)
+        return stack
 
-    params = jax.tree_util.tree_map_with_path(load, shapes)
+    params = jax.tree_util.tree_map_with_path(load, shapes, where)
     tied_head = {"lm_head.weight"} if config.tie_embeddings else set()
-    rotary = {name for name in where if name.endswith("rotary_emb.inv_freq")}
-    if left := sorted(set(where) - used - tied_head - rotary):
-        raise ValueError(f"{folder}: unexpected tensor {left[0]!r} and {len(left) - 1} more")
+    weights.expect_no_more(tied_head)
     return config, structure, params
+
+
+class _Weights:
+    """The tensors of a folder's safetensors files, read piece by piece."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+        self._where: dict[str, pathlib.Path] = {}
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise FileNotFoundError(
+                f"{folder}: no *.safetensors; other weight formats are not read."
+            )
+        for file in files:
+            with safe_open(str(file), framework="numpy") as handle:
+                self._where.update(dict.fromkeys(handle.keys(), file))
+        self._left = set(self._where)
+
+    def read(self, name: str, path: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
+        """Reads a tensor, in our layout and its own dtype."""
+        if name not in self._where:
+            raise ValueError(
+                f"{self._folder}: there is no tensor {name!r}, which config.json calls for"
+            )
+        self._left.discard(name)
+        # Opened anew for each tensor: closing gives the mapped pages back.
+        with safe_open(str(self._where[name]), framework="numpy") as handle:
+            stored = handle.get_slice(name)
+            theirs, expected = tuple(stored.get_shape()), _hf_shape(path, shape)
+            if theirs != expected:
+                raise ValueError(f"{self._folder}: {name} has shape {theirs}, expected {expected}")
+            return jax.make_array_from_callback(
+                shape, sharding, lambda index: _part(path, stored, shape, index)
+            )
+
+    def expect_no_more(self, allowed: set[str]) -> None:
+        """Raises if there are tensors that nothing has read."""
+        rotary = {name for name in self._left if name.endswith("rotary_emb.inv_freq")}
+        if left := sorted(self._left - allowed - rotary):
+            raise ValueError(
+                f"{self._folder}: unexpected tensor {left[0]!r} and {len(left) - 1} more"
+            )
+
+
+def _part(path: str, stored: Any, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
+    """Reads the part of a stored tensor that our `index` asks for, in our layout."""
+    spans = [slice(*span.indices(size)[:2]) for span, size in zip(index, shape, strict=True)]
+    ours = tuple(span.stop - span.start for span in spans)
+
+    def merged(heads: slice, width: slice) -> slice:  # (n, h) as theirs: one axis of n x h.
+        return slice(heads.start * width.stop, heads.stop * width.stop)
+
+    match path.rpartition(".")[2]:
+        case "q" | "k" | "v":
+            value = stored[merged(spans[1], spans[2]), spans[0]].T
+        case "out":
+            value = stored[spans[2], merged(spans[0], spans[1])].T
+        case "gate" | "up" | "down":
+            value = stored[spans[1], spans[0]].T
+        case "q_bias" | "k_bias" | "v_bias":
+            value = stored[merged(*spans)]
+        case _:
+            value = stored[tuple(spans)]
+    return np.ascontiguousarray(value).reshape(ours)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _zeros(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), sharding)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _set_layer(stack: jax.Array, layer: jax.Array, i: int) -> jax.Array:
+    """Puts a layer in its place, in the memory the stack already has."""
+    return jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), i, 0)
+
+
+def stored_dtype(folder: pathlib.Path) -> np.dtype:
+    """Returns the dtype of the weights of a Hugging Face folder (of the embedding's)."""
+    name = _NAMES["embedding"]
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="numpy") as handle:
+            if name in handle.keys():  # noqa: SIM118
+                return handle.get_slice(name)[:1].dtype
+    raise ValueError(f"{folder}: there is no tensor {name!r}, which config.json calls for")
 
 
 def save_pretrained(
@@ -146,65 +245,107 @@ def save_pretrained(
     config: ModelConfig,
     params: Params,
     tokenizer_folder: str | pathlib.Path,
-    dtype: Any = np.float32,
+    dtype: Any = None,
 ) -> None:
     """Writes a folder that `transformers` and vLLM load; whole or not at all.
+
+    With several processes all must call it; the first one writes.
 
     Args:
       folder: where to; replaced if it exists.
       config: the model's.
-      params: its parameters.
-      tokenizer_folder: the Hugging Face folder whose tokenizer files go with it.
-      dtype: of the stored weights.
+      params: its parameters, wherever they live; one tensor at a time is brought to the host.
+      tokenizer_folder: the Hugging Face folder whose tokenizer and generation config go with it.
+      dtype: of the stored weights; None: that of the parameters.
     """
     tokenizer_folder = pathlib.Path(tokenizer_folder)
-    with replace_folder(pathlib.Path(folder)) as target:
-        index: dict[str, str] = {}
-        shard: dict[str, np.ndarray] = {}
-        sizes = 0
+    first = jax.process_index() == 0
+    with replace_folder(pathlib.Path(folder)) if first else contextlib.nullcontext() as target:
+        dtypes = write_weights(target, params, dtype)
+        if target is not None:
+            copy_tokenizer(tokenizer_folder, target)
+            theirs = json.loads((tokenizer_folder / "config.json").read_text())
+            ends = {key: theirs[key] for key in ("bos_token_id", "eos_token_id") if key in theirs}
+            _write_json(target / "config.json", {**config.to_hf(), **ends, "dtype": dtypes})
+            if not (target / _GENERATION).is_file():
+                _write_json(target / _GENERATION, ends)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(str(folder))
 
-        def flush() -> None:
-            if shard:
-                name = f"model-{len(set(index.values())) + 1:05d}.safetensors"
-                save_file(shard, target / name, metadata={"format": "pt"})
-                index.update(dict.fromkeys(shard, name))
-                shard.clear()
 
-        for name, array in _hf_tensors(params):
-            shard[name] = array.astype(dtype)
-            sizes += shard[name].nbytes
-            if sum(value.nbytes for value in shard.values()) >= _SHARD_BYTES:
-                flush()
-        flush()
+def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a folder's tokenizer and generation config, as far as it has them."""
+    for name in (*_TOKENIZER_FILES, _GENERATION):
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
+
+
+def write_weights(target: pathlib.Path | None, params: Params, dtype: Any = None) -> str:
+    """Writes parameters as safetensors, with an index where one file is not enough.
+
+    Args:
+      target: an existing folder; None: only take part in bringing the arrays together.
+      params: to write.
+      dtype: to write them in; None: their own.
+
+    Returns:
+      The name of the embedding's dtype as written.
+    """
+    tensors = list(_hf_tensors(params))
+    sizes = [
+        math.prod(leaf.shape[0 if i is None else 1 :]) * np.dtype(dtype or leaf.dtype).itemsize
+        for _, _, leaf, i in tensors
+    ]
+    numbers = _fill_files(sizes, _SHARD_BYTES)
+    count = numbers[-1]
+    index: dict[str, str] = {}
+    shard: dict[str, np.ndarray] = {}
+    for (name, path, leaf, i), number, after in zip(
+        tensors, numbers, [*numbers[1:], None], strict=True
+    ):
+        # One tensor at a time, so that no second copy of the model is ever held.
+        array = _on_host(leaf if i is None else leaf[i])
+        if target is None:
+            continue
+        shard[name] = _to_hf(path, array).astype(dtype or array.dtype, copy=False)
+        index[name] = f"model-{number:05d}-of-{count:05d}.safetensors" if count > 1 else _SINGLE
+        if number != after:  # The last of its file.
+            save_file(shard, target / index[name], metadata={"format": "pt"})
+            shard.clear()
+    if target is not None and count > 1:
         _write_json(
             target / "model.safetensors.index.json",
-            {"metadata": {"total_size": sizes}, "weight_map": index},
+            {"metadata": {"total_size": sum(sizes)}, "weight_map": index},
         )
-        for name in _TOKENIZER_FILES:
-            if (tokenizer_folder / name).is_file():
-                shutil.copy(tokenizer_folder / name, target / name)
-        theirs = json.loads((tokenizer_folder / "config.json").read_text())
-        ends = {key: theirs[key] for key in ("bos_token_id", "eos_token_id") if key in theirs}
-        _write_json(
-            target / "config.json", {**config.to_hf(), **ends, "dtype": np.dtype(dtype).name}
-        )
-        generation = tokenizer_folder / "generation_config.json"
-        if generation.is_file():
-            shutil.copy(generation, target / generation.name)
-        else:
-            _write_json(target / "generation_config.json", ends)
+    return np.dtype(dtype or params["embedding"].dtype).name
 
 
-def _hf_tensors(params: Params) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields one tensor at a time, so that no second copy of the model is ever held."""
+def _hf_tensors(params: Params) -> Iterator[tuple[str, str, Any, int | None]]:
+    """Yields each tensor's Hugging Face name, its path, its leaf and which layer of that it is."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        path = ".".join(key.key for key in keys)
+        path = path_of(keys)
         name = _NAMES[path]
         if "{i}" in name:
-            for i in range(leaf.shape[0]):
-                yield name.format(i=i), _to_hf(path, np.asarray(leaf[i]))
+            yield from ((name.format(i=i), path, leaf, i) for i in range(leaf.shape[0]))
         else:
-            yield name, _to_hf(path, np.asarray(leaf))
+            yield name, path, leaf, None
+
+
+def _fill_files(sizes: list[int], most: int) -> list[int]:
+    """Returns the file each tensor goes to, from 1; a file holds `most` bytes or one tensor."""
+    numbers, filled = [1], 0
+    for size in sizes:
+        full = filled and filled + size > most
+        numbers.append(numbers[-1] + bool(full))
+        filled = size if full else filled + size
+    return numbers[1:]
+
+
+def _on_host(array: Any) -> np.ndarray:
+    """Brings an array to the host, with several processes to each."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

@@ -11,13 +11,32 @@ from typing import Any, NamedTuple
 import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
 
+from jaxcritique.models.attention import (
+    Attend,
+    attend_causally,
+    attend_to_cache,
+    packed_attention,
+)
 from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.sharding import ROWS, constrain, gather, shardings
 
 Params = Any  # The arrays of a Transformer, as a nested dictionary.
 # For each layer, the keys and values of the positions seen so far, each [b, k, t, h].
 KVCache = tuple[tuple[Array, Array], ...]
+
+_POLICIES = jax.checkpoint_policies
+# What a layer keeps for the backward pass; the rest is worked out again. From much to little.
+REMAT = {
+    # Everything but weights brought together from other devices: those would be the whole model.
+    "none": lambda primitive, *_, **__: primitive.name != "sharding_constraint",
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "attention": _POLICIES.save_only_these_names("attended"),
+    "full": _POLICIES.nothing_saveable,
+}
 
 
 def rotary_angles(config: ModelConfig, positions: Int[Array, "b s"]) -> Float[Array, "b s h2"]:
@@ -39,53 +58,6 @@ def rotate(x: Float[Array, "b s n h"], angles: Float[Array, "b s h2"]) -> Float[
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
-
-
-def attend(
-    q: Float[Array, "b s n h"],
-    k: Float[Array, "b t k h"],
-    v: Float[Array, "b t k h"],
-    mask: Bool[Array, "b s t"],
-) -> Float[Array, "b s n h"]:
-    """Grouped-query attention with fp32 scores; every query must see at least one key."""
-    b, s, n, h = q.shape
-    q = (q * h**-0.5).reshape(b, s, k.shape[2], n // k.shape[2], h)
-    scores = jnp.einsum("bskgh,btkh->bkgst", q, k, preferred_element_type=jnp.float32)
-    scores = scores + jnp.where(mask, 0.0, -1e30)[:, None, None]
-    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
-    weights = jnp.exp(scores - peak)
-    # Dividing the sum of h values, not the t weights, is the same and cheaper.
-    total = jnp.einsum("bkgst->bskg", weights)[..., None]
-    out = jnp.einsum("bkgst,btkh->bskgh", weights.astype(v.dtype), v) / total
-    return out.astype(v.dtype).reshape(b, s, n, h)
-
-
-def attend_causally(
-    q: Float[Array, "b s n h"],
-    k: Float[Array, "b s k h"],
-    v: Float[Array, "b s k h"],
-    mask: Bool[Array, "b s s"],
-    chunk: int = 128,
-) -> Float[Array, "b s n h"]:
-    """`attend` for a mask that hides the future, `chunk` queries at a time, without its keys."""
-    ends = range(chunk, q.shape[1] + chunk, chunk)
-    rows = (slice(end - chunk, end) for end in ends)
-    parts = [attend(q[:, r], k[:, : r.stop], v[:, : r.stop], mask[:, r, : r.stop]) for r in rows]
-    return jnp.concatenate(parts, axis=1)
-
-
-def attend_to_cache(
-    q: Float[Array, "b n h"],
-    k: Float[Array, "b k t h"],
-    v: Float[Array, "b k t h"],
-    mask: Bool[Array, "b t"],
-) -> Float[Array, "b n h"]:
-    """`attend` for one query each. The cache's layout makes both products plain batched ones."""
-    b, n, h = q.shape
-    q = (q * h**-0.5).reshape(b, k.shape[1], -1, h)
-    scores = jnp.einsum("bkgh,bkth->bkgt", q, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + jnp.where(mask, 0.0, -1e30)[:, None, None], axis=-1)
-    return jnp.einsum("bkgt,bkth->bkgh", weights.astype(v.dtype), v).reshape(b, n, h)
 
 
 class RMSNorm(nnx.Module):
@@ -167,26 +139,34 @@ class Transformer(nnx.Module):
         self,
         tokens: Int[Array, "b s"],
         positions: Int[Array, "b s"],
-        mask: Bool[Array, "b s s"],
-        remat: bool = False,
+        segments: Int[Array, "b s"],
+        *,
+        attention: str = "reference",
+        remat: str = "none",
     ) -> Float[Array, "b s d"]:
-        """Runs the stack.
+        """Runs the stack over packed rows.
 
         Args:
           tokens: what to read.
           positions: of each token within its example.
-          mask: `mask[b, i, j]` says whether token i may see token j; never one after it.
-          remat: keep only each layer's input for the backward pass, and work the rest out again:
-            a third more time for a tenth of the memory.
+          segments: which example of the row a token belongs to; it sees no other.
+          attention: the implementation, one of `attention.IMPLEMENTATIONS`.
+          remat: the policy, one of `REMAT`. "full" keeps only each layer's input: a third more
+            time for a tenth of the memory.
         """
         angles = rotary_angles(self.config, positions)
+        attend: Attend = packed_attention(attention, segments)
 
         def layer(x: Array, block: Block) -> tuple[Array, None]:
+            block = _gather_weights(block)
             q, k, v = block.queries_keys_values(x, angles)
-            return block.finish(x, attend_causally(q, k, v, mask)), None
+            attended = checkpoint_name(attend(q, k, v), "attended")
+            return constrain(block.finish(x, attended), ROWS), None
 
-        layer = jax.checkpoint(layer) if remat else layer
-        x, _ = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
+        layer = jax.checkpoint(layer, policy=REMAT[remat])
+        embedding = gather(self.embedding[...], "embedding")
+        x = constrain(embedding[tokens], ROWS)
+        x, _ = jax.lax.scan(layer, x, self.layers)
         return self.norm(x)
 
     def prefill(self, tokens: Int[Array, "b s"]) -> KVCache:
@@ -230,31 +210,65 @@ class Transformer(nnx.Module):
         return self.norm(x)[:, 0], tuple(updated)
 
     def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
-        """Returns fp32 logits, for sampling and evaluation; training goes through `token_loss`."""
+        """Returns fp32 logits, for sampling and evaluation; training uses `summed_loss`."""
         head = self.embedding if self.config.tie_embeddings else self.head
         return jnp.einsum("...d,vd->...v", hidden, head[...], preferred_element_type=jnp.float32)
 
-    def token_loss(
-        self, hidden: Float[Array, "b s d"], targets: Int[Array, "b s"], chunk: int = 1024
-    ) -> Float[Array, "b s"]:
-        """Returns -log p(target) of every position, without all logits ever existing at once.
+    def summed_loss(
+        self,
+        hidden: Float[Array, "b s d"],
+        targets: Int[Array, "b s"],
+        weights: Float[Array, "b s"],
+        chunk: int = 1024,
+    ) -> Float[Array, ""]:
+        """Returns the sum of weight x -log p(target), without all logits ever existing at once.
 
-        Works through `chunk` positions at a time, forward and backward.
+        Each device works through `chunk` of its positions at a time, forward and backward, and the
+        head's gradient is summed over devices once, at the end.
         """
-        b, s, d = hidden.shape
-        size = min(chunk, b * s)
-        padding = -(b * s) % size
-        x = jnp.pad(hidden.reshape(b * s, d), ((0, padding), (0, 0))).reshape(-1, size, d)
-        y = jnp.pad(targets.reshape(b * s), (0, padding)).reshape(-1, size)
+        path = "embedding" if self.config.tie_embeddings else "head"
+        head = gather(getattr(self, path)[...], path)
 
-        @jax.checkpoint
-        def chunk_loss(_: None, xy: tuple[Array, Array]) -> tuple[None, Array]:
-            logits = self.logits(xy[0])
-            chosen = jnp.take_along_axis(logits, xy[1][:, None], axis=-1)[:, 0]
-            return None, jax.nn.logsumexp(logits, axis=-1) - chosen
+        def local(head: Array, hidden: Array, targets: Array, weights: Array) -> Array:
+            size = min(chunk, targets.size)
 
-        _, losses = jax.lax.scan(chunk_loss, None, (x, y))
-        return losses.reshape(-1)[: b * s].reshape(b, s)
+            def pieces(x: Array) -> Array:
+                x = x.reshape(targets.size, *x.shape[2:])
+                padding = [(0, -len(x) % size), *[(0, 0)] * (x.ndim - 1)]
+                return jnp.pad(x, padding).reshape(-1, size, *x.shape[1:])
+
+            @jax.checkpoint
+            def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
+                x, y, weight = piece
+                logits = jnp.einsum("sd,vd->sv", x, head, preferred_element_type=jnp.float32)
+                chosen = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
+                loss = jax.nn.logsumexp(logits, axis=-1) - chosen
+                return total + jnp.sum(loss * weight), None
+
+            total, _ = jax.lax.scan(
+                add, jnp.zeros(()), (pieces(hidden), pieces(targets), pieces(weights))
+            )
+            return total[None]
+
+        if not jax.sharding.get_abstract_mesh().empty:
+            local = jax.shard_map(
+                local,
+                in_specs=(P(), ROWS, ROWS, ROWS),
+                out_specs=ROWS,
+                axis_names={"data", "fsdp"},  # The vocabulary's axis is the partitioner's.
+                check_vma=False,
+            )
+        return jnp.sum(local(head, hidden, targets, weights))
+
+
+def _gather_weights(block: Block) -> Block:
+    """Brings one layer's shards together; the scan then holds one whole layer at a time."""
+
+    def whole(keys: Any, x: Array) -> Array:
+        names = [key.name for key in keys if getattr(key, "name", "value") != "value"]
+        return gather(x, ".".join(["layers", *names]), stacked=True)
+
+    return jax.tree_util.tree_map_with_path(whole, block)
 
 
 class Structure(NamedTuple):
@@ -281,8 +295,14 @@ def abstract(config: ModelConfig) -> tuple[Structure, Params]:
     return split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
 
 
-def initialize(config: ModelConfig, seed: int) -> tuple[Structure, Params]:
-    """Returns the structure and freshly drawn fp32 parameters."""
-    structure, _ = abstract(config)
-    params = jax.jit(lambda: split(Transformer(config, nnx.Rngs(seed)))[1])()
-    return structure, params
+def initialize(
+    config: ModelConfig, seed: int, mesh: jax.sharding.Mesh | None = None
+) -> tuple[Structure, Params]:
+    """Returns the structure and freshly drawn fp32 parameters, each made where it is to live.
+
+    The values depend on the seed alone, not on the mesh.
+    """
+    structure, shapes = abstract(config)
+    where = None if mesh is None else shardings(mesh, shapes)
+    draw = jax.jit(lambda: split(Transformer(config, nnx.Rngs(seed)))[1], out_shardings=where)
+    return structure, draw()

@@ -1,4 +1,4 @@
-"""Checkpoints of the train state: the one place that knows Orbax."""
+"""Checkpoints: the one place that knows Orbax."""
 
 import dataclasses
 import pathlib
@@ -18,16 +18,17 @@ class Checkpoints:
     one into place.
     """
 
-    def __init__(self, folder: pathlib.Path, every_steps: int):
-        """Keeps the two newest of the checkpoints in `folder`, one each `every_steps`."""
+    def __init__(self, folder: pathlib.Path, every_steps: int, keep: int = 2):
+        """Keeps the `keep` newest of the checkpoints in `folder`, one each `every_steps`."""
         training = ocp.training
         # Orbax's own policies do not fit the protocols it declares for them.
         save: Any = training.save_decision_policies.FixedIntervalPolicy(every_steps)
-        keep: Any = training.preservation_policies.LatestN(2)
+        preserve: Any = training.preservation_policies.LatestN(keep)
+        self._folder = folder
         self._checkpointer = training.Checkpointer(
             str(folder.absolute()),
             save_decision_policy=save,
-            preservation_policy=keep,
+            preservation_policy=preserve,
             cleanup_tmp_directories=True,
         )
 
@@ -43,26 +44,72 @@ class Checkpoints:
         self._checkpointer.close()
 
     @property
-    def newest_step(self) -> int:
-        """The step of the newest checkpoint; 0: there is none."""
-        return self._checkpointer.latest.step if self._checkpointer.latest else 0
+    def steps(self) -> list[int]:
+        """The steps there are checkpoints of, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """Returns the newest state with the shapes and shardings of `like`; None: there is none."""
-        if self._checkpointer.latest is None:
-            return None
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _tree(like)
-        )
-        return TrainState(**self._checkpointer.load(abstract_state=abstract))
+    def choose(self, step: int | None) -> int:
+        """Returns the step to go on from: `step` if given, else the newest; 0: there is none.
+
+        Later checkpoints than the one asked for are deleted: the run writes them anew.
+        """
+        if step is None:
+            return self.steps[-1] if self.steps else 0
+        for later in (s for s in self.steps if s > step):
+            self._checkpointer.delete(later)
+        return step
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Returns the state of a step with the shapes and shardings of `like`."""
+        return TrainState(**self._checkpointer.load(step, abstract_state=_tree(like)))
 
     def due(self, step: int) -> bool:
-        """Whether `save` would write the state of this step."""
+        """Whether the state of this step is to be saved."""
         return self._checkpointer.should_save(step)
 
-    def save(self, state: TrainState) -> None:
-        """Writes the state in the background, if its step is due."""
-        self._checkpointer.save_async(int(state.step), _tree(state))
+    def save(self, state: TrainState, even_if_not_due: bool = False) -> None:
+        """Writes the state in the background."""
+        step = int(state.step)
+        if step not in self.steps:
+            self._checkpointer.save_async(step, _tree(state), force=even_if_not_due)
+
+
+def check_step(folder: pathlib.Path, step: int) -> None:
+    """Checks that there is a checkpoint of a step.
+
+    Raises:
+      FileNotFoundError: there is none; those that there are, are named.
+    """
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    if step not in steps:
+        raise FileNotFoundError(
+            f"{folder}: there is no checkpoint of step {step}; there are "
+            f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave --from_step out "
+            "to go on from the newest."
+        )
+
+
+def save_arrays(folder: pathlib.Path, arrays: Any) -> None:
+    """Writes a tree of arrays as one Orbax checkpoint."""
+    ocp.save(str(folder.absolute()), arrays)
+
+
+def load_arrays(folder: pathlib.Path, shapes: Any) -> Any:
+    """Reads what `save_arrays` wrote, in the dtypes it was written in, onto the default device.
+
+    Raises:
+      ValueError: the arrays are not those `shapes` describes.
+    """
+    stored = ocp.metadata(str(folder.absolute())).metadata
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def described(wanted: Any, found: Any) -> jax.ShapeDtypeStruct:
+        if wanted.shape != found.shape:
+            raise ValueError(f"{folder}: an array is {found.shape}, expected {wanted.shape}")
+        return jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=one)
+
+    like = jax.tree.map(described, shapes, stored)
+    return ocp.load(str(folder.absolute()), abstract_state=like)
 
 
 def _tree(state: TrainState) -> dict:

@@ -1,9 +1,10 @@
 """Examples to token batches: masks, packing, and a data order that can be resumed anywhere."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
@@ -56,36 +57,57 @@ def drop_too_long(
     return kept, len(examples) - len(kept)
 
 
-def pack(examples: Sequence[TokenizedExample], sequence: int, window: int = 64) -> Batch:
-    """Packs examples into rows, first fit among the last `window` rows that are still open.
-
-    Keeps the order of the examples but for that window. Each example keeps its own segment and
-    positions, so packing changes no loss.
+def check_masks(examples: Iterable[TokenizedExample]) -> None:
+    """Checks that every example has a prompt to condition on and a target to learn.
 
     Raises:
-      ValueError: there are no examples, one is longer than a row, or one has no target.
+      ValueError: a loss mask is all ones or all zeros.
     """
-    if not examples:
-        raise ValueError("there are no examples to pack")
-    rows: list[list[TokenizedExample]] = []
+    for index, example in enumerate(examples):
+        if not 0 < example.prompt_length < len(example.tokens):
+            raise ValueError(
+                f"example {index}: the loss mask is all "
+                + ("zeros: it has no target" if example.prompt_length else "ones: it has no prompt")
+            )
+
+
+def plan_rows(lengths: Sequence[int], sequence: int, window: int = 64) -> list[list[int]]:
+    """Decides which examples share a row: first fit among the last `window` rows still open.
+
+    Keeps the order of the examples but for that window.
+
+    Args:
+      lengths: of the examples, in order.
+      sequence: tokens in a row.
+      window: how many rows are open at a time.
+
+    Returns:
+      The indices of each row's examples.
+
+    Raises:
+      ValueError: an example is longer than a row.
+    """
+    rows: list[list[int]] = []
     free: list[int] = []
-    for example in examples:
-        length = len(example.tokens)
+    for index, length in enumerate(lengths):
         if length > sequence:
             raise ValueError(f"an example of {length} tokens does not fit a row of {sequence}")
-        if not 0 < example.prompt_length < length:
-            raise ValueError(
-                "the loss mask is all "
-                + ("zeros: an example has no target" if example.prompt_length else "ones")
-            )
         start = max(0, len(rows) - window)
-        index = next((i for i in range(start, len(rows)) if free[i] >= length), None)
-        if index is None:
+        row = next((i for i in range(start, len(rows)) if free[i] >= length), None)
+        if row is None:
             rows.append([])
             free.append(sequence)
-            index = len(rows) - 1
-        rows[index].append(example)
-        free[index] -= length
+            row = len(rows) - 1
+        rows[row].append(index)
+        free[row] -= length
+    return rows
+
+
+def build_rows(rows: Sequence[Sequence[TokenizedExample]], sequence: int) -> Batch:
+    """Lays examples out in rows; each keeps its own segment and positions.
+
+    So packing changes no loss. A row without examples weighs nothing.
+    """
     shape = (len(rows), sequence)
     batch = Batch(
         tokens=np.zeros(shape, np.int32),
@@ -108,6 +130,72 @@ def pack(examples: Sequence[TokenizedExample], sequence: int, window: int = 64) 
             batch.positions[row, here] = np.arange(length)
             start += length
     return batch
+
+
+def pack(examples: Sequence[TokenizedExample], sequence: int, window: int = 64) -> Batch:
+    """Plans and builds the rows of all examples at once.
+
+    Raises:
+      ValueError: there are no examples, one is longer than a row, or a mask is all ones or zeros.
+    """
+    if not examples:
+        raise ValueError("there are no examples to pack")
+    check_masks(examples)
+    plan = plan_rows([len(example.tokens) for example in examples], sequence, window)
+    return build_rows([[examples[i] for i in row] for row in plan], sequence)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of a run. Each host builds only the rows it feeds to its own devices."""
+
+    rows: int  # In a batch, over all hosts.
+    sequence: int  # Tokens in a row.
+    build: Callable[[int, slice], Batch]  # (step, rows) -> those rows; a pure function.
+
+    def place(self, step: int, sharding: jax.sharding.Sharding) -> Batch:
+        """Returns the batch of a step where it is to be used."""
+        shape = (self.rows, self.sequence)
+        where = sharding.addressable_devices_indices_map(shape).values()
+        spans = [index[0].indices(self.rows) for index in where if index is not None]
+        first, last = min(start for start, _, _ in spans), max(stop for _, stop, _ in spans)
+        mine = self.build(step, slice(first, last))
+
+        def place(array: np.ndarray) -> jax.Array:
+            def part(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[0].indices(self.rows)
+                return array[start - first : stop - first]
+
+            return jax.make_array_from_callback(shape, sharding, part)
+
+        return Batch(*map(place, mine))
+
+
+class Epochs:
+    """Examples over and over, packed anew in each epoch's own order.
+
+    What a step trains on is a pure function of the examples, the seed and the step.
+    """
+
+    def __init__(
+        self, examples: Sequence[TokenizedExample], sequence: int, rows: int, epochs: int, seed: int
+    ):
+        """Plans all epochs; an epoch's last batch is filled up with empty rows."""
+        self._examples = examples
+        self._plan: list[list[int]] = []
+        for epoch in range(epochs):
+            order = epoch_order(len(examples), seed, epoch)
+            packed = plan_rows([len(examples[i].tokens) for i in order], sequence)
+            self._plan += [[int(order[i]) for i in row] for row in packed]
+            self._plan += [[] for _ in range(-len(packed) % rows)]
+        self.steps = len(self._plan) // rows
+        self.batches = Batches(rows, sequence, self._build)
+
+    def _build(self, step: int, rows: slice) -> Batch:
+        first = step * self.batches.rows
+        chosen = self._plan[first + rows.start : first + rows.stop]
+        sequence = self.batches.sequence
+        return build_rows([[self._examples[i] for i in row] for row in chosen], sequence)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,28 +1,38 @@
-"""Supervised fine-tuning as a stage (equations 1 and 2), the same for actor and critic."""
+"""Supervised fine-tuning (equations 1 and 2), the same for actor and critic."""
 
 import dataclasses
+import pathlib
 import shutil
 import time
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
+import jax
 from absl import logging
+from jax.sharding import Mesh
 
-from jaxcritique.models.huggingface import ModelFolder, load_pretrained, save_pretrained
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.huggingface import (
+    ModelFolder,
+    load_pretrained,
+    save_pretrained,
+    stored_dtype,
+)
+from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import abstract
 from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.training.data import (
-    Batch,
+    Epochs,
     Example,
     TokenizedExample,
+    check_masks,
     drop_too_long,
-    epoch_order,
-    pack,
     tokenize,
 )
-from jaxcritique.training.loop import train
-from jaxcritique.training.step import OptimizerConfig
+from jaxcritique.training.loop import Run, train
+from jaxcritique.training.step import Execution, OptimizerConfig, check_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +45,27 @@ class SftConfig:
     sequence: int  # Tokens in a row.
     micro_rows: int  # Rows worked on at a time; divides `rows`.
     weight_decay: float = 0.0
+    schedule: str = "cosine"  # One of step.SCHEDULES.
+    warmup_share: float = 0.0  # Of all steps.
+    clip_norm: float = 1.0
+    too_long: str = "drop"  # Examples longer than a row: "drop" and count them, or "error".
+    moment_dtype: str = "float32"  # Of Adam's first moment.
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where and how a fine-tuning is carried out; none of it decides what is learnt."""
+
+    mesh: str = ""  # Such as "data=2,fsdp=4"; empty: fsdp over all devices.
+    remat: str | None = None  # None: what suits the platform.
+    attention: str | None = None
+    compute_dtype: str | None = None
+
+    def execution(self, micro_rows: int) -> Execution:
+        """Returns the execution on the platform at hand."""
+        chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
+        chosen = {key: value for key, value in chosen.items() if value is not None}
+        return Execution.on(jax.default_backend(), micro_rows=micro_rows, **chosen)
 
 
 def fine_tune(
@@ -45,9 +76,9 @@ def fine_tune(
     config: SftConfig,
     seed: int,
 ) -> ModelFolder:
-    """Fine-tunes `base` on the examples; returns the Hugging Face folder of the result.
+    """Fine-tunes `base` on the examples as a stage; returns the Hugging Face folder of the result.
 
-    The order of the data is a pure function of the seed and the epoch. Killed and called again,
+    The order of the data is a pure function of the seed and the step. Killed and called again,
     it goes on from its newest checkpoint.
 
     Raises:
@@ -55,59 +86,124 @@ def fine_tune(
     """
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
-    if stage.finished:
-        return model
+    if not stage.finished:
+        facts = prepare(Run(stage.folder, name), base.folder, examples, config, seed).train()
+        stage.finish(**facts)
+        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # The model has all.
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Sft:
+    """A fine-tuning of which all that can be checked without computing has been."""
+
+    run: Run
+    base: pathlib.Path
+    model_config: ModelConfig
+    epochs: Epochs
+    optimizer: OptimizerConfig
+    execution: Execution
+    mesh: Mesh
+    examples: int
+    too_long: int
+
+    def train(self) -> dict[str, Any]:
+        """Trains, and writes the Hugging Face folder `run.folder/model`, weights as the base's.
+
+        Returns:
+          Counts and times worth keeping.
+        """
+        started = time.monotonic()
+        params = train(
+            self.run,
+            self.model_config,
+            lambda: load_pretrained(self.base, self.mesh)[2],
+            self.epochs.batches,
+            self.optimizer,
+            self.execution,
+            self.mesh,
+        )
+        folder, dtype = self.run.folder / "model", stored_dtype(self.base)
+        save_pretrained(folder, self.model_config, params, self.base, dtype)
+        return {
+            "examples": self.examples,
+            "too_long": self.too_long,
+            "steps": self.epochs.steps,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+
+
+def prepare(
+    run: Run,
+    base: pathlib.Path,
+    examples: Sequence[Example],
+    config: SftConfig,
+    seed: int,
+    placement: Placement | None = None,
+) -> Sft:
+    """Tokenises, packs, and refuses what cannot be trained, within seconds.
+
+    Args:
+      run: the folder.
+      base: the Hugging Face folder to start from.
+      examples: to learn.
+      config: what decides the outcome, together with `seed`.
+      seed: of the order of the data.
+      placement: where it is carried out.
+
+    Raises:
+      ValueError: there is nothing to train on, a mask is all ones or zeros, examples are too long
+        and are not to be dropped, or the mesh does not divide model or rows.
+      FileNotFoundError: a checkpoint that was asked for is missing.
+    """
+    run.check()
+    placement = placement or Placement()
+    mesh = make_mesh(placement.mesh)
+    execution = placement.execution(config.micro_rows)
+    model_config = ModelConfig.load(base)
+    shardings(mesh, abstract(model_config)[1])
+    check_rows(mesh, config.rows, execution.micro_rows)
+    sequence = min(config.sequence, model_config.max_positions)
+    kept, too_long = _tokenized(run.name, base, examples, config, sequence)
+    epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)
+    if not run.checkpoint_steps:
+        run = dataclasses.replace(run, checkpoint_steps=max(20, epochs.steps // 10))
+    optimizer = OptimizerConfig(
+        learning_rate=config.learning_rate,
+        total_steps=epochs.steps,
+        warmup_steps=round(config.warmup_share * epochs.steps),
+        schedule=config.schedule,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        moment_dtype=config.moment_dtype,
+    )
+    return Sft(run, base, model_config, epochs, optimizer, execution, mesh, len(kept), too_long)
+
+
+def _tokenized(
+    name: str, base: pathlib.Path, examples: Sequence[Example], config: SftConfig, sequence: int
+) -> tuple[list[TokenizedExample], int]:
+    """Returns the examples that are trained on, and how many were too long."""
     if not examples:
         raise ValueError(f"{name}: there are no examples to train on.")
-    started = time.monotonic()
-    model_config, structure, params = load_pretrained(base.folder)
-    tokenizer = Tokenizer(base.folder)
+    tokenizer = Tokenizer(base)
     tokenized = [tokenize(tokenizer, example) for example in examples]
-    sequence = min(config.sequence, model_config.max_positions)
+    check_masks(tokenized)
     kept, dropped = drop_too_long(tokenized, sequence)
+    if dropped and config.too_long == "error":
+        longest = max(len(example.tokens) for example in tokenized)
+        raise ValueError(
+            f"{name}: {dropped} of {len(examples)} examples exceed --sequence={sequence} (the "
+            f"longest has {longest} tokens). Raise it, or leave them out with --too_long=drop."
+        )
     if not kept:
         raise ValueError(f"{name}: no example fits --sequence={sequence}; it must be larger.")
     if dropped:
         logging.warning("%s: %d of %d examples exceed %d tokens and are left out",
                         name, dropped, len(examples), sequence)  # fmt: skip
-    _show(tokenizer, name, kept[0])
-
-    epochs = [
-        pack([kept[i] for i in epoch_order(len(kept), seed, epoch)], sequence)
-        for epoch in range(config.epochs)
-    ]
-    batches = [batch for epoch in epochs for batch in _batches(epoch, config.rows)]
-    params = train(
-        structure,
-        params,
-        lambda step: batches[step],
-        OptimizerConfig(
-            learning_rate=config.learning_rate,
-            total_steps=len(batches),
-            weight_decay=config.weight_decay,
-        ),
-        micro_rows=config.micro_rows,
-        folder=stage.folder,
-        checkpoint_steps=max(20, len(batches) // 10),
-        name=name,
-    )
-    save_pretrained(model.folder, model_config, params, base.folder)
-    stage.finish(
-        examples=len(kept),
-        too_long=dropped,
-        steps=len(batches),
-        seconds=round(time.monotonic() - started, 1),
-    )
-    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # The model has all of them.
-    return model
-
-
-def _batches(packed: Batch, rows: int) -> list[Batch]:
-    """Cuts an epoch into steps; the last is filled up with rows that weigh nothing."""
-    missing = -len(packed.tokens) % rows
-    filled = Batch(*(np.pad(array, ((0, missing), (0, 0))) for array in packed))
-    count = len(filled.tokens) // rows
-    return [Batch(*(array[i * rows : (i + 1) * rows] for array in filled)) for i in range(count)]
+    if jax.process_index() == 0:
+        _show(tokenizer, name, kept[0])
+    return kept, dropped
 
 
 def _show(tokenizer: Tokenizer, name: str, example: TokenizedExample) -> None:

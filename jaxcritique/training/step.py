@@ -1,18 +1,25 @@
 """The training step: a pure function (state, batch) -> (state, metrics) under sharded jit."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import functools
+import time
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
-from jaxcritique.models.transformer import Params, Structure, join
+from jaxcritique.models.attention import default_implementation
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.sharding import ROWS, abstract_arrays, constrain, constrain_tree
+from jaxcritique.models.transformer import Params, Structure, abstract, join
 from jaxcritique.training.data import Batch
 
 Metrics = dict[str, Array]
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @jax.tree_util.register_dataclass
@@ -27,83 +34,235 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with warm-up, a cosine to zero, and clipping by the gradient's norm."""
+    """AdamW with warm-up, a schedule down to zero, and clipping by the gradient's norm."""
 
     learning_rate: float
     total_steps: int
     warmup_steps: int = 0
+    schedule: str = "cosine"  # One of SCHEDULES.
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     b2: float = 0.999
+    # "bfloat16" saves 2 bytes a parameter on the first moment. The second stays fp32: in bf16 a
+    # change of one part in a thousand, which is what b2 lets through, would be rounded away.
+    moment_dtype: str = "float32"
 
-    def make(self) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        """Returns the transformation and the learning rate as a function of the step."""
-        schedule = optax.warmup_cosine_decay_schedule(
-            init_value=0.0 if self.warmup_steps else self.learning_rate,
-            peak_value=self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            decay_steps=max(self.total_steps, self.warmup_steps + 1),
-        )
-        transformation = optax.chain(
-            optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(schedule, b2=self.b2, weight_decay=self.weight_decay),
-        )
-        return transformation, schedule
+    def rates(self) -> dict[str, np.float32]:
+        """Returns what the compiled step takes as data, so that another value compiles nothing."""
+        names = ("learning_rate", "total_steps", "warmup_steps", "weight_decay", "clip_norm", "b2")
+        return {name: np.float32(getattr(self, name)) for name in names}
 
 
-def summed_loss(structure: Structure, params: Params, batch: Batch) -> Float[Array, ""]:
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a step is carried out. Nothing here changes what is learnt, but for rounding."""
+
+    # Rows worked on at a time, over all devices; None: all. On CPUs rows that fit the cache also
+    # make the step twice as fast (docs/log.md).
+    micro_rows: int | None = None
+    remat: str = "none"  # One of transformer.REMAT.
+    attention: str = "reference"  # One of attention.IMPLEMENTATIONS.
+    compute_dtype: str = "float32"
+
+    @classmethod
+    def on(cls, platform: str, **chosen: Any) -> "Execution":
+        """Returns what suits a platform ("cpu", "gpu", "tpu"); `chosen` overrides it."""
+        fast = {} if platform == "cpu" else {"compute_dtype": "bfloat16", "remat": "full"}
+        return cls(**{"attention": default_implementation(platform), **fast, **chosen})
+
+
+def learning_rate(schedule: str, rates: dict[str, Any], step: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns the rate of a step, counted from 0: up from zero for the warm-up, then `schedule`."""
+    warmup, total = rates["warmup_steps"], rates["total_steps"]
+    done = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1.0), 0.0, 1.0)
+    left = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * done)),
+    }[schedule]
+    return rates["learning_rate"] * jnp.where(step < warmup, step / jnp.maximum(warmup, 1.0), left)
+
+
+def _adamw(rates: dict[str, Any], moment_dtype: str) -> optax.GradientTransformation:
+    """AdamW but for the learning rate and the sign."""
+    return optax.chain(
+        optax.scale_by_adam(b2=rates["b2"], mu_dtype=jnp.dtype(moment_dtype)),
+        optax.add_decayed_weights(rates["weight_decay"]),
+    )
+
+
+def summed_loss(
+    structure: Structure, params: Params, batch: Batch, execution: Execution | None = None
+) -> Float[Array, ""]:
     """Returns the weighted sum of the batch's token losses (equations 1 and 2, not yet divided)."""
-    model = join(structure, params)
-    seq = batch.tokens.shape[1]
-    same = batch.segments[:, :, None] == batch.segments[:, None, :]
-    mask = same & jnp.tril(jnp.ones((seq, seq), bool))
-    hidden = model.hidden(batch.tokens, batch.positions, mask)
-    return jnp.sum(model.token_loss(hidden, batch.targets) * batch.weights)
+    execution = execution or Execution()
+
+    def cast(keys: Any, x: Array) -> Array:
+        # Norms compute in fp32 anyway, so their scales need no rounding.
+        return x if keys[-1].key == "scale" else x.astype(execution.compute_dtype)
+
+    model = join(structure, jax.tree_util.tree_map_with_path(cast, params))
+    hidden = model.hidden(
+        batch.tokens,
+        batch.positions,
+        batch.segments,
+        attention=execution.attention,
+        remat=execution.remat,
+    )
+    return model.summed_loss(hidden, batch.targets, batch.weights)
 
 
-def make_train_step(
-    structure: Structure, optimizer: OptimizerConfig, micro_rows: int
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Builds the step.
+@functools.partial(
+    jax.jit,
+    static_argnames=("structure", "execution", "schedule", "moment_dtype"),
+    donate_argnames="state",
+)
+def train_step(
+    structure: Structure,
+    execution: Execution,
+    schedule: str,
+    moment_dtype: str,
+    state: TrainState,
+    batch: Batch,
+    rates: dict[str, Any],
+) -> tuple[TrainState, Metrics]:
+    """Takes one step under the mesh in context; `state` is donated.
+
+    Gradients of summed losses are added up over micro-batches and divided once by the batch's
+    number of targets, so micro-batches change nothing but memory.
 
     Args:
       structure: of the model, from `transformer.split`.
-      optimizer: its settings.
-      micro_rows: rows worked on at a time. Gradients of summed losses are added up and divided
-        once by the batch's number of targets, so micro-batches change nothing but memory. On CPUs
-        rows that fit the cache also make the step twice as fast (docs/log.md).
-
-    Returns:
-      The step; the caller jits it and donates the state.
+      execution: see there.
+      schedule: of the learning rate.
+      moment_dtype: of Adam's first moment.
+      state: before the step.
+      batch: its rows a multiple of `execution.micro_rows`.
+      rates: from `OptimizerConfig.rates`.
     """
-    transformation, schedule = optimizer.make()
+    gradient_of = jax.value_and_grad(lambda p, b: summed_loss(structure, p, b, execution))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        gradient_of = jax.value_and_grad(lambda p, b: summed_loss(structure, p, b))
+    def accumulate(total: Any, micro: Batch) -> tuple[Any, None]:
+        micro = jax.tree.map(lambda x: constrain(x, ROWS), micro)
+        loss, gradient = gradient_of(state.params, micro)
+        return jax.tree.map(jnp.add, total, (loss, constrain_tree(gradient))), None
 
-        def accumulate(total: Any, micro: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient_of(state.params, micro)), None
-
-        micros = jax.tree.map(lambda x: x.reshape(-1, micro_rows, *x.shape[1:]), batch)
+    rows = len(batch.tokens)
+    micro_rows = execution.micro_rows or rows
+    if micro_rows == rows:
+        loss, gradient = gradient_of(state.params, batch)
+        gradient = constrain_tree(gradient)
+    else:
+        # Row i goes to micro-batch i mod K: every device finds its part among its own rows.
+        micros = jax.tree.map(
+            lambda x: x.reshape(micro_rows, rows // micro_rows, -1).swapaxes(0, 1), batch
+        )
         zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), state.params))
         (loss, gradient), _ = jax.lax.scan(accumulate, zeros, micros)
-        targets = jnp.maximum(jnp.sum(batch.weights > 0), 1)
-        gradient = jax.tree.map(lambda g: g / targets, gradient)
-        updates, opt_state = transformation.update(gradient, state.opt_state, state.params)
-        metrics = {
-            "loss": loss / targets,
-            "gradient_norm": optax.global_norm(gradient),
-            "learning_rate": jnp.asarray(schedule(state.step)),
-            "target_tokens": targets,
-            "tokens": jnp.sum(batch.segments > 0),
-        }
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics
 
-    return step
+    targets = jnp.maximum(jnp.sum(batch.weights > 0), 1)
+    norm = optax.tree.norm(gradient) / targets
+    scale = jnp.minimum(1.0, rates["clip_norm"] / jnp.maximum(norm, 1e-30)) / targets
+    gradient = jax.tree.map(lambda g: g * scale, gradient)
+    updates, opt_state = _adamw(rates, moment_dtype).update(gradient, state.opt_state, state.params)
+    rate = learning_rate(schedule, rates, state.step)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    metrics = {
+        "loss": loss / targets,
+        "gradient_norm": norm,
+        "learning_rate": rate,
+        "target_tokens": targets,
+        "tokens": jnp.sum(batch.segments > 0),
+        "padding_share": jnp.mean(batch.segments == 0),
+    }
+    # Where the state came from is where it goes, so that its memory is used again.
+    return constrain_tree(TrainState(state.step + 1, params, opt_state)), metrics
 
 
 def init_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
-    """Returns the state before the first step."""
-    transformation, _ = optimizer.make()
-    return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params))
+    """Returns the state before the first step; its moments live where the parameters do."""
+
+    def fresh(params: Params) -> tuple[Array, Any]:
+        transformation = _adamw(optimizer.rates(), optimizer.moment_dtype)
+        return constrain_tree((jnp.zeros((), jnp.int32), transformation.init(params)))
+
+    step, moments = jax.jit(fresh)(params)
+    return TrainState(step, params, moments)
+
+
+def abstract_state(config: ModelConfig, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
+    """Returns the shapes and shardings of a state, for restoring one and for compiling."""
+    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract(config)[1])
+    return abstract_arrays(mesh, shapes)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Where a batch's rows live."""
+    return NamedSharding(mesh, ROWS)
+
+
+class CompiledStep(NamedTuple):
+    """A step ready to run (or only to be measured) on a mesh."""
+
+    run: Any  # (state, batch, rates) -> (state, metrics)
+    seconds: float  # What compiling took.
+
+
+@functools.lru_cache(maxsize=8)
+def compile_step(
+    config: ModelConfig,
+    mesh: Mesh,
+    execution: Execution,
+    schedule: str,
+    moment_dtype: str,
+    rows: int,
+    sequence: int,
+) -> CompiledStep:
+    """Compiles the step for a mesh, whose devices need not exist; once for all runs alike.
+
+    Raises:
+      ValueError: the mesh or the attention does not suit the shapes.
+    """
+    started = time.monotonic()
+    check_rows(mesh, rows, execution.micro_rows)
+    optimizer = OptimizerConfig(0.0, 1, schedule=schedule, moment_dtype=moment_dtype)
+    structure, _ = abstract(config)
+    with jax.set_mesh(mesh):
+        lowered = train_step.lower(
+            structure,
+            execution,
+            schedule,
+            moment_dtype,
+            abstract_state(config, optimizer, mesh),
+            abstract_batch(mesh, rows, sequence),
+            optimizer.rates(),
+        )
+        compiled = lowered.compile()
+    return CompiledStep(compiled, time.monotonic() - started)
+
+
+def abstract_batch(mesh: Mesh, rows: int, sequence: int) -> Batch:
+    """Returns a batch's shapes and shardings."""
+    return Batch(
+        *(
+            jax.ShapeDtypeStruct((rows, sequence), dtype, sharding=batch_sharding(mesh))
+            for dtype in (np.int32, np.int32, np.float32, np.int32, np.int32)
+        )
+    )
+
+
+def check_rows(mesh: Mesh, rows: int, micro_rows: int | None) -> None:
+    """Checks that rows and micro-batches can be divided as asked.
+
+    Raises:
+      ValueError: they cannot.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    micro_rows = micro_rows or rows
+    if rows % micro_rows:
+        raise ValueError(f"--micro_rows={micro_rows} must divide the {rows} rows of a step.")
+    if micro_rows % ways:
+        raise ValueError(
+            f"{micro_rows} rows worked on at a time cannot be divided over data x fsdp = {ways} "
+            "devices; use a multiple of it, or another --mesh."
+        )

@@ -56,7 +56,7 @@ def test_greedy_is_argmax_over_the_whole_sequence_and_what_torch_generates(
     def next_token(tokens, last):
         length = tokens.shape[1]
         model = join(structure, params)
-        hidden = model.hidden(tokens, jnp.arange(length)[None], jnp.tri(length, dtype=bool)[None])
+        hidden = model.hidden(tokens, jnp.arange(length)[None], jnp.ones_like(tokens))
         return model.logits(hidden[0, last]).argmax()
 
     for messages in prompts[:3]:

@@ -1,12 +1,16 @@
+import gc
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from jaxcritique.training.data import Batch, pack
-from jaxcritique.training.loop import train
-from jaxcritique.training.step import OptimizerConfig
+from jaxcritique.models.sharding import make_mesh
+from jaxcritique.training.data import Batch, Batches, pack
+from jaxcritique.training.loop import Run, train
+from jaxcritique.training.step import Execution, OptimizerConfig
 
 STEPS = 6
 
@@ -18,26 +22,25 @@ def unchanged(step: int, batch: Batch) -> Batch:
 @pytest.fixture(scope="module")
 def run(tiny, examples):
     """Returns a function: trains in a folder; gives the parameters and the steps it worked on."""
-    _, structure, params = tiny
+    config, _, params = tiny
     whole = pack(examples, sequence=24)
 
-    def run(folder, change=unchanged, checkpoint_steps=2):
+    def run(folder, change=unchanged, checkpoint_steps=2, from_step=None):
         worked_on = []
 
-        def batch_at(step: int) -> Batch:
+        def build(step: int, rows: slice) -> Batch:
             worked_on.append(step)
-            rows = [step % 4, (step + 1) % 4]
-            return change(step, Batch(*(array[rows] for array in whole)))
+            chosen = [step % 4, (step + 1) % 4]
+            return change(step, Batch(*(array[chosen][rows] for array in whole)))
 
         trained = train(
-            structure,
-            jax.tree.map(jax.numpy.array, params),  # A copy, since the loop donates it.
-            batch_at,
+            Run(folder, "test", checkpoint_steps, from_step),
+            config,
+            lambda: jax.tree.map(jax.numpy.array, params),  # A copy, since the loop donates it.
+            Batches(2, 24, build),
             OptimizerConfig(learning_rate=0.01, total_steps=STEPS, warmup_steps=1),
-            micro_rows=1,
-            folder=folder,
-            checkpoint_steps=checkpoint_steps,
-            name="test",
+            Execution(micro_rows=1),
+            make_mesh(),
         )
         return trained, worked_on
 
@@ -99,3 +102,45 @@ def test_metrics_after_a_killed_process_left_half_a_line(run, finished, tmp_path
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
     run(tmp_path)
     assert logged_steps(tmp_path) == list(range(1, STEPS + 1))
+
+
+def test_asking_for_a_checkpoint(run, finished, tmp_path):
+    run(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 3; there are 4, 6"):
+        run(tmp_path, from_step=3)
+    trained, worked_on = run(tmp_path, from_step=4)
+    assert worked_on == [4, 5]
+    jax.tree.map(np.testing.assert_array_equal, trained, finished[1])
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(run, finished, tmp_path):
+    def terminate(step: int, batch: Batch) -> Batch:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    with pytest.raises(SystemExit) as exit_code:
+        run(tmp_path, terminate, checkpoint_steps=100)
+    assert exit_code.value.code == 143
+    trained, worked_on = run(tmp_path, checkpoint_steps=100)
+    assert worked_on == [3, 4, 5]
+    jax.tree.map(np.testing.assert_array_equal, trained, finished[1])
+
+
+def test_metrics_say_what_a_step_cost(finished):
+    first, *rest = map(json.loads, (finished[0] / "metrics.jsonl").read_text().splitlines())
+    assert first["compile_seconds"] > 0
+    assert first["bytes_per_device"] > first["argument_bytes_per_device"] > 0
+    for row in rest:
+        assert 0 < row["mfu"] < 1
+        assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["step_seconds"])
+        assert 0 <= row["padding_share"] < 1
+
+
+def test_nothing_stays_on_the_device(run, tmp_path):
+    run(tmp_path / "first")
+    gc.collect()
+    before = len(jax.live_arrays())
+    run(tmp_path / "second")
+    gc.collect()
+    assert len(jax.live_arrays()) == before

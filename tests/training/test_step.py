@@ -1,14 +1,23 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 import transformers
 
 from jaxcritique.models.huggingface import save_pretrained
 from jaxcritique.training.data import Batch, pack
-from jaxcritique.training.step import OptimizerConfig, init_state, make_train_step, summed_loss
+from jaxcritique.training.step import (
+    Execution,
+    OptimizerConfig,
+    init_state,
+    learning_rate,
+    summed_loss,
+    train_step,
+)
 
 OPTIMIZER = OptimizerConfig(
     learning_rate=0.02, total_steps=5, warmup_steps=2, weight_decay=0.1, clip_norm=0.2, b2=0.95
@@ -25,6 +34,13 @@ def loss_and_gradient(structure, params, batch):
     rows = (Batch(*(array[i : i + 1] for array in batch)) for i in range(len(batch.tokens)))
     results = [row_loss_and_gradient(structure, params, row) for row in rows]
     return jax.tree.map(lambda *x: sum(x), *results)
+
+
+def step(structure, state, batch, optimizer=OPTIMIZER, **execution):
+    """One step from a copy of `state`, which the step itself would use up."""
+    state = jax.tree.map(jnp.array, state)
+    static = structure, Execution(**execution), optimizer.schedule, optimizer.moment_dtype
+    return train_step(*static, state, batch, optimizer.rates())
 
 
 def assert_close(ours, theirs, **tolerance) -> None:
@@ -67,10 +83,8 @@ def test_micro_batches_equal_one_batch(tiny, examples):
     _, structure, params = tiny
     batch = pack(examples, sequence=24)  # The rows differ in their number of targets.
     assert len(batch.tokens) == 4
-    whole, micro = (
-        jax.jit(make_train_step(structure, OPTIMIZER, rows))(init_state(params, OPTIMIZER), batch)
-        for rows in (4, 1)
-    )
+    state = init_state(params, OPTIMIZER)
+    whole, micro = (step(structure, state, batch, micro_rows=rows) for rows in (None, 1))
     assert_close(micro, whole, rtol=1e-5, atol=1e-5)
 
 
@@ -79,12 +93,11 @@ def test_training_is_torch_adamw_on_the_same_model(tiny, examples, tokenizer_fol
     save_pretrained(tmp_path, config, params, tokenizer_folder)
     model = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
     adamw = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
-    step = jax.jit(make_train_step(structure, OPTIMIZER, micro_rows=4))
     state = init_state(params, OPTIMIZER)
     batch = pack(examples, sequence=24)
     count = sum(len(e.tokens) - e.prompt_length for e in examples)
     for index, rate in enumerate([0.0, 0.01, 0.02, 0.015, 0.005]):  # Two up, a cosine down.
-        state, metrics = step(state, batch)
+        state, metrics = step(structure, state, batch)
         loss = sum(e.weight * reply_loss(model, e) for e in examples) / count
         adamw.zero_grad()
         loss.backward()
@@ -96,7 +109,9 @@ def test_training_is_torch_adamw_on_the_same_model(tiny, examples, tokenizer_fol
         assert metrics["gradient_norm"] == pytest.approx(norm.item(), rel=1e-3)
         assert norm > 0.2, "the gradient is to be clipped"
         assert metrics["target_tokens"] == count
-        assert metrics["tokens"] == sum(len(e.tokens) for e in examples)
+        tokens = sum(len(e.tokens) for e in examples)
+        assert metrics["tokens"] == tokens
+        assert metrics["padding_share"] == pytest.approx(1 - tokens / batch.tokens.size)
         assert state.step == index + 1
     head = model.lm_head.weight.detach().numpy()
     np.testing.assert_allclose(state.params["head"], head, atol=1e-4)
@@ -109,3 +124,52 @@ def reply_loss(model: transformers.PreTrainedModel, example) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         logits[first - 1 : -1], tokens[first:], reduction="sum"
     )
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+def test_schedules_are_optax_s(name, warmup):
+    steps = 10
+    after = {
+        "constant": optax.constant_schedule(0.5),
+        "linear": optax.linear_schedule(0.5, 0.0, steps - warmup),
+        "cosine": optax.cosine_decay_schedule(0.5, steps - warmup),
+    }[name]
+    up = optax.linear_schedule(0.0, 0.5, warmup)
+    expected = optax.join_schedules([up, after], [warmup]) if warmup else after
+    rates = OptimizerConfig(0.5, steps, warmup_steps=warmup).rates()
+    for index in range(steps + 2):
+        rate = learning_rate(name, rates, jnp.asarray(index))
+        assert rate == pytest.approx(float(expected(index)), abs=1e-7)
+
+
+def test_other_rates_compile_nothing(tiny, examples):
+    _, structure, params = tiny
+    batch = pack(examples, sequence=24)
+    step(structure, init_state(params, OPTIMIZER), batch)
+    compiled = train_step._cache_size()
+    longer = OptimizerConfig(0.1, total_steps=50, weight_decay=0.3, clip_norm=9.0, b2=0.9)
+    step(structure, init_state(params, longer), batch, longer)
+    assert train_step._cache_size() == compiled
+
+
+def test_bf16_compute_follows_fp32(tiny, examples):
+    _, structure, params = tiny
+    batch = pack(examples, sequence=24)
+    state = init_state(params, OPTIMIZER)
+    exact, exact_metrics = step(structure, state, batch)
+    rounded, metrics = step(structure, state, batch, compute_dtype="bfloat16")
+    assert metrics["loss"] == pytest.approx(float(exact_metrics["loss"]), rel=0.02)
+    assert metrics["loss"] != exact_metrics["loss"]
+    assert {x.dtype for x in jax.tree.leaves(rounded.params)} == {jnp.dtype("float32")}
+    assert_close(rounded.params, exact.params, atol=0.05)
+
+
+def test_bf16_moments_are_the_first_ones_only(tiny, examples):
+    _, structure, params = tiny
+    optimizer = OptimizerConfig(0.02, 5, moment_dtype="bfloat16")
+    state = init_state(params, optimizer)
+    after, _ = step(structure, state, pack(examples, sequence=24), optimizer)
+    adam = after.opt_state[0]
+    assert adam.mu["embedding"].dtype == jnp.bfloat16
+    assert adam.nu["embedding"].dtype == jnp.float32

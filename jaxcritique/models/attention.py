@@ -1,0 +1,149 @@
+"""Attention within packed rows: one reference, one fast implementation for each backend.
+
+Token i of a row sees token j of the same row if j <= i and both belong to the same segment. What
+an implementation cannot honour it refuses; none of them ever falls back silently.
+
+Shapes: b batch, s queries, t keys, n heads, k key/value heads, h head.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
+
+IMPLEMENTATIONS = ("reference", "splash", "cudnn")
+Attend = Callable[[Array, Array, Array], Array]
+
+
+def default_implementation(platform: str) -> str:
+    """Returns the fast implementation of a platform: "tpu", "gpu" (or "cuda") or "cpu"."""
+    return {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform, "reference")
+
+
+def packed_attention(implementation: str, segments: Int[Array, "b s"]) -> Attend:
+    """Returns a function (q, k, v) -> attended for rows of these segments.
+
+    Args:
+      implementation: one of `IMPLEMENTATIONS`.
+      segments: which example of its row a token belongs to.
+
+    Raises:
+      ValueError: there is no such implementation, or (from the function) it does not support
+        the shapes or the dtype; the message says what does.
+    """
+    if implementation == "reference":
+        s = segments.shape[1]
+        same = segments[:, :, None] == segments[:, None, :]
+        return functools.partial(attend_causally, mask=same & jnp.tri(s, dtype=bool))
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"attention {implementation!r} is not one of {IMPLEMENTATIONS}.")
+    kernel = _splash if implementation == "splash" else _cudnn
+
+    def attend(q: Array, k: Array, v: Array) -> Array:
+        if jax.sharding.get_abstract_mesh().empty:
+            return kernel(q, k, v, segments)
+        # A kernel is opaque to the partitioner: each device runs it on its rows and heads.
+        rows, heads = ("data", "fsdp"), P(("data", "fsdp"), None, "tensor", None)
+        return jax.shard_map(
+            kernel, in_specs=(heads, heads, heads, P(rows)), out_specs=heads, check_vma=False
+        )(q, k, v, segments)
+
+    return attend
+
+
+def attend(
+    q: Float[Array, "b s n h"],
+    k: Float[Array, "b t k h"],
+    v: Float[Array, "b t k h"],
+    mask: Bool[Array, "b s t"],
+) -> Float[Array, "b s n h"]:
+    """Grouped-query attention with fp32 scores; every query must see at least one key."""
+    b, s, n, h = q.shape
+    q = (q * h**-0.5).reshape(b, s, k.shape[2], n // k.shape[2], h)
+    scores = jnp.einsum("bskgh,btkh->bkgst", q, k, preferred_element_type=jnp.float32)
+    scores = scores + jnp.where(mask, 0.0, -1e30)[:, None, None]
+    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - peak)
+    # Dividing the sum of h values, not the t weights, is the same and cheaper.
+    total = jnp.einsum("bkgst->bskg", weights)[..., None]
+    out = jnp.einsum("bkgst,btkh->bskgh", weights.astype(v.dtype), v) / total
+    return out.astype(v.dtype).reshape(b, s, n, h)
+
+
+def attend_causally(
+    q: Float[Array, "b s n h"],
+    k: Float[Array, "b s k h"],
+    v: Float[Array, "b s k h"],
+    mask: Bool[Array, "b s s"],
+    chunk: int = 128,
+) -> Float[Array, "b s n h"]:
+    """`attend` for a mask that hides the future, `chunk` queries at a time, without its keys."""
+    ends = range(chunk, q.shape[1] + chunk, chunk)
+    rows = (slice(end - chunk, end) for end in ends)
+    parts = [attend(q[:, r], k[:, : r.stop], v[:, : r.stop], mask[:, r, : r.stop]) for r in rows]
+    return jnp.concatenate(parts, axis=1)
+
+
+def attend_to_cache(
+    q: Float[Array, "b n h"],
+    k: Float[Array, "b k t h"],
+    v: Float[Array, "b k t h"],
+    mask: Bool[Array, "b t"],
+) -> Float[Array, "b n h"]:
+    """`attend` for one query each. The cache's layout makes both products plain batched ones."""
+    b, n, h = q.shape
+    q = (q * h**-0.5).reshape(b, k.shape[1], -1, h)
+    scores = jnp.einsum("bkgh,bkth->bkgt", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + jnp.where(mask, 0.0, -1e30)[:, None, None], axis=-1)
+    return jnp.einsum("bkgt,bkth->bkgh", weights.astype(v.dtype), v).reshape(b, n, h)
+
+
+def _splash(q: Array, k: Array, v: Array, segments: Array, interpret: bool = False) -> Array:
+    """JAX's Pallas kernel for TPUs."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash  # Slow to import.
+
+    b, s, n, h = q.shape
+    if s % 128:
+        raise ValueError(
+            f"splash attention needs rows of a multiple of 128 tokens, not {s}; "
+            "change --sequence or use --attention=reference."
+        )
+    block = next(size for size in (512, 256, 128) if s % size == 0)
+    kernel = splash.make_splash_mqa_single_device(
+        splash.MultiHeadMask([splash.CausalMask((s, s))] * (n // k.shape[2])),
+        block_sizes=splash.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+        interpret=interpret,
+    )
+    # One key/value head serves a group of query heads: [b, k, g, s, h] against [b, k, s, h].
+    q = (q * h**-0.5).reshape(b, s, k.shape[2], -1, h).transpose(0, 2, 3, 1, 4)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    row = jax.vmap(kernel, in_axes=(0, 0, 0, None))
+    out = jax.vmap(row)(q, k, v, splash.SegmentIds(segments, segments))
+    return out.transpose(0, 3, 1, 2, 4).reshape(b, s, n, h)
+
+
+def _cudnn(q: Array, k: Array, v: Array, segments: Array) -> Array:
+    """cuDNN's flash attention. It knows no segments, so they travel as a dense mask."""
+    if q.dtype not in (jnp.bfloat16, np.float16):
+        raise ValueError(
+            f"cuDNN attention computes in bfloat16 or float16, not {q.dtype}; "
+            "use --compute_dtype=bfloat16 or --attention=reference."
+        )
+    if q.shape[1] % 2 or q.shape[3] % 8 or q.shape[3] > 128:
+        raise ValueError(
+            f"cuDNN attention needs an even --sequence and heads of 8 to 128 (a multiple of 8); "
+            f"here they are {q.shape[1]} and {q.shape[3]}. Use --attention=reference."
+        )
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=True, implementation="cudnn")

@@ -1,0 +1,337 @@
+"""Says, before any hardware is rented, whether a training step fits it.
+
+    python -m launchers.plan --model=llama3-8b --topology=v5e:8x8 --sequence=2048
+
+Compiles the very step `experiments.sft` runs, for TPUs or GPUs that are not there, and reports the
+memory XLA says it takes. `pip install -e '.[plan-tpu]'` brings the compiler for TPUs,
+`'.[plan-gpu]'` the one for GPUs. Exit code 1: it does not fit.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+# Before JAX is imported: it must not look for a TPU or a GPU here. There is none to tune on.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0".strip()
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from experiments.program import refusing_bad_input, run
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.presets import PRESETS
+from jaxcritique.models.sharding import make_mesh
+from jaxcritique.models.transformer import REMAT, abstract
+from jaxcritique.store import write_atomically
+from jaxcritique.training.data import Batch
+from jaxcritique.training.step import (
+    Execution,
+    OptimizerConfig,
+    TrainState,
+    abstract_batch,
+    abstract_state,
+    check_rows,
+    compile_step,
+    init_state,
+    train_step,
+)
+from launchers.topology import Topology
+
+_MODEL = flags.DEFINE_list(
+    "model", None, f"Presets: {', '.join(PRESETS)}; or Hugging Face folders.", required=True
+)
+_TOPOLOGY = flags.DEFINE_list(
+    "topology", None, "Chips: v5e:8x8, v5p:2x2x2, v6e:4x4, a100-80gb:8, h100:16, ...", required=True
+)
+_SEQUENCE = flags.DEFINE_integer("sequence", 2048, "Tokens in a packed row.", lower_bound=1)
+_BATCH = flags.DEFINE_integer(
+    "batch", 0, "Rows worked on at a time, over all devices; 0: one a device.", lower_bound=0
+)
+_MESH = flags.DEFINE_string(
+    "mesh", "", "Such as fsdp=64 or data=2,fsdp=8,tensor=4; empty: fsdp over all devices."
+)
+_REMAT = flags.DEFINE_enum(
+    "remat", "full", REMAT, "What layers work out again in the backward pass instead of keeping it."
+)
+_JSON = flags.DEFINE_string("json", None, "Where the results go as a list of JSON objects.")
+_SEARCH = flags.DEFINE_bool(
+    "search", False, "Find the largest batch that fits, for --mesh or each split of fsdp x tensor."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What compiling a step for some hardware showed; bytes are of one device."""
+
+    model: str
+    topology: str
+    devices: int
+    mesh: str
+    batch: int
+    sequence: int
+    argument_bytes: int
+    temp_bytes: int
+    peak_bytes: int
+    hbm_bytes: int
+    fits: bool
+    flops_per_device: float
+    roofline_step_seconds: float  # No step can be faster: products at the chip's peak, or memory.
+    compile_seconds: float
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    with refusing_bad_input():
+        configs = {name: _config(name) for name in _MODEL.value}
+        topologies = [Topology.parse(name) for name in _TOPOLOGY.value]
+        devices = {topology.name: topology.devices() for topology in topologies}
+        jobs = [
+            (name, config, topology, devices[topology.name], mesh)
+            for name, config in configs.items()
+            for topology in topologies
+            for mesh in _meshes(config, topology)
+        ]
+        for _, config, topology, chips, mesh in jobs:
+            _check(config, topology, chips, mesh)
+    plans, all_fit = [], True
+    for job in tqdm(jobs, desc="compiling", unit="plan", disable=len(jobs) == 1):
+        plan, users = _search(*job) if _SEARCH.value else _plan(*job, _BATCH.value)
+        plans.append(plan)
+        print(_line(plan))
+        if not plan.fits:
+            all_fit = False
+            print("  the largest users of memory:")
+            for size, what in users[:3]:
+                print(f"    {size / 2**30:6.2f} GiB  {what}")
+    if _JSON.value:
+        rows = [dataclasses.asdict(plan) for plan in plans]
+        write_atomically(pathlib.Path(_JSON.value), json.dumps(rows, indent=2) + "\n")
+    if not all_fit:
+        sys.exit(1)
+
+
+def _config(name: str) -> ModelConfig:
+    if name in PRESETS:
+        return PRESETS[name]
+    if not pathlib.Path(name).is_dir():
+        raise ValueError(
+            f"--model={name} is neither a folder nor one of the presets {', '.join(PRESETS)}."
+        )
+    return ModelConfig.load(name)
+
+
+def _meshes(config: ModelConfig, topology: Topology) -> list[str]:
+    """The mesh asked for; searching without one, every split between fsdp and tensor."""
+    count = topology.count
+    if _MESH.value or not _SEARCH.value:
+        return [_MESH.value or f"fsdp={count}"]
+    splits = [n for n in (1, 2, 4, 8) if not count % n and not config.num_kv_heads % n]
+    fitting = [n for n in splits if not config.dim % (count // n)]
+    return [f"fsdp={count // n}" + (f",tensor={n}" if n > 1 else "") for n in fitting]
+
+
+def _check(config: ModelConfig, topology: Topology, devices: list[Any], mesh_text: str) -> None:
+    """Refuses in a second what would only fail after minutes of compiling."""
+    mesh = make_mesh(mesh_text, devices)
+    abstract_state(config, OptimizerConfig(0.0, 1), mesh)
+    check_rows(mesh, _BATCH.value or mesh.shape["data"] * mesh.shape["fsdp"], None)
+    if _SEQUENCE.value > config.max_positions:
+        raise ValueError(
+            f"--sequence={_SEQUENCE.value} is beyond the model's {config.max_positions} positions."
+        )
+
+
+def _plan(
+    name: str,
+    config: ModelConfig,
+    topology: Topology,
+    devices: list[Any],
+    mesh_text: str,
+    batch: int,
+) -> tuple[Plan, list[tuple[int, str]]]:
+    """Compiles one step; returns what it takes, and the users of memory, largest first."""
+    mesh = make_mesh(mesh_text, devices)
+    batch = batch or mesh.shape["data"] * mesh.shape["fsdp"]
+    execution = Execution.on(topology.platform, remat=_REMAT.value)
+    state = abstract_state(config, OptimizerConfig(0.0, 1), mesh)
+    arguments = _local_bytes((state, abstract_batch(mesh, batch, _SEQUENCE.value)))
+    started = time.monotonic()
+    try:
+        compiled = compile_step(
+            config, mesh, execution, "cosine", "float32", batch, _SEQUENCE.value
+        ).run
+        memory = compiled.memory_analysis()
+        peak, temp = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
+        arguments = memory.argument_size_in_bytes
+        allocations = _largest_arrays(compiled.as_text())
+    except jax.errors.JaxRuntimeError as error:
+        peak, allocations = _out_of_memory(str(error))
+        temp = peak - arguments
+    seconds = time.monotonic() - started
+    flops = _flops(config, batch, _SEQUENCE.value) / mesh.size
+    plan = Plan(
+        model=name,
+        topology=topology.name,
+        devices=mesh.size,
+        mesh=mesh_text,
+        batch=batch,
+        sequence=_SEQUENCE.value,
+        argument_bytes=arguments,
+        temp_bytes=temp,
+        peak_bytes=peak,
+        hbm_bytes=topology.chip.hbm_bytes,
+        fits=peak <= topology.chip.hbm_bytes,
+        flops_per_device=flops,
+        # The state is read once and written once, whatever else happens.
+        roofline_step_seconds=max(
+            flops / topology.chip.flops, 2 * arguments / topology.chip.hbm_bandwidth
+        ),
+        compile_seconds=round(seconds, 1),
+    )
+    return plan, sorted([*_state_users(state), *allocations], reverse=True)
+
+
+def _search(
+    name: str,
+    config: ModelConfig,
+    topology: Topology,
+    devices: list[Any],
+    mesh_text: str,
+) -> tuple[Plan, list[tuple[int, str]]]:
+    """Finds the largest batch that fits, in steps of one row for each data x fsdp device."""
+    mesh = make_mesh(mesh_text, devices)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def attempt(rows: int) -> tuple[Plan, list[tuple[int, str]]]:
+        result = _plan(name, config, topology, devices, mesh_text, rows * ways)
+        tqdm.write(f"  tried {_line(result[0])}")
+        return result
+
+    best = attempt(1)
+    if not best[0].fits:
+        return best
+    # Memory grows almost linearly with the rows: guess from two, then close in on the limit.
+    low, high, first = 1, math.inf, best[0].peak_bytes
+    guess = 2
+    while low + 1 < high:
+        result = attempt(guess)
+        if result[0].fits:
+            low, best = guess, result
+        else:
+            high = guess
+        row = max((result[0].peak_bytes - first) / (guess - 1), 1)
+        predicted = 1 + int((topology.chip.hbm_bytes - first) / row)
+        guess = int(min(max(predicted, low + 1), high - 1, 8 * low))
+    return best
+
+
+def _line(plan: Plan) -> str:
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    return (
+        f"{plan.model} on {plan.topology} ({plan.mesh}), {plan.batch} x {plan.sequence}: "
+        f"{verdict}, peak {plan.peak_bytes / 2**30:.2f} of {plan.hbm_bytes / 2**30:.2f} GiB "
+        f"(state {plan.argument_bytes / 2**30:.2f}), at least "
+        f"{plan.roofline_step_seconds:.3f} s a step; compiled in {plan.compile_seconds:.0f} s"
+    )
+
+
+def _local_bytes(tree: Any) -> int:
+    """The bytes of abstract arrays on one device."""
+    leaves = jax.tree.leaves(tree)
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves
+    )
+
+
+def _state_users(state: TrainState) -> list[tuple[int, str]]:
+    return [
+        (_local_bytes(state.params), "parameters (fp32)"),
+        (_local_bytes(state.opt_state), "Adam's moments (fp32)"),
+    ]
+
+
+_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "pred": 1, "s8": 1, "u8": 1, "f64": 8}
+
+
+def _largest_arrays(hlo: str) -> list[tuple[int, str]]:
+    """The largest arrays a compiled program makes, one for each operation of the model."""
+    found: dict[str, tuple[int, str]] = {}
+    line = re.compile(r"= (\w+)\[([\d,]+)\]\S* (\w[\w-]*)\(.*op_name=\"([^\"]+)\"")
+    for dtype, shape, kind, name in line.findall(hlo):
+        if kind in ("parameter", "get-tuple-element", "bitcast") or dtype not in _BYTES:
+            continue
+        size = _BYTES[dtype] * math.prod(map(int, shape.split(",")))
+        found[name] = max(found.get(name, (0, "")), (size, f"{dtype}[{shape}] of {name}"))
+    return sorted(found.values(), reverse=True)[:20]
+
+
+def _out_of_memory(message: str) -> tuple[int, list[tuple[int, str]]]:
+    """Reads the compiler's complaint; raises anything else again."""
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+    def size(number: str, unit: str) -> int:
+        return int(float(number) * units[unit])
+
+    used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
+    if used is None:
+        raise RuntimeError(f"the step does not compile: {message[:2000]}")
+    listed = re.findall(
+        r"Size: ([\d.]+)([KMGT]?)B?\s+Operator: op_name=\"([^\"]*)\".*?\s+Shape: (\S+?)[{\s]",
+        message,
+    )
+    users = [(size(number, unit), f"{shape} of {name}") for number, unit, name, shape in listed]
+    return size(*used.groups()), users
+
+
+def _flops(config: ModelConfig, batch: int, sequence: int) -> float:
+    """Counts the products of one step, on all devices, from its own definition.
+
+    With the reference attention: a kernel does the same products but does not show them.
+    """
+    optimizer = OptimizerConfig(0.0, 1)
+    structure, shapes = abstract(config)
+    state = jax.eval_shape(lambda params: init_state(params, optimizer), shapes)
+    tokens = [jax.ShapeDtypeStruct((batch, sequence), kind) for kind in (np.int32, np.float32)]
+    rows = (tokens[0], tokens[0], tokens[1], tokens[0], tokens[0])
+    execution = Execution(remat=_REMAT.value)
+    traced = train_step.trace(
+        structure, execution, "cosine", "float32", state, Batch(*rows), optimizer.rates()
+    )
+    return _products(traced.jaxpr.jaxpr)
+
+
+def _products(jaxpr: Any) -> float:
+    """Multiplications and additions of the matrix products in a program, loops unrolled."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += (
+                2
+                * math.prod(equation.outvars[0].aval.shape)
+                * math.prod(left[axis] for axis in contracted)
+            )
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += times * _products(inner)
+    return total
+
+
+if __name__ == "__main__":
+    run(main)
