@@ -1,6 +1,6 @@
 """The results table, method by iteration, as plain text; `report.py` shows the same cells."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcritique.analysis.levels import hard_share
@@ -19,11 +19,15 @@ COLUMNS = (
 
 def results_table(results: Mapping[str, Any]) -> str:
     """Returns the table of a `results.json` as aligned lines: text to the left, numbers right."""
-    rows = [COLUMNS, *table_cells(results)]
+    return aligned([COLUMNS, *table_cells(results)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows, the head first, as lines: the first column to the left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join([method.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])])
-        for method, *numbers in rows
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
+        for first, *others in rows
     ]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([lines[0], rule, *lines[1:]])

@@ -12,7 +12,12 @@ from tqdm import tqdm
 
 from jaxcritique.critiques.arithmetic import Calculation, calculations
 from jaxcritique.prompts.annotation import Mode, annotation_messages, read_annotation
-from jaxcritique.prompts.critique import StepVerdict, render_critique, split_steps
+from jaxcritique.prompts.critique import (
+    StepVerdict,
+    parse_critique,
+    render_critique,
+    split_steps,
+)
 from jaxcritique.prompts.players import Game, Turn, play, read_critique
 from jaxcritique.records import Critique, Solution
 from jaxcritique.rollout.sampler import Completion, Sampler
@@ -70,7 +75,8 @@ class ModelAnnotator:
     Attributes:
       model: any engine.
       name: what the dataset calls it.
-      mode: whether it names the first error of the whole, or labels step by step.
+      mode: whether it names the first error of the whole or labels step by step, or is asked as
+        a critic is.
       max_tokens: of a reply.
       temperature: of the model.
       attempts: how often a solution is shown before its last reply is given up.
@@ -105,7 +111,10 @@ class ModelAnnotator:
                 f"annotate-{attempt + 1}",
                 Annotation,
                 self.model,
-                [Turn(s, annotation_messages(s, self.mode)) for s in (solutions[i] for i in left)],
+                [
+                    Turn(s, annotation_messages(game.prompts, s, self.mode))
+                    for s in (solutions[i] for i in left)
+                ],
                 self._read,
                 1,
                 self.temperature,
@@ -222,6 +231,26 @@ class ArithmeticAnnotator:
             if not self.one_plan and mark.right and mark.value == expected.value:
                 return expected
         return None
+
+
+def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:
+    """Whether a critique errs: another first error than the checker's, or a correction that does.
+
+    Returns None where the checker cannot say.
+    """
+    checked = checker.annotate(critique.solution)
+    if checked is None:
+        return None
+    if (critique.says_correct, critique.first_error) != (
+        checked.says_correct,
+        checked.first_error,
+    ):
+        return True
+    for step in parse_critique(critique.text).steps:
+        corrections = calculations(step.explanation)  # First what is right, then what is not.
+        if corrections and not corrections[0].right:
+            return True
+    return False
 
 
 def _worked_out(mark: Calculation) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
-from jaxcritique.critiques.duplicates import decontaminated, distinct, without_near_duplicates
+from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
 from jaxcritique.critiques.filtering import (
     FilterRule,
     Kind,
@@ -53,9 +53,8 @@ class CritiqueDataConfig:
     mixture: tuple[tuple[str, float], ...] = ()
     filter: Kind = "soft"
     alone_samples: int = 0  # Without a critique, of each problem filtered; 0: not measured.
-    ngram: int = 8  # Words in a gram, for the two likenesses.
+    ngram: int = 8  # Words in a gram, for the likeness.
     near_duplicate: float = 1.0  # Likeness from which a solution is dropped; 1: equal grams.
-    contaminated: float = 0.5  # Share of a question in a test's from which it is left out.
 
     @property
     def rule(self) -> FilterRule:
@@ -90,7 +89,8 @@ def build_critiques(
     correct responses, as many as there are of flawed ones. Critiques of flawed responses must pass
     the Monte-Carlo filter (section 3.3); where none does, the dataset is empty.
     """
-    candidates = build_candidates(game, actor, problems, annotator, config)
+    annotations = annotate_paths(game, actor, problems, annotator, config, ProgramInserter())
+    candidates = build_candidates(game, actor, annotations, annotator.name, config)
     kept, counts = keep(candidates, config.rule, game.seed)
     tokens = sum(cost["generated_tokens"] for cost in candidates.facts["costs"].values())
     return Dataset(
@@ -100,100 +100,7 @@ def build_critiques(
     )
 
 
-def build_candidates(
-    game: Game,
-    actor: Sampler,
-    problems: Sequence[Problem],
-    annotator: Annotator,
-    config: CritiqueDataConfig,
-    inserter: Inserter | None = None,
-    tests: Sequence[Problem] = (),
-) -> Dataset[Candidate]:
-    """Builds every critique there is to choose from, with its tallies.
-
-    Args:
-      game: what is played with.
-      actor: who makes the paths and the refinements.
-      problems: of training.
-      annotator: who writes the critiques.
-      config: all settings; the filter's rule plays no part yet.
-      inserter: who puts in RG3's mistakes; None: the program.
-      tests: problems that must not be trained on.
-
-    Returns:
-      The candidates; among the facts are "counts" of every stage and "costs" of those that asked a
-      model.
-    """
-    clean, contaminated = decontaminated(problems, tests, config.ngram, config.contaminated)
-    annotations = _annotations(game, actor, clean, annotator, config, inserter or ProgramInserter())
-
-    def make(_: Any) -> tuple[list[Candidate], dict[str, Any]]:
-        critiques = [c for annotation in annotations if (c := annotation.critique)]
-        flawed = [c for c in critiques if not c.solution.correct]
-        honest = [c for c in flawed if not leaks_answer(c)]
-        chosen = _mixed(honest, config, game.seed)
-        refined = tally_refinements(
-            game, actor, chosen, config.refinements, config.temperature
-        )
-        stages = {"filter": refined}
-        alone: dict[str, Tally] = {}
-        if config.alone_samples:
-            asked = list({c.solution.problem.id: c.solution.problem for c in chosen}.values())
-            stages["alone"] = tally_alone(
-                game, actor, asked, config.alone_samples, config.temperature
-            )
-            alone = {p.id: tally for p, tally in zip(asked, stages["alone"], strict=True)}
-        name = annotator.name
-        candidates = [
-            Candidate(c, name, tally, alone.get(c.solution.problem.id))
-            for c, tally in zip(chosen, refined, strict=True)
-        ]
-        candidates += [Candidate(c, name, None, None) for c in critiques if c.solution.correct]
-        counts = {
-            "contaminated problems": len(contaminated),
-            **annotations.facts["counts"],
-            "leaking critiques": len(flawed) - len(honest),
-            "critiques of flawed paths": len(chosen),
-            "refinements with a bare answer": sum(tally.leaked for tally in refined),
-        }
-        costs = {name: total_costs([stage]) for name, stage in stages.items()}
-        return candidates, {"counts": counts, "costs": {**annotations.facts["costs"], **costs}}
-
-    settings = dataclasses.asdict(config)
-    for decided_later in ("tau", "filter"):
-        del settings[decided_later]
-    return game.store.dataset(
-        "candidates", Candidate, annotations.key, len(contaminated), settings, make=make
-    )
-
-
-def keep(
-    candidates: Sequence[Candidate] | Dataset[Candidate], rule: FilterRule, seed: int
-) -> tuple[list[Candidate], dict[str, int]]:
-    """Applies the filter, and takes as many critiques of right paths as of flawed ones it keeps."""
-    flawed = [c for c in candidates if c.refined is not None]
-    kept = [c for c in flawed if c.kept_by(rule)]
-    right = _some([c for c in candidates if c.refined is None], len(kept), seed)
-    counts = {"kept by the filter": len(kept), "critiques of right paths": len(right)}
-    return [*kept, *right], counts
-
-
-def refinement_data(
-    solutions: Sequence[Solution], annotator: ArithmeticAnnotator
-) -> list[Refinement]:
-    """D_refine where no stronger model writes it: flawed solutions, criticised, then the reference.
-
-    The refinement is the problem's own annotated solution, so its answer is right.
-    """
-    critiques = [annotator.annotate(solution) for solution in solutions]
-    return [
-        Refinement(c, c.solution.problem.rationale, "correct", c.solution.problem.answer)
-        for c in critiques
-        if c is not None
-    ]
-
-
-def _annotations(
+def annotate_paths(
     game: Game,
     actor: Sampler,
     problems: Sequence[Problem],
@@ -261,9 +168,90 @@ def _annotations(
     return game.store.dataset("annotations", Annotation, *inputs, make=make)
 
 
-def _mixed(
-    critiques: list[Critique], config: CritiqueDataConfig, seed: int
-) -> list[Critique]:
+def build_candidates(
+    game: Game,
+    actor: Sampler,
+    annotations: Dataset[Annotation],
+    annotator: str,
+    config: CritiqueDataConfig,
+) -> Dataset[Candidate]:
+    """Tallies every critique there is to choose from; the filter's rule plays no part yet.
+
+    Args:
+      game: what is played with.
+      actor: who made the paths, and refines.
+      annotations: as `annotate_paths` returns them.
+      annotator: what the dataset calls it.
+      config: all settings.
+
+    Returns:
+      The candidates; among the facts are "counts" of every stage and "costs" of those that asked a
+      model.
+    """
+
+    def make(_: Any) -> tuple[list[Candidate], dict[str, Any]]:
+        critiques = [c for annotation in annotations if (c := annotation.critique)]
+        flawed = [c for c in critiques if not c.solution.correct]
+        honest = [c for c in flawed if not leaks_answer(c)]
+        chosen = _mixed(honest, config, game.seed)
+        refined = tally_refinements(game, actor, chosen, config.refinements, config.temperature)
+        stages = {"filter": refined}
+        alone: dict[str, Tally] = {}
+        if config.alone_samples:
+            asked = list({c.solution.problem.id: c.solution.problem for c in chosen}.values())
+            stages["alone"] = tally_alone(
+                game, actor, asked, config.alone_samples, config.temperature
+            )
+            alone = {p.id: tally for p, tally in zip(asked, stages["alone"], strict=True)}
+        candidates = [
+            Candidate(c, annotator, tally, alone.get(c.solution.problem.id))
+            for c, tally in zip(chosen, refined, strict=True)
+        ]
+        candidates += [Candidate(c, annotator, None, None) for c in critiques if c.solution.correct]
+        counts = {
+            **annotations.facts["counts"],
+            "leaking critiques": len(flawed) - len(honest),
+            "critiques of flawed paths": len(chosen),
+            "refinements with a bare answer": sum(tally.leaked for tally in refined),
+        }
+        costs = {name: total_costs([stage]) for name, stage in stages.items()}
+        return candidates, {"counts": counts, "costs": {**annotations.facts["costs"], **costs}}
+
+    settings = dataclasses.asdict(config)
+    for decided_later in ("tau", "filter"):
+        del settings[decided_later]
+    return game.store.dataset(
+        "candidates", Candidate, annotations.key, annotator, settings, make=make
+    )
+
+
+def keep(
+    candidates: Sequence[Candidate] | Dataset[Candidate], rule: FilterRule, seed: int
+) -> tuple[list[Candidate], dict[str, int]]:
+    """Applies the filter, and takes as many critiques of right paths as of flawed ones it keeps."""
+    flawed = [c for c in candidates if c.refined is not None]
+    kept = [c for c in flawed if c.kept_by(rule)]
+    right = _some([c for c in candidates if c.refined is None], len(kept), seed)
+    counts = {"kept by the filter": len(kept), "critiques of right paths": len(right)}
+    return [*kept, *right], counts
+
+
+def refinement_data(
+    solutions: Sequence[Solution], annotator: ArithmeticAnnotator
+) -> list[Refinement]:
+    """D_refine where no stronger model writes it: flawed solutions, criticised, then the reference.
+
+    The refinement is the problem's own annotated solution, so its answer is right.
+    """
+    critiques = [annotator.annotate(solution) for solution in solutions]
+    return [
+        Refinement(c, c.solution.problem.rationale, "correct", c.solution.problem.answer)
+        for c in critiques
+        if c is not None
+    ]
+
+
+def _mixed(critiques: list[Critique], config: CritiqueDataConfig, seed: int) -> list[Critique]:
     """At most `max_flawed` critiques, their strategies in the shares of the mixture.
 
     The scarcest strategy decides how many there are: shares are kept to, not filled up.

@@ -82,9 +82,7 @@ def tally_refinements(
         return tallied
 
     turns = [Turn(c, refine_messages(game.prompts, c)) for c in critiques]
-    return play(
-        game, "filter", Tally, actor, turns, tallies, n, temperature, game.actor_tokens
-    )
+    return play(game, "filter", Tally, actor, turns, tallies, n, temperature, game.actor_tokens)
 
 
 def tally_alone(

@@ -34,8 +34,7 @@ class Placement:
         """Orders steps of a solution of `count` by a weighted draw; what weighs nothing is out."""
         in_third = collections.Counter(third(step, count) for step in candidates)
         weights = [
-            self.positions[third(step, count)] / in_third[third(step, count)]
-            for step in candidates
+            self.positions[third(step, count)] / in_third[third(step, count)] for step in candidates
         ]
         return _drawn(rng, candidates, weights)
 
@@ -195,9 +194,7 @@ def sample_from_scratch(
         right.update(s.problem.id for s in found if s.correct)
         wrong.update(s.problem.id for s in found if not s.correct and s.text.strip())
         if wanted:
-            unsettled = [
-                p for p in unsettled if right[p.id] < wanted[0] or wrong[p.id] < wanted[1]
-            ]
+            unsettled = [p for p in unsettled if right[p.id] < wanted[0] or wrong[p.id] < wanted[1]]
     return Paths([solution for stage in stages for solution in stage], list(stages))
 
 
@@ -288,9 +285,7 @@ def insert_mistakes(
     return _until_flawed(game, "rg3", actor, able, attempts, begin, lambda _: temperature)
 
 
-_Begin = Callable[
-    [str, Sequence[Solution], int], tuple[list[Start | None], list[Dataset[Any]]]
-]
+_Begin = Callable[[str, Sequence[Solution], int], tuple[list[Start | None], list[Dataset[Any]]]]
 
 
 def _until_flawed(
@@ -354,9 +349,7 @@ def _with_parting(solution: Solution, path: Sequence[str]) -> Solution:
 
 def _drawn(rng: random.Random, items: Sequence[T], weights: Sequence[float]) -> list[T]:
     """A weighted draw without replacement (Efraimidis and Spirakis, 2006)."""
-    keyed = [
-        (rng.random() ** (1 / weight), i) for i, weight in enumerate(weights) if weight > 0
-    ]
+    keyed = [(rng.random() ** (1 / weight), i) for i, weight in enumerate(weights) if weight > 0]
     return [items[i] for _, i in sorted(keyed, reverse=True)]
 
 

@@ -15,10 +15,12 @@ from jaxcritique.prompts.critique import (
     split_steps,
     without_calculations,
 )
+from jaxcritique.prompts.templates import PromptSet, critique_messages
 from jaxcritique.records import Messages, Solution
 
-Mode = Literal["holistic", "step_by_step"]
-MODES: tuple[Mode, ...] = ("holistic", "step_by_step")
+# "critic": the critic's own prompt and no hint, for a model that knows the format by training.
+Mode = Literal["holistic", "step_by_step", "critic"]
+MODES: tuple[Mode, ...] = ("holistic", "step_by_step", "critic")
 
 _STEP_BY_STEP = (
     "Check the solution step by step. For each step write three lines:\n"
@@ -52,11 +54,13 @@ _EXPLANATION = re.compile(
 )
 
 
-def annotation_messages(solution: Solution, mode: Mode) -> Messages:
+def annotation_messages(prompts: PromptSet, solution: Solution, mode: Mode) -> Messages:
     """Asks for a critique, with the hint that the solution's origin calls for.
 
     A right response is always checked step by step: only so can every step be labelled correct.
     """
+    if mode == "critic":
+        return critique_messages(prompts, solution)
     steps = split_steps(solution.text)
     numbered = "\n".join(
         f"Step {number}: {without_calculations(step)}" for number, step in enumerate(steps, start=1)

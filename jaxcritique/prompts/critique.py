@@ -63,7 +63,9 @@ class ReadStep:
 class ParsedCritique:
     """What a critique's text says."""
 
-    steps: tuple[ReadStep, ...]  # In order of their numbers; where it stopped early, the first ones.
+    steps: tuple[
+        ReadStep, ...
+    ]  # In order of their numbers; where it stopped early, the first ones.
     says_correct: bool | None  # The verdict on the final answer; None: it cannot be parsed.
 
     @property

@@ -5,21 +5,17 @@ import pytest
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.build import (
-    Candidate,
     CritiqueDataConfig,
-    build_candidates,
     build_critiques,
-    keep,
     refinement_data,
 )
 from jaxcritique.critiques.duplicates import distinct
-from jaxcritique.critiques.filtering import FilterRule, Tally
 from jaxcritique.critiques.flaws import one_correct_each
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
-from jaxcritique.records import Critique, Refinement, Solution
+from jaxcritique.records import Solution
 from jaxcritique.rollout.load import load_sampler
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
@@ -83,7 +79,6 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     both = [(flawed, False), (problem.rationale, True)]  # As many of right paths as of flawed ones.
     assert [(c.solution.text, c.says_correct) for c in data] == both * kept
     assert data.facts["counts"] == {
-        "contaminated problems": 0,
         "RG1: flawed paths": 1,
         "RG1: right paths": 1,
         "paths without text": 0,

@@ -60,7 +60,9 @@ def test_missing_step():
         [*STEPS[:2], "That leaves <<24-5=19>>19 eggs."],
         "the step 24+12=36 is left out",
     )
-    assert insert_error(PROBLEM, STEPS, 0, "missing_step", rng) is None  # The next has no use of it.
+    assert (
+        insert_error(PROBLEM, STEPS, 0, "missing_step", rng) is None
+    )  # The next has no use of it.
     assert insert_error(PROBLEM, STEPS, 3, "missing_step", rng) is None  # It would just be shorter.
 
 

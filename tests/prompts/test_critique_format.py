@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcritique.prompts.critique import (
-    ParsedCritique,
     StepVerdict,
     parse_critique,
     render_critique,
