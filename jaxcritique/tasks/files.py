@@ -19,7 +19,7 @@ def read_problems(
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --data_dir must name the folder above it.")
-    return [_convert(f"{path}:{line}", row, convert) for line, row in _rows(path)]
+    return [_convert(f"{path}:{line}", row, convert) for line, row in read_rows(path)]
 
 
 def hub_problems(
@@ -36,15 +36,12 @@ def hub_problems(
     return [_convert(f"{name}[{i}]", dict(row), convert) for i, row in enumerate(rows)]
 
 
-def text_field(row: dict[str, Any], name: str) -> str:
-    """Returns a field that must be text and not blank, or raises ValueError."""
-    value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"the row has no {name!r}")
-    return value.strip()
+def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields line number and row of a JSONL file of objects; blank lines are passed over.
 
-
-def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    Raises:
+      ValueError: a line is not JSON or no object; file and line are named.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -56,6 +53,14 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: not a JSON object.")
             yield number, row
+
+
+def text_field(row: dict[str, Any], name: str) -> str:
+    """Returns a field that must be text and not blank, or raises ValueError."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"the row has no {name!r}")
+    return value.strip()
 
 
 def _convert(
