@@ -97,7 +97,7 @@ flags.DEFINE_enum(
     "mistakes",
     "program",
     ["program", "model"],
-    "RG3: who puts mistakes in: a program that changes marked calculations, or the actor, told how.",
+    "RG3: who puts mistakes in: a program that changes marked calculations, or the actor when told.",
 )
 flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
 flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
@@ -227,7 +227,7 @@ def main(_: list[str]) -> None:
             f"{len(tests)} test problems kept out",
             "actor": FLAGS.actor,
             "annotator": annotator.name,
-            "RG3's mistakes": f"put in by {'the actor' if inserter.key != 'program' else 'a program'}",
+            "RG3's mistakes": f"put in by a {FLAGS.mistakes}",
             "filter": f"{FLAGS.filter}, tau={FLAGS.tau:g}",
         },
     }

@@ -48,7 +48,7 @@ class CritiqueDataConfig:
     max_flawed: int = 0  # Critiques of flawed paths that go to the filter; 0: all.
     # RG1: so many right and wrong samples of a problem are enough; None: all are drawn.
     wanted: tuple[int, int] | None = None
-    placement: Placement = Placement()
+    placement: Placement = dataclasses.field(default_factory=Placement)
     # Share of each strategy among the flawed paths, relative; empty: as they come.
     mixture: tuple[tuple[str, float], ...] = ()
     filter: Kind = "soft"

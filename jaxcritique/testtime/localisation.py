@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxcritique.records import Critique, Problem, Solution, digest
-from jaxcritique.tasks.files import read_rows, text_field
+from jaxcritique.tasks.files import read_as, text_field
 
 SOUND = -1  # No step is wrong.
 
@@ -17,7 +17,6 @@ class Sample:
 
     solution: Solution
     first_error: int
-    graded: bool  # Whether the answer to the problem is known, so that the solution has a verdict.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +31,21 @@ class LocalisationReport:
     unparsable: int  # Critiques without a verdict; they count as misses.
 
 
-def localisation_report(samples: Sequence[Sample], critiques: Sequence[Critique]) -> LocalisationReport:
+def localisation_report(
+    samples: Sequence[Sample], critiques: Sequence[Critique]
+) -> LocalisationReport:
     """Scores one critique of each sample."""
-    hits = {True: [0, 0], False: [0, 0]}  # Erroneous or not: hits, samples.
-    for sample, critique in zip(samples, critiques, strict=True):
-        counts = hits[sample.first_error != SOUND]
-        counts[0] += predicted(critique) == sample.first_error
-        counts[1] += 1
-    found, sound = (right / total if total else None for right, total in (hits[True], hits[False]))
+    scores = localisation_scores(samples, critiques)
+    found, sound = (
+        sum(column.values()) / len(column) if column else None
+        for column in (scores["accuracy_erroneous"], scores["accuracy_correct"])
+    )
     f1 = None
     if found is not None and sound is not None:
         f1 = 2 * found * sound / (found + sound) if found + sound else 0.0
     return LocalisationReport(
         n=len(samples),
-        erroneous=hits[True][1],
+        erroneous=len(scores["accuracy_erroneous"]),
         accuracy_erroneous=found,
         accuracy_correct=sound,
         f1=f1,
@@ -53,8 +53,20 @@ def localisation_report(samples: Sequence[Sample], critiques: Sequence[Critique]
     )
 
 
+def localisation_scores(
+    samples: Sequence[Sample], critiques: Sequence[Critique]
+) -> dict[str, dict[str, float]]:
+    """Returns, for erroneous and for correct samples, whether each one's critique hits."""
+    scores: dict[str, dict[str, float]] = {"accuracy_erroneous": {}, "accuracy_correct": {}}
+    for sample, critique in zip(samples, critiques, strict=True):
+        column = "accuracy_correct" if sample.first_error == SOUND else "accuracy_erroneous"
+        hit = predicted(critique) == sample.first_error
+        scores[column][sample.solution.problem.id] = float(hit)
+    return scores
+
+
 def predicted(critique: Critique) -> int | None:
-    """The first step a critique calls wrong, SOUND if it calls all correct, None if it says neither.
+    """The first step a critique calls wrong; SOUND if it calls all correct, None if neither.
 
     A critique that calls the answer wrong, but no step, has named no step.
     """
@@ -64,8 +76,8 @@ def predicted(critique: Critique) -> int | None:
 
 
 def has_steps(row: dict[str, Any]) -> bool:
-    """Whether a row of a file is a sample for localisation."""
-    return "steps" in row and "first_error" in row
+    """Whether a row of a file is a sample for localisation, be it a whole one or not."""
+    return "steps" in row or "first_error" in row
 
 
 def read_samples(path: pathlib.Path) -> list[Sample]:
@@ -75,13 +87,7 @@ def read_samples(path: pathlib.Path) -> list[Sample]:
       FileNotFoundError: there is no such file.
       ValueError: a row is not of that form; file and line are named.
     """
-    samples = []
-    for line, row in read_rows(path):
-        try:
-            samples.append(_sample(row))
-        except ValueError as error:
-            raise ValueError(f"{path}:{line}: {error}; mend or remove this row.") from None
-    return samples
+    return read_as(path, _sample)
 
 
 def _sample(row: dict[str, Any]) -> Sample:
@@ -92,15 +98,14 @@ def _sample(row: dict[str, Any]) -> Sample:
     if type(first_error) is not int or not SOUND <= first_error < len(steps):
         raise ValueError(f"its 'first_error' is not a step's number from 0, or {SOUND} for none")
     gold = row.get("gold")
-    graded = isinstance(gold, str) and bool(gold.strip())
     # One step is one line, as the critic knows it.
     text = "\n".join(" ".join(step.split()) for step in steps)
     problem = Problem(
         id=f"sample-{digest(question, steps)}",
         question=question,
-        answer=gold.strip() if isinstance(gold, str) else "",
+        answer=gold.strip() if isinstance(gold, str) else "",  # "": it is not known.
         rationale="",
         task="gsm8k",
     )
     verdict = "correct" if first_error == SOUND else "wrong"
-    return Sample(Solution(problem, text, verdict, None), first_error, graded)
+    return Sample(Solution(problem, text, verdict, None), first_error)

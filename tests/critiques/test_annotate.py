@@ -76,7 +76,8 @@ def test_text_of_a_critique():
 
 @pytest.mark.parametrize(("lines", "remark"), [
     (["Now <<10+5=15>>15.", "The answer is 15."], "the next step is 15*2."),
-    ([*PROBLEM.rationale.split("\n")[:3], "The answer is 72."], "the answer is not what the steps come to."),
+    ([*PROBLEM.rationale.split("\n")[:3], "The answer is 72."],
+     "the answer is not what the steps come to."),
 ])  # fmt: skip
 def test_sound_steps_to_a_wrong_answer_are_remarked_on(lines, remark):
     critique = judged(STORY, *lines, right=False)
