@@ -97,7 +97,7 @@ flags.DEFINE_enum(
     "mistakes",
     "program",
     ["program", "model"],
-    "RG3: who puts mistakes in: a program that changes marked calculations, or the actor when told.",
+    "RG3: who puts mistakes in: a program that changes marked calculations, or the actor.",
 )
 flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
 flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)

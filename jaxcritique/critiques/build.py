@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from absl import logging
+
 from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
 from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
 from jaxcritique.critiques.filtering import (
@@ -254,22 +256,25 @@ def refinement_data(
 def _mixed(critiques: list[Critique], config: CritiqueDataConfig, seed: int) -> list[Critique]:
     """At most `max_flawed` critiques, their strategies in the shares of the mixture.
 
-    The scarcest strategy decides how many there are: shares are kept to, not filled up.
+    The scarcest strategy decides how many there are: shares are kept to, not filled up. One that
+    gave nothing at all is left out of the mixture.
     """
     most = config.max_flawed or len(critiques)
     if not config.mixture:
         return _some(critiques, most, seed)
-    total = sum(weight for _, weight in config.mixture)
-    chosen: list[Critique] = []
-    by_strategy = {
-        strategy: ([c for c in critiques if c.solution.source == strategy], weight / total)
-        for strategy, weight in config.mixture
-        if weight
-    }
-    size = min(most, *(len(found) / share for found, share in by_strategy.values()))
-    for found, share in by_strategy.values():
-        chosen += _some(found, int(size * share + 1e-9), seed)
-    return chosen
+    found: dict[str, list[Critique]] = {}
+    for strategy, weight in config.mixture:
+        found[strategy] = [c for c in critiques if c.solution.source == strategy and weight]
+        if weight and not found[strategy]:
+            logging.warning("%s gave no critique of a wrong response: left out", strategy)
+    weights = {strategy: weight for strategy, weight in config.mixture if found[strategy]}
+    shares = {strategy: weight / sum(weights.values()) for strategy, weight in weights.items()}
+    size = min([most, *(len(found[strategy]) / share for strategy, share in shares.items())])
+    return [
+        critique
+        for strategy, share in shares.items()
+        for critique in _some(found[strategy], int(size * share + 1e-9), seed)
+    ]
 
 
 def _some(items: list[Any], count: int, seed: int) -> list[Any]:

@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 from jaxcritique.critiques.build import CritiqueDataConfig
 from jaxcritique.prompts.annotation import Mode, annotation_messages
-from jaxcritique.prompts.critique import StepVerdict, render_critique, split_steps
+from jaxcritique.prompts.critique import (
+    StepVerdict,
+    render_critique,
+    split_steps,
+    without_calculations,
+)
 from jaxcritique.prompts.mistakes import mistake_messages
 from jaxcritique.prompts.templates import PromptSet, refine_messages, solve_messages
 from jaxcritique.records import Critique, Messages, Problem, Solution
@@ -158,5 +163,6 @@ def example_prompts(
 def _stand_in(problem: Problem) -> Critique:
     """A critique about as long as real ones: every step of the reference repeated twice."""
     solution = Solution(problem, problem.rationale, "wrong", None)
-    verdicts = [StepVerdict(s, s, correct=True) for s in split_steps(problem.rationale)]
+    steps = [without_calculations(step) for step in split_steps(problem.rationale)]
+    verdicts = [StepVerdict(step, step, correct=True) for step in steps]
     return Critique(solution, render_critique(verdicts, says_correct=False), False, None)
