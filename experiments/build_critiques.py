@@ -352,9 +352,11 @@ def _distribution(config: CritiqueDataConfig, statistics: dict[str, Any]) -> lis
     rows: list[dict[str, Any]] = []
     compare("strategy", dict(config.mixture), statistics["strategies"])
     compare("kind", dict(config.placement.error_types), statistics["error_types"])
-    positions = dict(zip(THIRDS, config.placement.positions, strict=True))
+    positions: dict[str, float] = dict(zip(THIRDS, config.placement.positions, strict=True))
     for strategy, got in statistics["error_positions"].items():
-        compare(f"{strategy}, first error in third", positions if strategy != "RG1" else {}, got)
+        in_order = {name: got[name] for name in THIRDS if name in got}
+        wanted = positions if strategy != "RG1" else {}
+        compare(f"{strategy}, first error in third", wanted, in_order)
     return rows
 
 

@@ -220,7 +220,9 @@ def _tables(results: dict[str, Any]) -> str:
             rows.append((found["critic"], *(percent(report[c]) for c, _ in _COLUMNS), unparsable))
             rows.append(("", *(_interval(report["ci95"][c]) for c, _ in _COLUMNS), ""))
         tables.append(aligned(rows))
-        flows = [("critic", "stay right", "right to wrong", "wrong to right", "stay wrong")]
+        flows: list[Sequence[str]] = [
+            ("critic", "stay right", "right to wrong", "wrong to right", "stay wrong")
+        ]
         for found in with_table2:
             counts = (found["table2"][flow] for flow in ("c2c", "c2i", "i2c", "i2i"))
             flows.append((found["critic"], *map(str, counts)))
