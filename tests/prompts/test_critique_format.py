@@ -119,3 +119,7 @@ def test_all_released_critiques_are_parsed():
     assert all(p.step_verdicts for p in parsed)
     assert [p.says_correct for p in parsed].count(False) == 199
     assert [p.says_correct for p in parsed].count(True) == 1
+    assert sum(len(p.steps) for p in parsed) == 932  # Four repeat the answer line as a step.
+    assert sum(p.step_verdicts.count(False) for p in parsed) == 685
+    firsts = [p.first_error for p in parsed]
+    assert [firsts.count(step) for step in (0, 1, 2, 3, 4, 5, None)] == [89, 64, 28, 10, 5, 3, 1]
