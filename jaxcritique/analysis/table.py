@@ -18,12 +18,12 @@ COLUMNS = (
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """Returns the table of a `results.json` as aligned lines: text to the left, numbers right."""
+    """Returns the table of a `results.json` as aligned lines."""
     return aligned([COLUMNS, *table_cells(results)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows, the head first, as lines: the first column to the left, the others right."""
+    """Returns a table, its header first, as lines: the first column to the left, others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
