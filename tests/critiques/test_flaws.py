@@ -48,6 +48,13 @@ class Actor:
         return completions
 
 
+class AfterTheFirstStep(Placement):
+    """Cuts every path there."""
+
+    def steps(self, rng, candidates, count):
+        return [1]
+
+
 @pytest.fixture
 def game(tmp_path):
     with Grader() as grader:
@@ -83,30 +90,23 @@ def test_rg2_tries_other_steps_hotter_each_time(game):
 
 
 @pytest.mark.parametrize(("continuation", "parting"), [
-    ("<<2+2=5>>5\n<<5+3=8>>8", 1),
-    ("<<2+2=4>>4\n<<4+3=8>>8", 2),  # It parts later than it was cut.
-    ("<<2+2=4>>4", 1),  # It only ends earlier: after its last step.
+    (["<<2+2=5>>5", "<<5+3=8>>8"], 1),
+    (["<<2+2=4>>4", "<<4+3=8>>8"], 2),  # It parts later than it was cut,
+    (["<<2+2=4>>4", "<<4+3=7>>7", "<<7*2=15>>15"], 3),
+    (["<<2+2=4>>4"], 1),  # or only ends earlier: the last of its steps is named.
 ])  # fmt: skip
 def test_rg2_records_where_the_paths_really_part(continuation, parting, game):
-    placement = Placement(positions=(1, 0, 0))  # Of four steps the first, which is always kept,
-    assert placement.steps(random.Random(0), range(1, 4), 4) == []  # so there is no cut there.
-    one_cut = Placement(positions=(0, 1, 0))
-    cuts = {one_cut.steps(random.Random(seed), range(1, 4), 4)[0] for seed in range(20)}
-    assert cuts == {1, 2}
-    actor = Actor(f"{continuation}\n{WRONG}")
-    start = Solution(PROBLEM, "\n".join(STEPS[:2]), "correct", "14")
-    path = branch_off(game, actor, [start], Placement(), 1.0, 0.2, 1).solutions[0]
-    full = PATH.text.split("\n")
-    expected = next(
-        (
-            i
-            for i, (a, b) in enumerate(zip(split_steps(path.text), STEPS[:2], strict=False))
-            if a != b
-        ),
-        min(len(split_steps(path.text)) - 1, 2),
-    )
-    assert full
-    assert path.error_step == expected
+    actor = Actor("\n".join([*continuation, WRONG]))
+    paths = branch_off(game, actor, [PATH], AfterTheFirstStep(), 1.0, 0.2, 1)
+    assert [solution.error_step for solution in paths.solutions] == [parting]
+
+
+def test_positions_are_drawn_by_thirds():
+    placement = Placement(positions=(0, 1, 0))
+    drawn = {placement.steps(random.Random(seed), range(1, 4), 4)[0] for seed in range(20)}
+    assert drawn == {1, 2}
+    # The first step is always kept, so there is no cut in the first third of four steps.
+    assert Placement(positions=(1, 0, 0)).steps(random.Random(0), range(1, 4), 4) == []
 
 
 def test_a_path_of_one_step_cannot_branch_off(game):
