@@ -4,8 +4,9 @@
       --run_dir=runs/critiques
 
 Flawed reasoning paths, their critiques, the Monte-Carlo filter. The dataset is in RUN_DIR/dataset,
-for `datasets.load_dataset`; what was discarded, with its text, in RUN_DIR/discarded.jsonl. The same
-command again goes on where a killed run stopped; with another --tau or --filter it samples nothing.
+for `datasets.load_dataset`, and in RUN_DIR/critic.jsonl as experiments/sft.py learns it; what was
+discarded, with its text, in RUN_DIR/discarded.jsonl. The same command again goes on where a killed
+run stopped; with another --tau or --filter it samples nothing.
 """
 
 import json
@@ -39,7 +40,7 @@ from jaxcritique.critiques.estimate import (
 )
 from jaxcritique.critiques.filtering import KINDS
 from jaxcritique.critiques.flaws import THIRDS, Inserter, ModelInserter, Placement, ProgramInserter
-from jaxcritique.critiques.publish import rejected_row, statistics_of, write_dataset
+from jaxcritique.critiques.publish import rejected_row, statistics_of, training_row, write_dataset
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
@@ -237,6 +238,7 @@ def main(_: list[str]) -> None:
     write_dataset(run_dir / "dataset", kept, rest, statistics, command)
     discarded = (rejected_row(a) for a in annotations if a.outcome != "accepted")
     write_rows(run_dir / "discarded.jsonl", discarded)
+    write_rows(run_dir / "critic.jsonl", (training_row(game.prompts, c) for c in kept))
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))
     results = {"command": command, "seed": FLAGS.seed, **statistics}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")

@@ -12,6 +12,7 @@ from jaxcritique.critiques.build import STRATEGIES, Candidate
 from jaxcritique.critiques.filtering import FilterRule
 from jaxcritique.critiques.flaws import THIRDS, third
 from jaxcritique.prompts.critique import split_steps
+from jaxcritique.prompts.templates import PromptSet, critique_messages
 from jaxcritique.store import replace_folder, write_rows
 
 NONE = -1  # As ProcessBench: no step.
@@ -76,6 +77,12 @@ def write_dataset(
             splits=[name for name, candidates in splits.items() if candidates],
         )
         (temporary / "README.md").write_text(text, encoding="utf-8")
+
+
+def training_row(prompts: PromptSet, candidate: Candidate) -> dict[str, Any]:
+    """Returns a critique as experiments/sft.py learns it (equation 1)."""
+    critique = candidate.critique
+    return {"messages": critique_messages(prompts, critique.solution), "target": critique.text}
 
 
 def rejected_row(annotation: Annotation) -> dict[str, Any]:

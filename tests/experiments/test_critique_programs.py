@@ -87,6 +87,12 @@ def test_the_dataset_and_its_statistics_agree(built):
     assert results["filter"]["none"]["false_share"] == 0.0
     assert len(rows(run_dir / "discarded.jsonl")) == counts["discarded by the annotator"]
     assert len(rows(run_dir / "test_problems.jsonl")) == 6
+    learnt = rows(run_dir / "critic.jsonl")
+    assert [row["target"] for row in learnt] == [row["critique"] for row in train]
+    assert all(
+        row["query"] in shown["messages"][0]["content"]
+        for row, shown in zip(train, learnt, strict=True)
+    )
     assert results["costs"]["filter"]["samples"] == 2 * counts["critiques of flawed paths"]
 
 
