@@ -40,6 +40,7 @@ class Solution:
     # The first step at which it left a correct path, counted from 0, where the strategy knows.
     error_step: int | None = None
     error: str | None = None  # The mistake in words, where the strategy knows (RG3).
+    error_type: str | None = None  # And its kind, one of ERROR_TYPES in prompts/mistakes.py.
 
     @property
     def correct(self) -> bool:

@@ -1,14 +1,147 @@
 """Annotators: who writes the critiques of section 3.2.
 
-`ArithmeticAnnotator` is a program. It needs a reference solution with calculations, and really
-works out every step.
+`ArithmeticAnnotator` is a program: it needs a reference solution with calculations, and really
+works out every step. `ModelAnnotator` asks a language model through any engine.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from tqdm import tqdm
 
 from jaxcritique.critiques.arithmetic import Calculation, calculations
-from jaxcritique.prompts.critique import StepVerdict, render_critique, split_steps
+from jaxcritique.prompts.annotation import Mode, annotation_messages, read_annotation
+from jaxcritique.prompts.critique import (
+    StepVerdict,
+    parse_critique,
+    render_critique,
+    split_steps,
+)
+from jaxcritique.prompts.players import Game, Turn, play, read_critique
 from jaxcritique.records import Critique, Solution
+from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.store import Dataset
+
+Outcome = Literal["accepted", "disagrees", "unchecked", "unparsable", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """What came of annotating one solution; every solution has one."""
+
+    solution: Solution
+    # "disagrees": the annotator's verdict is not the grader's (section 3.2 discards these);
+    # "unchecked": a program cannot check it; "failed": no reply came.
+    outcome: Outcome
+    text: str  # The critique where it is accepted, else what was written.
+
+    @property
+    def critique(self) -> Critique | None:
+        """The critique, where there is one to be used."""
+        return read_critique(self.solution, self.text) if self.outcome == "accepted" else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotated:
+    """The annotations, in the order of the solutions, and the stages they cost."""
+
+    annotations: list[Annotation]
+    stages: list[Dataset[Any]]
+
+
+class Annotator(Protocol):
+    """Whoever writes critiques of many solutions."""
+
+    @property
+    def key(self) -> str:
+        """Names the annotator and its settings, for the stages that depend on them."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What the dataset calls it."""
+        ...
+
+    def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
+        """Annotates every solution, with the hints that its origin allows."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelAnnotator:
+    """Asks a language model, again where no usable reply comes.
+
+    Attributes:
+      model: any engine.
+      name: what the dataset calls it.
+      mode: whether it names the first error of the whole or labels step by step, or is asked as
+        a critic is.
+      max_tokens: of a reply.
+      temperature: of the model.
+      attempts: how often a solution is shown before its last reply is given up.
+    """
+
+    model: Sampler
+    name: str
+    mode: Mode
+    max_tokens: int
+    temperature: float
+    attempts: int
+
+    @property
+    def key(self) -> str:
+        """Names the weights and the mode; the stages know the rest by their requests."""
+        return f"{self.model.key}/{self.mode}/{self.attempts}"
+
+    def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
+        """See `Annotator`."""
+        settled: dict[int, Annotation] = {}
+        stages: list[Dataset[Any]] = []
+        for attempt in range(self.attempts):
+            left = [
+                i
+                for i in range(len(solutions))
+                if i not in settled or settled[i].outcome in ("failed", "unparsable")
+            ]
+            if not left:
+                break
+            replies = play(
+                game.again(attempt),
+                f"annotate-{attempt + 1}",
+                Annotation,
+                self.model,
+                [
+                    Turn(s, annotation_messages(game.prompts, s, self.mode))
+                    for s in (solutions[i] for i in left)
+                ],
+                self._read,
+                1,
+                self.temperature,
+                self.max_tokens,
+            )
+            stages.append(replies)
+            settled.update(zip(left, replies, strict=True))
+        return Annotated([settled[i] for i in range(len(solutions))], stages)
+
+    def _read(
+        self, solutions: Sequence[Solution], answers: Sequence[list[Completion]]
+    ) -> list[Annotation]:
+        return [
+            self._annotation(solution, reply)
+            for solution, [reply] in zip(solutions, answers, strict=True)
+        ]
+
+    def _annotation(self, solution: Solution, reply: Completion) -> Annotation:
+        if reply.finish_reason == "error":
+            return Annotation(solution, "failed", reply.error or "")
+        read = read_annotation(solution, reply.text, self.mode)
+        if read is None:
+            return Annotation(solution, "unparsable", reply.text)
+        critique, says_correct = read
+        if says_correct != solution.correct:
+            return Annotation(solution, "disagrees", reply.text)
+        return Annotation(solution, "accepted", critique)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +158,22 @@ class ArithmeticAnnotator:
 
     one_plan: bool
     stop_at_first_error: bool = True
+    name = "arithmetic checker"
+
+    @property
+    def key(self) -> str:
+        """Names the program's settings; the hash cannot know its code."""
+        return f"arithmetic/{self.one_plan}/{self.stop_at_first_error}"
+
+    def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
+        """See `Annotator`."""
+        annotations = []
+        for solution in tqdm(solutions, "annotate", unit="path"):
+            critique = self.annotate(solution)
+            text = critique.text if critique else ""
+            outcome: Outcome = "accepted" if critique else "unchecked"
+            annotations.append(Annotation(solution, outcome, text))
+        return Annotated(annotations, [])
 
     def annotate(self, solution: Solution) -> Critique | None:
         """Returns the critique, or None where the program cannot vouch for one.
@@ -48,8 +197,9 @@ class ArithmeticAnnotator:
             return None  # A right answer, but a step is wrong or one of the only plan is missing.
         remark = ""
         if sound and not solution.correct:
-            ending = f"the next step is {_worked_out(left[0])}." if left else None
-            remark = ending or f"the last step gives {reference[-1].stated}."
+            # Neither remark holds the value that is still to be found.
+            ending = f"the next step is {left[0].expression}." if left else None
+            remark = ending or "the answer is not what the steps come to."
         says_correct = sound and solution.correct
         text = render_critique(verdicts, says_correct, remark)
         return Critique(solution, text, says_correct, first_error)
@@ -81,6 +231,26 @@ class ArithmeticAnnotator:
             if not self.one_plan and mark.right and mark.value == expected.value:
                 return expected
         return None
+
+
+def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:
+    """Whether a critique errs: another first error than the checker's, or a correction that does.
+
+    Returns None where the checker cannot say.
+    """
+    checked = checker.annotate(critique.solution)
+    if checked is None:
+        return None
+    if (critique.says_correct, critique.first_error) != (
+        checked.says_correct,
+        checked.first_error,
+    ):
+        return True
+    for step in parse_critique(critique.text).steps:
+        corrections = calculations(step.explanation)  # First what is right, then what is not.
+        if corrections and not corrections[0].right:
+            return True
+    return False
 
 
 def _worked_out(mark: Calculation) -> str:

@@ -6,27 +6,40 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
+from absl import logging
 
-from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
+from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
+from jaxcritique.critiques.filtering import (
+    FilterRule,
+    Kind,
+    Tally,
+    leaks_answer,
+    tally_alone,
+    tally_refinements,
+)
 from jaxcritique.critiques.flaws import (
+    Inserter,
+    Placement,
+    ProgramInserter,
     branch_off,
-    distinct,
     insert_mistakes,
     one_correct_each,
     sample_from_scratch,
 )
-from jaxcritique.prompts.players import Game, refine
+from jaxcritique.prompts.players import Game, total_costs
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
+
+STRATEGIES = ("RG1", "RG2", "RG3")
 
 
 @dataclasses.dataclass(frozen=True)
 class CritiqueDataConfig:
     """Settings of AutoMathCritique; the paper's values where it gives them."""
 
-    samples: int  # RG1: samples a problem.
+    samples: int  # RG1: samples a problem, at the most.
     temperature: float  # RG1 and RG3.
     rg2_temperature: float
     rg2_increase: float
@@ -35,13 +48,41 @@ class CritiqueDataConfig:
     refinements: int = 10  # Monte-Carlo filter: refinements a critique.
     tau: float = 0.3  # Kept where strictly more than this share of them is right.
     max_flawed: int = 0  # Critiques of flawed paths that go to the filter; 0: all.
+    # RG1: so many right and wrong samples of a problem are enough; None: all are drawn.
+    wanted: tuple[int, int] | None = None
+    placement: Placement = dataclasses.field(default_factory=Placement)
+    # Share of each strategy among the flawed paths, relative; empty: as they come.
+    mixture: tuple[tuple[str, float], ...] = ()
+    filter: Kind = "soft"
+    alone_samples: int = 0  # Without a critique, of each problem filtered; 0: not measured.
+    ngram: int = 8  # Words in a gram, for the likeness.
+    near_duplicate: float = 1.0  # Likeness from which a solution is dropped; 1: equal grams.
+
+    @property
+    def rule(self) -> FilterRule:
+        """Which critiques of flawed paths are kept."""
+        return FilterRule(self.filter, self.tau)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A critique with all that is known of its worth, kept or not."""
+
+    critique: Critique
+    annotator: str
+    refined: Tally | None  # The actor after it; None for a right path's, which is not filtered.
+    alone: Tally | None  # The actor on the problem without it, where measured.
+
+    def kept_by(self, rule: FilterRule) -> bool:
+        """Whether the filter lets it pass; critiques of right paths always do."""
+        return self.refined is None or rule.keeps(self.refined)
 
 
 def build_critiques(
     game: Game,
     actor: Sampler,
     problems: Sequence[Problem],
-    annotator: ArithmeticAnnotator,
+    annotator: Annotator,
     config: CritiqueDataConfig,
 ) -> Dataset[Critique]:
     """Builds D_critique; the counts of every stage are among the dataset's facts.
@@ -50,57 +91,151 @@ def build_critiques(
     correct responses, as many as there are of flawed ones. Critiques of flawed responses must pass
     the Monte-Carlo filter (section 3.3); where none does, the dataset is empty.
     """
-
-    def make(_: Any) -> tuple[list[Critique], dict[str, Any]]:
-        counts: collections.Counter[str] = collections.Counter()
-        scratch, tokens1 = sample_from_scratch(
-            game, actor, problems, config.samples, config.temperature
-        )
-        correct = one_correct_each(scratch)
-        branched, tokens2 = branch_off(
-            game, actor, correct, config.rg2_temperature, config.rg2_increase, config.rg2_rounds
-        )
-        spoilt, tokens3 = insert_mistakes(
-            game, actor, correct, config.temperature, config.rg3_attempts
-        )
-        paths = distinct([*scratch, *branched, *spoilt])
-        for path in paths:
-            counts[f"{path.source}: {'right' if path.correct else 'flawed'} paths"] += 1
-        annotated = [annotator.annotate(path) for path in tqdm(paths, "annotate", unit="path")]
-        critiques = [critique for critique in annotated if critique is not None]
-        counts["discarded by the annotator"] = len(paths) - len(critiques)
-        flawed = [c for c in critiques if not c.solution.correct]
-        flawed = _some(flawed, config.max_flawed or len(flawed), game)
-        counts["critiques of flawed paths"] = len(flawed)
-        refined = refine(game, "filter", actor, flawed, config.refinements, config.temperature)
-        kept = [critique for critique, rate in success_rates(refined) if rate > config.tau]
-        counts["kept by the filter"] = len(kept)
-        sound = _some([c for c in critiques if c.solution.correct], len(kept), game)
-        counts["critiques of right paths"] = len(sound)
-        tokens = tokens1 + tokens2 + tokens3 + refined.facts["generated_tokens"]
-        return [*kept, *sound], {"counts": dict(counts), "generated_tokens": tokens}
-
-    key = digest(
-        actor.key,
-        game.seed,
-        list(problems),
-        dataclasses.asdict(config),
-        dataclasses.asdict(annotator),
+    annotations = annotate_paths(game, actor, problems, annotator, config, ProgramInserter())
+    candidates = build_candidates(game, actor, annotations, annotator.name, config)
+    kept, counts = keep(candidates, config.rule, game.seed)
+    tokens = sum(cost["generated_tokens"] for cost in candidates.facts["costs"].values())
+    return Dataset(
+        digest(candidates.key, dataclasses.asdict(config.rule)),
+        [candidate.critique for candidate in kept],
+        {"counts": {**candidates.facts["counts"], **counts}, "generated_tokens": tokens},
     )
-    return game.store.dataset("critique_data", Critique, key, make=make)
 
 
-def success_rates(
-    refinements: Sequence[Refinement] | Dataset[Refinement],
-) -> list[tuple[Critique, float]]:
-    """Returns each critique with the share of its refinements that are right (Monte Carlo)."""
-    outcomes: dict[str, list[bool]] = collections.defaultdict(list)
-    critiques: dict[str, Critique] = {}
-    for refinement in refinements:
-        key = digest(refinement.critique)
-        critiques[key] = refinement.critique
-        outcomes[key].append(refinement.correct)
-    return [(critiques[key], sum(right) / len(right)) for key, right in outcomes.items()]
+def annotate_paths(
+    game: Game,
+    actor: Sampler,
+    problems: Sequence[Problem],
+    annotator: Annotator,
+    config: CritiqueDataConfig,
+    inserter: Inserter,
+) -> Dataset[Annotation]:
+    """The paths of all strategies, each annotated once; what was rejected is there with its text.
+
+    Where there are more right paths than flawed ones the rest are put aside: no more will be used.
+    """
+
+    def make(_: Any) -> tuple[list[Annotation], dict[str, Any]]:
+        counts: collections.Counter[str] = collections.Counter()
+        scratch = sample_from_scratch(
+            game, actor, problems, config.samples, config.temperature, config.wanted
+        )
+        correct = one_correct_each(scratch.solutions)
+        branched = branch_off(
+            game,
+            actor,
+            correct,
+            config.placement,
+            config.rg2_temperature,
+            config.rg2_increase,
+            config.rg2_rounds,
+        )
+        spoilt = insert_mistakes(
+            game,
+            actor,
+            correct,
+            inserter,
+            config.placement,
+            config.temperature,
+            config.rg3_attempts,
+        )
+        made = dict(zip(STRATEGIES, (scratch, branched, spoilt), strict=True))
+        paths = [path for part in made.values() for path in part.solutions]
+        written = [path for path in paths if path.text.strip()]
+        different = distinct(written)
+        kept = without_near_duplicates(different, config.ngram, config.near_duplicate)
+        for path in kept:
+            counts[f"{path.source}: {'right' if path.correct else 'flawed'} paths"] += 1
+        counts["paths without text"] = len(paths) - len(written)
+        counts["duplicates"] = len(written) - len(different)
+        counts["near duplicates"] = len(different) - len(kept)
+        flawed = [path for path in kept if not path.correct]
+        right = _some([path for path in kept if path.correct], len(flawed), game.seed)
+        counts["right paths put aside"] = len(kept) - len(flawed) - len(right)
+        annotated = annotator.annotate_all(game, [*flawed, *right])
+        outcomes = collections.Counter(a.outcome for a in annotated.annotations)
+        for outcome in sorted(outcomes.keys() - {"accepted"}):
+            counts[f"annotator: {outcome}"] = outcomes[outcome]
+        counts["discarded by the annotator"] = outcomes.total() - outcomes["accepted"]
+        costs = {name: total_costs(part.stages) for name, part in made.items()}
+        costs["annotate"] = total_costs(annotated.stages)
+        return annotated.annotations, {"counts": dict(counts), "costs": costs}
+
+    settings = dataclasses.asdict(config)
+    for decided_later in (
+        "tau", "filter", "max_flawed", "mixture", "refinements", "alone_samples",
+    ):  # fmt: skip
+        del settings[decided_later]
+    inputs = actor.key, game.seed, digest(*problems), settings, annotator.key, inserter.key
+    return game.store.dataset("annotations", Annotation, *inputs, make=make)
+
+
+def build_candidates(
+    game: Game,
+    actor: Sampler,
+    annotations: Dataset[Annotation],
+    annotator: str,
+    config: CritiqueDataConfig,
+) -> Dataset[Candidate]:
+    """Tallies every critique there is to choose from; the filter's rule plays no part yet.
+
+    Args:
+      game: what is played with.
+      actor: who made the paths, and refines.
+      annotations: as `annotate_paths` returns them.
+      annotator: what the dataset calls it.
+      config: all settings.
+
+    Returns:
+      The candidates; among the facts are "counts" of every stage and "costs" of those that asked a
+      model.
+    """
+
+    def make(_: Any) -> tuple[list[Candidate], dict[str, Any]]:
+        critiques = [c for annotation in annotations if (c := annotation.critique)]
+        flawed = [c for c in critiques if not c.solution.correct]
+        honest = [c for c in flawed if not leaks_answer(c)]
+        chosen = _mixed(honest, config, game.seed)
+        refined = tally_refinements(game, actor, chosen, config.refinements, config.temperature)
+        stages = {"filter": refined}
+        alone: dict[str, Tally] = {}
+        if config.alone_samples:
+            asked = list({c.solution.problem.id: c.solution.problem for c in chosen}.values())
+            stages["alone"] = tally_alone(
+                game, actor, asked, config.alone_samples, config.temperature
+            )
+            alone = {p.id: tally for p, tally in zip(asked, stages["alone"], strict=True)}
+        candidates = [
+            Candidate(c, annotator, tally, alone.get(c.solution.problem.id))
+            for c, tally in zip(chosen, refined, strict=True)
+        ]
+        candidates += [Candidate(c, annotator, None, None) for c in critiques if c.solution.correct]
+        counts = {
+            **annotations.facts["counts"],
+            "leaking critiques": len(flawed) - len(honest),
+            "critiques of flawed paths": len(chosen),
+            "refinements with a bare answer": sum(tally.leaked for tally in refined),
+        }
+        costs = {name: total_costs([stage]) for name, stage in stages.items()}
+        return candidates, {"counts": counts, "costs": {**annotations.facts["costs"], **costs}}
+
+    settings = dataclasses.asdict(config)
+    for decided_later in ("tau", "filter"):
+        del settings[decided_later]
+    return game.store.dataset(
+        "candidates", Candidate, annotations.key, annotator, settings, make=make
+    )
+
+
+def keep(
+    candidates: Sequence[Candidate] | Dataset[Candidate], rule: FilterRule, seed: int
+) -> tuple[list[Candidate], dict[str, int]]:
+    """Applies the filter, and takes as many critiques of right paths as of flawed ones it keeps."""
+    flawed = [c for c in candidates if c.refined is not None]
+    kept = [c for c in flawed if c.kept_by(rule)]
+    right = _some([c for c in candidates if c.refined is None], len(kept), seed)
+    counts = {"kept by the filter": len(kept), "critiques of right paths": len(right)}
+    return [*kept, *right], counts
 
 
 def refinement_data(
@@ -118,9 +253,33 @@ def refinement_data(
     ]
 
 
-def _some(critiques: list[Critique], count: int, game: Game) -> list[Critique]:
-    """Returns `count` of the critiques, chosen by the seed, in their old order."""
-    if count >= len(critiques):
-        return critiques
-    rng = random.Random(f"critiques/{game.seed}")
-    return [critiques[i] for i in sorted(rng.sample(range(len(critiques)), count))]
+def _mixed(critiques: list[Critique], config: CritiqueDataConfig, seed: int) -> list[Critique]:
+    """At most `max_flawed` critiques, their strategies in the shares of the mixture.
+
+    The scarcest strategy decides how many there are: shares are kept to, not filled up. One that
+    gave nothing at all is left out of the mixture.
+    """
+    most = config.max_flawed or len(critiques)
+    if not config.mixture:
+        return _some(critiques, most, seed)
+    found: dict[str, list[Critique]] = {}
+    for strategy, weight in config.mixture:
+        found[strategy] = [c for c in critiques if c.solution.source == strategy and weight]
+        if weight and not found[strategy]:
+            logging.warning("%s gave no critique of a wrong response: left out", strategy)
+    weights = {strategy: weight for strategy, weight in config.mixture if found[strategy]}
+    shares = {strategy: weight / sum(weights.values()) for strategy, weight in weights.items()}
+    size = min([most, *(len(found[strategy]) / share for strategy, share in shares.items())])
+    return [
+        critique
+        for strategy, share in shares.items()
+        for critique in _some(found[strategy], int(size * share + 1e-9), seed)
+    ]
+
+
+def _some(items: list[Any], count: int, seed: int) -> list[Any]:
+    """Returns `count` of the items, chosen by the seed, in their old order."""
+    if count >= len(items):
+        return items
+    rng = random.Random(f"critiques/{seed}")
+    return [items[i] for i in sorted(rng.sample(range(len(items)), count))]

@@ -11,9 +11,8 @@ from jaxcritique.critiques.arithmetic import Calculation, evaluate, marks
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Problem, Solution
 
-# A "missing step" is seldom a mistake in these stories: `carry_on` keeps the reference's later
-# values, so the answer stays right and `flawed_solution` gives it up.
-ERROR_TYPES = ("calculation", "wrong value", "wrong operator", "missing step")
+# Those of the nine kinds (prompts/mistakes.py) that take no understanding of the story.
+PROGRAM_TYPES = ("calculation", "question_value", "step_value", "operator", "missing_step")
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _BINARY = re.compile(r"(\d+(?:\.\d+)?)([-+*/])(\d+(?:\.\d+)?)")
@@ -25,38 +24,48 @@ def insert_error(
     """Puts one mistake into step `at` of a correct solution.
 
     Args:
-      problem: the question, whose numbers a "wrong value" is taken from.
+      problem: the question, whose numbers a "question_value" is taken from.
       steps: the correct solution's steps.
-      at: which step to spoil, counted from 0.
-      error_type: one of ERROR_TYPES.
+      at: which step to spoil, counted from 0; a "missing_step" is this one, and the step after it
+        is written as if there were no need for it.
+      error_type: one of PROGRAM_TYPES.
       rng: decides between the possible mistakes.
 
     Returns:
       The steps up to and including the spoilt one, and the mistake in words; None where this type
       of mistake cannot be made at this step.
     """
+    if error_type not in PROGRAM_TYPES:
+        raise ValueError(f"unknown error type {error_type!r}; there are {', '.join(PROGRAM_TYPES)}")
+    missing = error_type == "missing_step"
+    spoilt = at + missing
     found = marks(steps[at])
-    if not found:
+    if not found or spoilt >= len(steps) or not marks(steps[spoilt]):
         return None
-    mark = found[-1]
+    mark = marks(steps[spoilt])[-1]
     before = steps[:at]
-    if error_type == "missing step":
-        if at + 1 >= len(steps):
-            return None
-        return before, f"the step {mark.expression}={mark.stated} is left out"
+    result: str | None
     if error_type == "calculation":
         expression, result = mark.expression, _slip(mark.stated, rng)
         said = f"{mark.expression} is {mark.stated}, not {result}"
-    elif error_type in ("wrong value", "wrong operator"):
-        replace = _replace_value if error_type == "wrong value" else _replace_operator
-        expression = replace(mark, problem, before, rng)
-        result = _shown(evaluate(expression)) if expression else None
-        said = f"the step should be {mark.expression}, not {expression}"
     else:
-        raise ValueError(f"unknown error type {error_type!r}; there are {', '.join(ERROR_TYPES)}")
+        if missing:
+            expression = _without_step(mark, found[-1])
+            said = f"the step {found[-1].expression}={found[-1].stated} is left out"
+        elif error_type == "operator":
+            expression = _replace_operator(mark, rng)
+            said = f"the step should be {mark.expression}, not {expression}"
+        else:
+            from_question = error_type == "question_value"
+            known = _NUMBER.findall(problem.question) if from_question else _results(before)
+            expression = _replace_value(mark, known, rng)
+            said = f"the step should be {mark.expression}, not {expression}"
+        result = _shown(evaluate(expression)) if expression else None
+        if expression and _is_due(expression, steps):
+            return None  # Some other step's calculation is no mistake, only out of order.
     if expression is None or result is None or result == mark.stated:
         return None
-    return [*before, _with_mark(steps[at], expression, result)], said
+    return [*before, _with_mark(steps[spoilt], expression, result)], said
 
 
 def carry_on(steps: list[str], reference: list[str]) -> list[str]:
@@ -96,21 +105,19 @@ def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
     if not reference:
         return None
     at = rng.randrange(len(reference))
-    error_type = rng.choices(ERROR_TYPES, (5, 3, 3, 1))[0]
+    error_type = rng.choices(PROGRAM_TYPES, (5, 2, 2, 3, 2))[0]
     spoilt = insert_error(problem, reference, at, error_type, rng)
     if spoilt is None:
         return None
     steps, error = spoilt
-    if error_type == "missing step":
-        kept = [*reference[:at], *reference[at + 1 :]]
-        steps = [*steps, *carry_on(steps, kept)[len(steps) :]]
-    else:
-        steps = carry_on(steps, reference)
+    if error_type == "missing_step":
+        reference = [*reference[:at], *reference[at + 1 :]]
+    steps = carry_on(steps, reference)
     answer = _final_value(steps)
     if answer is None or evaluate(answer) == evaluate(problem.answer):
         return None
     text = "\n".join([*steps, f"The answer is {answer}."])
-    return Solution(problem, text, "wrong", answer, source="RG3", error_step=at, error=error)
+    return Solution(problem, text, "wrong", answer, "RG3", at, error, error_type)
 
 
 def _final_value(steps: list[str]) -> str | None:
@@ -141,11 +148,12 @@ def _slip(stated: str, rng: random.Random) -> str | None:
     return _shown(rng.choice(choices)) if choices else None
 
 
-def _replace_value(
-    mark: Calculation, problem: Problem, before: list[str], rng: random.Random
-) -> str | None:
-    known = _NUMBER.findall(problem.question)
-    known += [earlier.stated for step in before for earlier in marks(step)]
+def _results(steps: list[str]) -> list[str]:
+    return [mark.stated for step in steps for mark in marks(step)]
+
+
+def _replace_value(mark: Calculation, known: list[str], rng: random.Random) -> str | None:
+    """The expression with one of its numbers replaced by a known one."""
     operands = list(_NUMBER.finditer(mark.expression))
     rng.shuffle(operands)
     for operand in operands:
@@ -160,9 +168,7 @@ def _replace_value(
     return None
 
 
-def _replace_operator(
-    mark: Calculation, problem: Problem, before: list[str], rng: random.Random
-) -> str | None:
+def _replace_operator(mark: Calculation, rng: random.Random) -> str | None:
     match = _BINARY.fullmatch(mark.expression)
     if match is None:
         return None
@@ -170,6 +176,20 @@ def _replace_operator(
     choices = [f"{left}{sign}{right}" for sign in "+-*/" if sign != operator]
     choices = [choice for choice in choices if _shown(evaluate(choice)) is not None]
     return rng.choice(choices) if choices else None
+
+
+def _without_step(mark: Calculation, missing: Calculation) -> str | None:
+    """The expression with what the missing step started from in the place of its result."""
+    start = _NUMBER.match(missing.expression)
+    if start is None or missing.stated not in _NUMBER.findall(mark.expression):
+        return None
+    return _NUMBER.sub(lambda m: start[0] if m[0] == missing.stated else m[0], mark.expression)
+
+
+def _is_due(expression: str, steps: list[str]) -> bool:
+    """Whether a step of the correct solution does this very calculation."""
+    mine = Calculation(expression, "", None)
+    return any(mine.same_operation(mark) for step in steps for mark in marks(step))
 
 
 def _shown(value: Fraction | None) -> str | None:

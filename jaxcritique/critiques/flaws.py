@@ -1,119 +1,321 @@
 """Flawed reasoning paths, built three ways (section 3.1)."""
 
+import collections
+import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-from jaxcritique.critiques.arithmetic import marks
-from jaxcritique.critiques.errors import insert_error
+from jaxcritique.critiques.errors import PROGRAM_TYPES, insert_error
 from jaxcritique.prompts.critique import split_steps
-from jaxcritique.prompts.players import Game, Start, respond
+from jaxcritique.prompts.mistakes import ERROR_TYPES, mistake_messages, read_mistake
+from jaxcritique.prompts.players import Game, Start, Turn, play, respond
 from jaxcritique.records import Problem, Solution, digest
-from jaxcritique.rollout.sampler import Sampler
+from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.store import Dataset
 
-# Of the program's error types, those an actor can be made to go on from: a step left out it
-# simply puts in.
-_RG3_TYPES = ("calculation", "wrong value", "wrong operator")
+T = TypeVar("T")
+THIRDS = ("first", "middle", "last")  # Of a solution's steps: how positions are configured.
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where mistakes go and of what kinds they are: relative weights.
+
+    Attributes:
+      positions: of the first, middle and last third of the steps (RG2's cut, RG3's mistake).
+      error_types: of RG3's kinds of mistakes.
+    """
+
+    positions: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    error_types: tuple[tuple[str, float], ...] = tuple((kind, 1.0) for kind in PROGRAM_TYPES)
+
+    def steps(self, rng: random.Random, candidates: Sequence[int], count: int) -> list[int]:
+        """Orders steps of a solution of `count` by a weighted draw; what weighs nothing is out."""
+        in_third = collections.Counter(third(step, count) for step in candidates)
+        weights = [
+            self.positions[third(step, count)] / in_third[third(step, count)] for step in candidates
+        ]
+        return _drawn(rng, candidates, weights)
+
+    def kinds(self, rng: random.Random) -> list[str]:
+        """Orders the kinds of mistakes by a weighted draw."""
+        names, weights = zip(*self.error_types, strict=True)
+        return _drawn(rng, names, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """A right path to be spoilt, and the (kind, step) pairs to be tried, the best first."""
+
+    path: Solution
+    choices: tuple[tuple[str, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """Solutions, and the stages they cost."""
+
+    solutions: list[Solution]
+    stages: list[Dataset[Any]]
+
+
+class Inserter(Protocol):
+    """Whoever puts a mistake into a right path (RG3)."""
+
+    @property
+    def key(self) -> str:
+        """Names it, for the stages that depend on it."""
+        ...
+
+    def insert(
+        self, game: Game, name: str, wishes: Sequence[Wish]
+    ) -> tuple[list[Start | None], list[Dataset[Any]]]:
+        """Returns where to go on from, None where no mistake came of it, and the stages asked."""
+        ...
+
+
+class ProgramInserter:
+    """Changes the calculation in a step; for steps with GSM8K's marks."""
+
+    key = "program"
+
+    def insert(
+        self, game: Game, name: str, wishes: Sequence[Wish]
+    ) -> tuple[list[Start | None], list[Dataset[Any]]]:
+        """See `Inserter`; takes the first choice that can be made."""
+        return [self._start(game, name, wish) for wish in wishes], []
+
+    def _start(self, game: Game, name: str, wish: Wish) -> Start | None:
+        path = wish.path
+        rng = random.Random(digest(name, game.seed, path.problem.id, path.text))
+        steps = split_steps(path.text)
+        for kind, at in wish.choices:
+            made = insert_error(path.problem, steps, at, kind, rng)
+            if made is not None:
+                lines, error = made
+                return _start_after(path, lines, at, error, kind)
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInserter:
+    """Instructs a model to write the step with a mistake of the wished kind.
+
+    Attributes:
+      model: any engine.
+      temperature: of the model.
+      max_tokens: of a reply: a step and a sentence.
+    """
+
+    model: Sampler
+    temperature: float
+    max_tokens: int
+
+    @property
+    def key(self) -> str:
+        """Names the weights."""
+        return self.model.key
+
+    def insert(
+        self, game: Game, name: str, wishes: Sequence[Wish]
+    ) -> tuple[list[Start | None], list[Dataset[Any]]]:
+        """See `Inserter`; asks for the first choice."""
+        turns = []
+        for wish in wishes:
+            kind, at = wish.choices[0]
+            turns.append(Turn(wish, mistake_messages(wish.path, at, kind)))
+        replies = play(
+            game,
+            f"{name}-mistake",
+            _Reply,
+            self.model,
+            turns,
+            _replies,
+            1,
+            self.temperature,
+            self.max_tokens,
+        )
+        starts = [_read(wish, r.text) for wish, r in zip(wishes, replies, strict=True)]
+        return starts, [replies]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reply:
+    """A model's reply as it stands."""
+
+    text: str
+
+
+def _replies(_: Sequence[Wish], answers: Sequence[list[Completion]]) -> list[_Reply]:
+    return [_Reply(completion.text) for [completion] in answers]
+
+
+def _read(wish: Wish, text: str) -> Start | None:
+    kind, at = wish.choices[0]
+    made = read_mistake(wish.path, at, text)
+    if made is None:
+        return None
+    lines = [*split_steps(wish.path.text)[:at], made.step]
+    return _start_after(wish.path, lines, at, made.words or ERROR_TYPES[kind], kind)
 
 
 def sample_from_scratch(
-    game: Game, actor: Sampler, problems: Sequence[Problem], samples: int, temperature: float
-) -> tuple[list[Solution], int]:
+    game: Game,
+    actor: Sampler,
+    problems: Sequence[Problem],
+    samples: int,
+    temperature: float,
+    wanted: tuple[int, int] | None = None,
+) -> Paths:
     """RG1: repeated sampling; nothing is known of the errors.
 
-    Returns:
-      All solutions, right and wrong, and the tokens they took.
+    Args:
+      game: what is played with.
+      actor: who is sampled.
+      problems: what is solved.
+      samples: the most of a problem.
+      temperature: of the actor.
+      wanted: so many right and so many wrong ones of a problem are enough; None: draw all.
     """
-    starts = [Start(problem, source="RG1") for problem in problems]
-    solutions = respond(game, "rg1", actor, starts, samples, temperature)
-    return list(solutions), solutions.facts["generated_tokens"]
+    stages: list[Dataset[Solution]] = []
+    right: collections.Counter[str] = collections.Counter()
+    wrong: collections.Counter[str] = collections.Counter()
+    batch = min(samples, sum(wanted)) if wanted else samples
+    unsettled = list(problems)
+    drawn = 0
+    while unsettled and drawn < samples:
+        count = min(batch, samples - drawn)
+        starts = [Start(problem, source="RG1") for problem in unsettled]
+        name = f"rg1-{len(stages) + 1}"
+        found = respond(game.again(len(stages)), name, actor, starts, count, temperature)
+        stages.append(found)
+        drawn += count
+        right.update(s.problem.id for s in found if s.correct)
+        wrong.update(s.problem.id for s in found if not s.correct and s.text.strip())
+        if wanted:
+            unsettled = [p for p in unsettled if right[p.id] < wanted[0] or wrong[p.id] < wanted[1]]
+    return Paths([solution for stage in stages for solution in stage], list(stages))
 
 
 def branch_off(
     game: Game,
     actor: Sampler,
     correct: Sequence[Solution],
+    placement: Placement,
     temperature: float,
     increase: float,
     rounds: int,
-) -> tuple[list[Solution], int]:
+) -> Paths:
     """RG2: cut a correct path at a step and go on at a raised temperature.
 
     Where the continuation is still right, another step is chosen and the temperature raised
-    further, `rounds` times in all.
+    further, `rounds` times in all. At least one step is kept: to keep none is RG1.
 
     Args:
       game: what is played with.
       actor: who continues.
       correct: right solutions, one start each.
+      placement: where they are cut.
       temperature: of the first round.
       increase: what each further round adds to it.
       rounds: how many.
 
     Returns:
-      The continuations, right and wrong, with the step at which they part, and their tokens.
+      The continuations, right and wrong, with the step at which they really part.
     """
-    found: list[Solution] = []
-    tokens = 0
-    open_paths = list(correct)
-    for number in range(rounds):
-        starts = []
-        for path in open_paths:
-            steps = split_steps(path.text)
-            rng = random.Random(digest("rg2", game.seed, number, path.problem.id, path.text))
-            cut = rng.randrange(len(steps)) if steps else 0  # 0: nothing of the path is kept.
-            prefix = "".join(f"{step}\n" for step in steps[:cut])
-            starts.append(Start(path.problem, prefix, source="RG2", error_step=cut))
-        heat = temperature + number * increase
-        continued = respond(game, f"rg2-{number + 1}", actor, starts, 1, heat)
-        tokens += continued.facts["generated_tokens"]
-        found += continued
-        open_paths = [
-            path for path, solution in zip(open_paths, continued, strict=True) if solution.correct
-        ]
-    return found, tokens
+    cuts: dict[str, list[int]] = {}
+    for path in correct:
+        count = len(split_steps(path.text))
+        rng = random.Random(digest("rg2", game.seed, path.problem.id, path.text))
+        cuts[path.problem.id] = placement.steps(rng, range(1, count), count)
+
+    def begin(
+        name: str, paths: Sequence[Solution], number: int
+    ) -> tuple[list[Start | None], list[Dataset[Any]]]:
+        starts: list[Start | None] = []
+        for path in paths:
+            order = cuts[path.problem.id]
+            cut = order[number % len(order)]
+            kept = split_steps(path.text)[:cut]
+            starts.append(Start(path.problem, _lines(kept), "RG2", error_step=cut))
+        return starts, []
+
+    able = [path for path in correct if cuts[path.problem.id]]
+    paths = _until_flawed(
+        game, "rg2", actor, able, rounds, begin, lambda number: temperature + number * increase
+    )
+    parted = {path.problem.id: split_steps(path.text) for path in able}
+    solutions = [_with_parting(s, parted[s.problem.id]) for s in paths.solutions]
+    return Paths(solutions, paths.stages)
 
 
 def insert_mistakes(
-    game: Game, actor: Sampler, correct: Sequence[Solution], temperature: float, attempts: int
-) -> tuple[list[Solution], int]:
+    game: Game,
+    actor: Sampler,
+    correct: Sequence[Solution],
+    inserter: Inserter,
+    placement: Placement,
+    temperature: float,
+    attempts: int,
+) -> Paths:
     """RG3: put a chosen mistake at a chosen step, and let the actor reason on from there.
 
-    `correct` has one path a problem. Where the answer comes out right all the same, or no mistake
-    can be made, another is tried, up to `attempts`.
+    `correct` has one path a problem, which keeps its kind of mistake. Where the answer comes out
+    right all the same, or no mistake was made, another step is tried, up to `attempts`.
 
     Returns:
-      The flawed and the accidentally right solutions, with step and mistake, and their tokens.
+      The flawed and the accidentally right solutions, with step, kind and mistake.
     """
+
+    def begin(
+        name: str, paths: Sequence[Solution], number: int
+    ) -> tuple[list[Start | None], list[Dataset[Any]]]:
+        wishes = []
+        for path in paths:
+            rng = random.Random(digest("rg3", game.seed, path.problem.id, path.text))
+            kinds = placement.kinds(rng)
+            count = len(split_steps(path.text))
+            rng.seed(digest("rg3", game.seed, number, path.problem.id, path.text))
+            steps = placement.steps(rng, range(count), count)
+            wishes.append(Wish(path, tuple((kind, step) for kind in kinds for step in steps)))
+        return inserter.insert(game, name, wishes)
+
+    able = [path for path in correct if split_steps(path.text)]
+    return _until_flawed(game, "rg3", actor, able, attempts, begin, lambda _: temperature)
+
+
+_Begin = Callable[[str, Sequence[Solution], int], tuple[list[Start | None], list[Dataset[Any]]]]
+
+
+def _until_flawed(
+    game: Game,
+    name: str,
+    actor: Sampler,
+    paths: Sequence[Solution],
+    rounds: int,
+    begin: _Begin,
+    temperature: Callable[[int], float],
+) -> Paths:
+    """Has right paths, one a problem, continued from where `begin` says until all are flawed."""
     found: list[Solution] = []
-    tokens = 0
-    open_paths = list(correct)
-    for number in range(attempts):
-        spoilt = {path.problem.id: _spoil(game, path, number) for path in open_paths}
-        starts = [start for start in spoilt.values() if start is not None]
-        if not starts:
+    stages: list[Dataset[Any]] = []
+    still_right = list(paths)
+    for number in range(rounds):
+        if not still_right:
             break
-        continued = respond(game, f"rg3-{number + 1}", actor, starts, 1, temperature)
-        tokens += continued.facts["generated_tokens"]
+        turn = f"{name}-{number + 1}"
+        begun, asked = begin(turn, still_right, number)
+        stages += asked
+        starts = [start for start in begun if start is not None]
+        if not starts:
+            continue
+        continued = respond(game.again(number), turn, actor, starts, 1, temperature(number))
+        stages.append(continued)
         found += continued
-        flawed = {solution.problem.id for solution in continued if not solution.correct}
-        open_paths = [path for path in open_paths if path.problem.id not in flawed]
-    return found, tokens
-
-
-def _spoil(game: Game, path: Solution, attempt: int) -> Start | None:
-    rng = random.Random(digest("rg3", game.seed, attempt, path.problem.id, path.text))
-    steps = split_steps(path.text)
-    with_marks = [i for i, step in enumerate(steps) if marks(step)]
-    if not with_marks:
-        return None
-    at = rng.choice(with_marks)
-    for error_type in rng.sample(_RG3_TYPES, len(_RG3_TYPES)):
-        spoilt = insert_error(path.problem, steps, at, error_type, rng)
-        if spoilt is not None:
-            lines, error = spoilt
-            prefix = "".join(f"{line}\n" for line in lines)
-            return Start(path.problem, prefix, source="RG3", error_step=at, error=error)
-    return None
+        flawed = {s.problem.id for s in continued if not s.correct and s.text.strip()}
+        still_right = [path for path in still_right if path.problem.id not in flawed]
+    return Paths(found, stages)
 
 
 def one_correct_each(solutions: Sequence[Solution]) -> list[Solution]:
@@ -125,9 +327,31 @@ def one_correct_each(solutions: Sequence[Solution]) -> list[Solution]:
     return list(first.values())
 
 
-def distinct(solutions: Sequence[Solution]) -> list[Solution]:
-    """Drops solutions of a problem whose text another has; where they came from does not count."""
-    first: dict[tuple[str, str], Solution] = {}
-    for solution in solutions:
-        first.setdefault((solution.problem.id, solution.text.strip()), solution)
-    return list(first.values())
+def third(step: int, count: int) -> int:
+    """Which third of `count` steps a step is in: the middle one of them lies in the middle."""
+    return min(2, int(3 * (step + 0.5) / count))
+
+
+def _start_after(path: Solution, lines: list[str], at: int, error: str, kind: str) -> Start:
+    return Start(path.problem, _lines(lines), "RG3", error_step=at, error=error, error_type=kind)
+
+
+def _with_parting(solution: Solution, path: Sequence[str]) -> Solution:
+    """Puts the first step that is not the right path's in the place of the cut."""
+    steps = split_steps(solution.text)
+    cut = solution.error_step or 0
+    same = (mine == theirs for mine, theirs in zip(steps[cut:], path[cut:], strict=False))
+    parting = next((cut + i for i, equal in enumerate(same) if not equal), None)
+    if parting is None:  # One goes on where the other ends, or only the answer differs.
+        parting = max(0, min(len(steps), len(path), len(steps) - 1))
+    return dataclasses.replace(solution, error_step=parting)
+
+
+def _drawn(rng: random.Random, items: Sequence[T], weights: Sequence[float]) -> list[T]:
+    """A weighted draw without replacement (Efraimidis and Spirakis, 2006)."""
+    keyed = [(rng.random() ** (1 / weight), i) for i, weight in enumerate(weights) if weight > 0]
+    return [items[i] for _, i in sorted(keyed, reverse=True)]
+
+
+def _lines(steps: Sequence[str]) -> str:
+    return "".join(f"{step}\n" for step in steps)

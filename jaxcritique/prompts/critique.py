@@ -6,7 +6,7 @@
     Final answer: Wrong
 
 The explanation stands before the verdict: a model that must first work the step out judges far
-better than one that must judge first (docs/log.md).
+better than one that must judge first (docs/log.md). The reader takes either order.
 """
 
 import dataclasses
@@ -15,15 +15,30 @@ from collections.abc import Sequence
 
 _CALCULATION = re.compile(r"<<[^<>\n]*>>")
 _ANSWER_LINE = re.compile(r"^\W*(?:####|(?:so |therefore,? )?the (?:final )?answer is\b)", re.I)
+
 # Labels as models write them: any mixture of bold marks, bullets and numbering around the word.
-_CORRECTNESS = re.compile(
-    r"^[\W\d_]*correctness(?: of the step)?\W*\b(correct|wrong|incorrect)\b", re.I
+_OPEN = r"^[\W\d_]*"
+_WORD = (
+    r"(correct|right|accurate|wrong|incorrect|inaccurate|not (?:entirely )?correct"
+    r"|partially correct)"
 )
+_VERDICT = rf"\b{_WORD}\b(.{{0,200}})"
+_LABEL = r"(?:correctness|verdict|judge?ment|assessment|label|status)"
 _FINAL = re.compile(
-    r"^[\W\d_]*(?:correctness of the final answer|final answer)\W*(?:is\W*)?"
-    r"\b(correct|wrong|incorrect)\b",
+    rf"{_OPEN}(?:(?:{_LABEL} of )?(?:the )?(?:final|overall) (?:answer|verdict|solution)"
+    rf"|overall {_LABEL}|overall|conclusion|(?:the )?(?:whole |entire )?solution)\W*"
+    rf"(?:is\W*|(?:the )?(?:final answer|solution) is\W*)?{_VERDICT}",
     re.I,
 )
+_CORRECTNESS = re.compile(
+    rf"{_OPEN}(?:{_LABEL}(?: of (?:the|this) step)?|(?:this|the) step is)\W*(?:is\W*)?{_VERDICT}",
+    re.I,
+)
+_STEP = re.compile(
+    r"^\W*(?:\d{1,4}[.)]\W*)?step(?:\s+sentence\b|\s*#?\s*(\d{1,4})\b|\s*(?=:))[\W_]*(.*)$", re.I
+)
+_STEP_VERDICT = re.compile(rf"^(?:is\W*)?{_WORD}\b\W*(?:$|[.:;,)*—–-]\s*)(.*)$", re.I)
+_EXPLANATION = re.compile(rf"{_OPEN}(?:explanation|reason(?:ing)?|feedback)\W*[:：]\W*(.*)$", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +51,32 @@ class StepVerdict:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadStep:
+    """What was read about one step of a critique."""
+
+    number: int  # From 0: as the critique numbers it, or where it does not, by its place.
+    explanation: str
+    correct: bool | None  # None: the step is repeated, but not judged.
+
+
+@dataclasses.dataclass(frozen=True)
 class ParsedCritique:
     """What a critique's text says."""
 
-    step_verdicts: tuple[bool, ...]  # In order; shorter than the solution where it stopped early.
+    steps: tuple[
+        ReadStep, ...
+    ]  # In order of their numbers; where it stopped early, the first ones.
     says_correct: bool | None  # The verdict on the final answer; None: it cannot be parsed.
+
+    @property
+    def step_verdicts(self) -> tuple[bool, ...]:
+        """The verdicts of the steps that have one."""
+        return tuple(step.correct for step in self.steps if step.correct is not None)
 
     @property
     def first_error(self) -> int | None:
         """The first step called wrong, counted from 0."""
-        return self.step_verdicts.index(False) if False in self.step_verdicts else None
+        return next((step.number for step in self.steps if step.correct is False), None)
 
 
 def split_steps(solution: str) -> list[str]:
@@ -60,14 +91,16 @@ def without_calculations(text: str) -> str:
 
 
 def render_critique(steps: Sequence[StepVerdict], says_correct: bool, remark: str = "") -> str:
-    """Writes a critique; `remark` explains a final verdict that no single step explains."""
+    """Writes a critique; `remark` explains a final verdict that no single step explains.
+
+    A step without an explanation gets no line for it.
+    """
     lines = []
     for number, verdict in enumerate(steps, start=1):
-        lines += [
-            f"Step {number}: {without_calculations(verdict.step)}",
-            f"Explanation: {verdict.explanation}",
-            f"Correctness: {'Correct' if verdict.correct else 'Wrong'}",
-        ]
+        lines.append(f"Step {number}: {without_calculations(verdict.step)}")
+        if verdict.explanation:
+            lines.append(f"Explanation: {verdict.explanation}")
+        lines.append(f"Correctness: {'Correct' if verdict.correct else 'Wrong'}")
     if remark:
         lines.append(f"Explanation: {remark}")
     lines.append(f"Final answer: {'Correct' if says_correct else 'Wrong'}")
@@ -75,18 +108,82 @@ def render_critique(steps: Sequence[StepVerdict], says_correct: bool, remark: st
 
 
 def parse_critique(text: str) -> ParsedCritique:
-    """Reads a critique, in this project's format or the released data's.
+    """Reads a critique in this project's format, the released data's, or what models make of them.
 
-    A text without a final verdict still has one if a step is called wrong; otherwise
-    `says_correct` is None, and the caller counts it as unparsable.
+    Numbering, bold marks, missing lines and talk around the labels do no harm. A text without a
+    final verdict still has one if a step is called wrong; otherwise `says_correct` is None, and
+    the caller counts it as unparsable.
     """
-    verdicts: list[bool] = []
-    final = None
+    reader = _Reader()
     for line in text.splitlines():
+        reader.read(line)
+    steps = reader.finish()
+    says_correct = reader.says_correct
+    if says_correct is None and any(step.correct is False for step in steps):
+        says_correct = False
+    return ParsedCritique(steps, says_correct)
+
+
+class _Reader:
+    """Takes a critique line by line and keeps the step that is being spoken of."""
+
+    def __init__(self) -> None:
+        self.says_correct: bool | None = None
+        self._steps: dict[int, ReadStep] = {}
+        self._number: int | None = None  # Of the step being read; None: none is.
+        self._explanation: list[str] = []
+        self._correct: bool | None = None
+        self._labelled = False  # Whether the verdict stands on a line of its own.
+        self._explaining = False
+
+    def read(self, line: str) -> None:
+        """Takes the next line."""
         if match := _FINAL.match(line):
-            final = match[1].lower() == "correct"
+            self._close()
+            self.says_correct = _says_correct(match)
         elif match := _CORRECTNESS.match(line):
-            verdicts.append(match[1].lower() == "correct")
-    if final is None and False in verdicts:
-        final = False
-    return ParsedCritique(tuple(verdicts), final)
+            if self._number is None or self._labelled:
+                self._open(None)  # A verdict without the step repeated before it.
+            self._correct = _says_correct(match)
+            self._labelled, self._explaining = True, False
+        elif match := _EXPLANATION.match(line):
+            self._explanation.append(match[1])
+            self._explaining = True
+        elif match := _STEP.match(line):
+            self._open(int(match[1]) - 1 if match[1] and int(match[1]) else None)
+            if verdict := _STEP_VERDICT.match(match[2]):  # "Step 2: Wrong. It should ..."
+                self._correct = _affirms(verdict[1], "")
+                self._explanation.append(verdict[2])
+                self._explaining = True
+        elif self._explaining:
+            self._explanation.append(line)
+
+    def finish(self) -> tuple[ReadStep, ...]:
+        """Returns the steps, by number."""
+        self._close()
+        return tuple(self._steps[number] for number in sorted(self._steps))
+
+    def _open(self, number: int | None) -> None:
+        self._close()
+        self._number = max(self._steps, default=-1) + 1 if number is None else number
+
+    def _close(self) -> None:
+        """Files the step just read; of two readings of a step the first with a verdict counts."""
+        if self._number is not None:
+            known = self._steps.get(self._number)
+            if known is None or known.correct is None:
+                words = " ".join(" ".join(self._explanation).replace("**", "").split())
+                self._steps[self._number] = ReadStep(self._number, words, self._correct)
+        self._number, self._correct, self._labelled = None, None, False
+        self._explanation, self._explaining = [], False
+
+
+def _says_correct(match: re.Match[str]) -> bool:
+    return _affirms(match[1], match[2])
+
+
+def _affirms(word: str, rest: str) -> bool:
+    """Whether a verdict says correct: "Correct for the equation but wrong in context" does not."""
+    if word.lower() not in ("correct", "right", "accurate"):
+        return False
+    return not re.match(r"[^.]*\bbut\b[^.]*\b(?:wrong|incorrect|not)\b", rest, re.I)

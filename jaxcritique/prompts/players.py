@@ -4,11 +4,12 @@ Only what the paper shows a player is in its prompt; the grader's verdict rides 
 and is never shown.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
-from jaxcritique.grading import Grader
+from jaxcritique.grading import Grade, Grader
 from jaxcritique.prompts.critique import parse_critique
 from jaxcritique.prompts.templates import (
     PromptSet,
@@ -22,6 +23,10 @@ from jaxcritique.rollout.sampler import Completion, Request, Sampler
 from jaxcritique.store import Dataset, Store
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+# What a stage that asks a model counts, in its facts.
+COSTS = ("requests", "samples", "prompt_tokens", "generated_tokens", "cut_off", "failed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,12 @@ class Game:
     actor_tokens: int  # The most tokens in a solution or refinement.
     critic_tokens: int  # The most tokens in a critique.
 
+    def again(self, turn: int) -> "Game":
+        """The same game with another seed, for asking the same once more; turn 0 is this one."""
+        if not turn:
+            return self
+        return dataclasses.replace(self, seed=int(digest(self.seed, turn)[:7], 16))
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -45,6 +56,16 @@ class Start:
     source: str = "actor"
     error_step: int | None = None
     error: str | None = None
+    error_type: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn(Generic[S]):
+    """What is asked of a player, and the record that the answer is about."""
+
+    subject: S
+    messages: Messages
+    prefix: str = ""
 
 
 def respond(
@@ -52,22 +73,23 @@ def respond(
 ) -> Dataset[Solution]:
     """Samples `n` solutions of each start: y = pi_theta(x). Records follow the starts' order."""
 
-    def record(start: Start, completion: Completion) -> Solution:
-        grade = game.grader.grade(start.problem.answer, completion.text)
-        return Solution(
-            start.problem,
-            completion.text,
-            grade.verdict,
-            grade.extracted,
-            source=start.source,
-            error_step=start.error_step,
-            error=start.error,
-        )
+    def records(asked: Sequence[Start], answers: Sequence[list[Completion]]) -> list[Solution]:
+        return [
+            Solution(
+                start.problem,
+                completion.text,
+                grade.verdict,
+                grade.extracted,
+                source=start.source,
+                error_step=start.error_step,
+                error=start.error,
+                error_type=start.error_type,
+            )
+            for start, completion, grade in graded(game, asked, answers, lambda s: s.problem)
+        ]
 
-    asked = [(solve_messages(game.prompts, start.problem), start.prefix) for start in starts]
-    return _play(
-        game, name, Solution, actor, asked, starts, record, n, temperature, game.actor_tokens
-    )
+    turns = [Turn(s, solve_messages(game.prompts, s.problem), s.prefix) for s in starts]
+    return play(game, name, Solution, actor, turns, records, n, temperature, game.actor_tokens)
 
 
 def criticise(
@@ -80,14 +102,15 @@ def criticise(
 ) -> Dataset[Critique]:
     """Samples `n` critiques of each solution: c = pi_phi(x, y)."""
 
-    def record(solution: Solution, completion: Completion) -> Critique:
-        parsed = parse_critique(completion.text)
-        return Critique(solution, completion.text, parsed.says_correct, parsed.first_error)
+    def records(asked: Sequence[Solution], answers: Sequence[list[Completion]]) -> list[Critique]:
+        return [
+            read_critique(solution, completion.text)
+            for solution, completions in zip(asked, answers, strict=True)
+            for completion in completions
+        ]
 
-    asked = [(critique_messages(game.prompts, solution), "") for solution in solutions]
-    return _play(
-        game, name, Critique, critic, asked, solutions, record, n, temperature, game.critic_tokens
-    )
+    turns = [Turn(s, critique_messages(game.prompts, s)) for s in solutions]
+    return play(game, name, Critique, critic, turns, records, n, temperature, game.critic_tokens)
 
 
 def refine(
@@ -100,50 +123,94 @@ def refine(
 ) -> Dataset[Refinement]:
     """Samples `n` refinements after each critique: y' = pi_theta(x, y, c)."""
 
-    def record(critique: Critique, completion: Completion) -> Refinement:
-        grade = game.grader.grade(critique.solution.problem.answer, completion.text)
-        return Refinement(critique, completion.text, grade.verdict, grade.extracted)
+    def records(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Refinement]:
+        return [
+            Refinement(critique, completion.text, grade.verdict, grade.extracted)
+            for critique, completion, grade in graded(
+                game, asked, answers, lambda c: c.solution.problem
+            )
+        ]
 
-    asked = [(refine_messages(game.prompts, critique), "") for critique in critiques]
-    return _play(
-        game, name, Refinement, actor, asked, critiques, record, n, temperature, game.actor_tokens
-    )
+    turns = [Turn(c, refine_messages(game.prompts, c)) for c in critiques]
+    return play(game, name, Refinement, actor, turns, records, n, temperature, game.actor_tokens)
 
 
-def _play(
+def read_critique(solution: Solution, text: str) -> Critique:
+    """Makes a record of what a critic wrote."""
+    parsed = parse_critique(text)
+    return Critique(solution, text, parsed.says_correct, parsed.first_error)
+
+
+def graded(
+    game: Game,
+    asked: Sequence[S],
+    answers: Sequence[list[Completion]],
+    problem_of: Callable[[S], Problem],
+) -> list[tuple[S, Completion, Grade]]:
+    """Grades every completion against its subject's problem, all of them in one go."""
+    pairs = [
+        (subject, completion)
+        for subject, completions in zip(asked, answers, strict=True)
+        for completion in completions
+    ]
+    grades = game.grader.grade_all((problem_of(s).answer, c.text) for s, c in pairs)
+    return [(*pair, grade) for pair, grade in zip(pairs, grades, strict=True)]
+
+
+def play(
     game: Game,
     name: str,
     cls: type[T],
     player: Sampler,
-    asked: Iterable[tuple[Messages, str]],
-    subjects: Sequence[Any],
-    record: Any,
+    turns: Sequence[Turn[S]],
+    records: Callable[[Sequence[S], Sequence[list[Completion]]], Iterable[T]],
     n: int,
     temperature: float,
     max_tokens: int,
 ) -> Dataset[T]:
+    """Asks a player, as a stage; COSTS are among its facts.
+
+    Args:
+      game: what is played with.
+      name: of the stage.
+      cls: the class of the stage's records.
+      player: who is asked.
+      turns: what is asked.
+      records: makes the records of the subjects and of the completions of each.
+      n: samples a turn.
+      temperature: of the player.
+      max_tokens: of a sample.
+    """
     # Equal prompts about the same problem (a solution drawn twice) get seeds of their own.
     seen: dict[str, int] = {}
     requests = []
-    for messages, prefix in asked:
-        request = Request(messages, n, max_tokens, temperature, game.seed, prefix)
+    for turn in turns:
+        request = Request(turn.messages, n, max_tokens, temperature, game.seed, turn.prefix)
         repeat = seen[request.id] = seen.get(request.id, -1) + 1
         requests.append(dataclasses.replace(request, seed=int(digest(game.seed, repeat)[:7], 16)))
+    subjects = [turn.subject for turn in turns]
 
     def make(stage: Any) -> tuple[Iterable[T], dict[str, int]]:
         answers = complete(stage, name, player, requests)
-        records = [
-            record(subject, completion)
-            for subject, completions in zip(subjects, answers, strict=True)
-            for completion in completions
-        ]
         completions = [completion for answer in answers for completion in answer]
-        return records, {
+        costs = {
+            "requests": len(requests),
+            "samples": len(completions),
+            "prompt_tokens": sum(answer[0].prompt_tokens for answer in answers),
             "generated_tokens": sum(completion.completion_tokens for completion in completions),
             "cut_off": sum(completion.finish_reason == "length" for completion in completions),
             "failed": sum(completion.finish_reason == "error" for completion in completions),
         }
+        return records(subjects, answers), costs
 
     ids = [request.id for request in requests]
     # The subjects carry what the requests do not: the answers they are graded by.
     return game.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)
+
+
+def total_costs(stages: Iterable[Dataset[Any]]) -> dict[str, int]:
+    """Adds up what stages that asked a model cost."""
+    total: collections.Counter[str] = collections.Counter(dict.fromkeys(COSTS, 0))
+    for stage in stages:
+        total.update({name: stage.facts[name] for name in COSTS})
+    return dict(total)

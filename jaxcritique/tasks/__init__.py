@@ -1,10 +1,11 @@
 """Where problems come from: GSM8K, MATH, and the generated stories of the laptop default."""
 
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
-from jaxcritique.records import Problem
+from jaxcritique.records import Problem, from_json
 from jaxcritique.tasks import gsm8k, hendrycks_math, word_problems
+from jaxcritique.tasks.files import read_as
 
 TASKS = ("word_problems", "gsm8k", "math")
 TINY_BASE = pathlib.Path(__file__).parent / "tiny_base"  # The laptop default's model folder.
@@ -46,3 +47,25 @@ def load_problems(
             f"{count} {split} problems are asked for, but {data_dir} has {len(problems)} of {task}."
         )
     return problems[: count or None]
+
+
+def read_any_problems(path: pathlib.Path) -> list[Problem]:
+    """Reads a JSONL file of problems: GSM8K's rows, MATH's, or this project's own.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a row is none of these; file and line are named.
+    """
+    return read_as(path, _any_problem)
+
+
+def _any_problem(row: dict[str, Any]) -> Problem:
+    if "rationale" in row:
+        return from_json(Problem, row)
+    if "question" in row:
+        return gsm8k.problem(row)
+    if "problem" in row:
+        return hendrycks_math.problem(row)
+    raise ValueError(
+        "the row is no problem: it has neither 'question' and 'answer' nor 'problem' and 'solution'"
+    )

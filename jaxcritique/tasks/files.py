@@ -3,15 +3,17 @@
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxcritique.records import Problem
+
+T = TypeVar("T")
 
 
 def read_problems(
     path: pathlib.Path, convert: Callable[[dict[str, Any]], Problem]
 ) -> list[Problem]:
-    """Reads a JSONL file of problems.
+    """Reads a JSONL file of problems, of a task's folder.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -19,7 +21,29 @@ def read_problems(
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --data_dir must name the folder above it.")
-    return [_convert(f"{path}:{line}", row, convert) for line, row in _rows(path)]
+    return read_as(path, convert)
+
+
+def read_as(path: pathlib.Path, convert: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Reads a JSONL file, each row through `convert`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a row is not JSON or `convert` refuses it; file and line are named.
+    """
+    return [_convert(f"{path}:{line}", row, convert) for line, row in read_rows(path)]
+
+
+def first_row(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the first row of a JSONL file, by which its kind is known.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is empty, or its first row is not a JSON object.
+    """
+    for _, row in read_rows(path):
+        return row
+    raise ValueError(f"{path}: the file has no rows.")
 
 
 def hub_problems(
@@ -36,15 +60,15 @@ def hub_problems(
     return [_convert(f"{name}[{i}]", dict(row), convert) for i, row in enumerate(rows)]
 
 
-def text_field(row: dict[str, Any], name: str) -> str:
-    """Returns a field that must be text and not blank, or raises ValueError."""
-    value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"the row has no {name!r}")
-    return value.strip()
+def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields line number and row of a JSONL file of objects; blank lines are passed over.
 
-
-def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a line is not JSON or no object; file and line are named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -58,9 +82,15 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _convert(
-    where: str, row: dict[str, Any], convert: Callable[[dict[str, Any]], Problem]
-) -> Problem:
+def text_field(row: dict[str, Any], name: str) -> str:
+    """Returns a field that must be text and not blank, or raises ValueError."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"the row has no {name!r}")
+    return value.strip()
+
+
+def _convert(where: str, row: dict[str, Any], convert: Callable[[dict[str, Any]], T]) -> T:
     try:
         return convert(row)
     except ValueError as error:

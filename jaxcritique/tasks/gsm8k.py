@@ -15,11 +15,16 @@ def load(split: Literal["train", "test"], data_dir: str) -> list[Problem]:
       ValueError: a row lacks its question or its `#### answer`; file and line are named.
     """
     if data_dir == "hub":
-        return hub_problems("openai/gsm8k", "main", split, _problem)
-    return read_problems(pathlib.Path(data_dir) / "gsm8k" / f"{split}.jsonl", _problem)
+        return hub_problems("openai/gsm8k", "main", split, problem)
+    return read_problems(pathlib.Path(data_dir) / "gsm8k" / f"{split}.jsonl", problem)
 
 
-def _problem(row: dict[str, Any]) -> Problem:
+def problem(row: dict[str, Any]) -> Problem:
+    """Converts a row as it was published.
+
+    Raises:
+      ValueError: it lacks its question or its `#### answer`.
+    """
     question = text_field(row, "question")
     steps, mark, answer = text_field(row, "answer").rpartition("####")
     answer = answer.strip().replace(",", "")

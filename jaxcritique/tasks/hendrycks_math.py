@@ -24,11 +24,11 @@ def load(split: Literal["train", "test"], data_dir: str) -> list[Problem]:
       ValueError: a row lacks its problem, solution or answer; file and line are named.
     """
     if data_dir == "hub" and split == "test":
-        problems = hub_problems("HuggingFaceH4/MATH-500", None, "test", _problem)
+        problems = hub_problems("HuggingFaceH4/MATH-500", None, "test", problem)
     elif data_dir == "hub":
-        problems = hub_problems("DigitalLearningGmbH/MATH-lighteval", None, "train", _problem)
+        problems = hub_problems("DigitalLearningGmbH/MATH-lighteval", None, "train", problem)
     else:
-        problems = read_problems(pathlib.Path(data_dir) / "math" / _FILES[split], _problem)
+        problems = read_problems(pathlib.Path(data_dir) / "math" / _FILES[split], problem)
     usable = [problem for problem in problems if problem.answer]
     if len(usable) < len(problems):
         logging.warning("MATH %s: %d rows have an empty \\boxed{} and are left out",
@@ -36,7 +36,12 @@ def load(split: Literal["train", "test"], data_dir: str) -> list[Problem]:
     return usable
 
 
-def _problem(row: dict[str, Any]) -> Problem:
+def problem(row: dict[str, Any]) -> Problem:
+    """Converts a row as it was published.
+
+    Raises:
+      ValueError: it lacks its problem, solution or answer.
+    """
     question, solution = text_field(row, "problem"), text_field(row, "solution")
     empty = r"\boxed{}" in solution and not str(row.get("answer") or "").strip()
     answer = "" if empty else _answer(row, solution)

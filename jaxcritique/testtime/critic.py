@@ -7,6 +7,8 @@ from jaxcritique.prompts.players import Game, criticise, refine
 from jaxcritique.records import Critique, Refinement, Solution
 from jaxcritique.rollout.sampler import Sampler
 
+Scores = dict[str, float]  # Problem id to the score of its response.
+
 
 @dataclasses.dataclass(frozen=True)
 class CriticReport:
@@ -16,9 +18,13 @@ class CriticReport:
     accuracy_without: float
     accuracy_refine_all: float  # Every response is refined.
     accuracy_refine_flagged: float  # Only those the critic does not call correct.
+    accuracy_oracle: float  # Only the wrong ones, whatever the critic calls them.
     discriminability: float  # Share whose verdict matches the response's correctness.
+    discriminability_right: float | None  # The same among right responses,
+    discriminability_wrong: float | None  # and among wrong ones.
     helpfulness: float | None  # Share of wrong responses whose refinement is right.
-    unparsable: int  # Critiques without a verdict; they count as mismatches.
+    helpfulness_flagged: float | None  # The same among wrong responses the critic flagged.
+    unparsable: int  # Critiques without a verdict; they count as mismatches, and as flagged.
     c2c: int  # Right before and after, refining all; and so on.
     c2i: int
     i2c: int
@@ -37,28 +43,82 @@ def evaluate_critic(
         raise ValueError("a critic cannot be evaluated on no solutions")
     critiques = criticise(game, f"{name}-criticise", critic, solutions, 1, 0.0)
     refinements = list(refine(game, f"{name}-refine", actor, list(critiques), 1, 0.0))
-    before = [solution.correct for solution in solutions]
-    after = [refinement.correct for refinement in refinements]
-    flows = [sum(b == x and a == y for b, a in zip(before, after, strict=True))
-             for x, y in ((True, True), (True, False), (False, True), (False, False))]  # fmt: skip
-    c2c, c2i, i2c, i2i = flows
-    n = len(before)
-    flagged = [critique.says_correct is not True for critique in critiques]
-    chosen = [a if f else b for a, b, f in zip(after, before, flagged, strict=True)]
+    return report_on(refinements), refinements
+
+
+def report_on(refinements: Sequence[Refinement]) -> CriticReport:
+    """Counts what one refinement of every response came to.
+
+    Raises:
+      ValueError: there are no refinements.
+    """
+    if not refinements:
+        raise ValueError("a critic cannot be evaluated on no solutions")
+    scores = table2_scores(refinements)
+    rates = {name: _mean(column) for name, column in scores.items()}
+    flows = [(r.critique.solution.correct, r.correct) for r in refinements]
     return CriticReport(
-        n=n,
-        accuracy_without=sum(before) / n,
-        accuracy_refine_all=sum(after) / n,
-        accuracy_refine_flagged=sum(chosen) / n,
-        discriminability=sum(map(_matches, critiques)) / n,
-        helpfulness=i2c / (i2c + i2i) if i2c + i2i else None,
-        unparsable=sum(critique.says_correct is None for critique in critiques),
-        c2c=c2c,
-        c2i=c2i,
-        i2c=i2c,
-        i2i=i2i,
-    ), refinements
+        n=len(refinements),
+        **rates,  # pyright: ignore[reportArgumentType]
+        unparsable=sum(r.critique.says_correct is None for r in refinements),
+        c2c=flows.count((True, True)),
+        c2i=flows.count((True, False)),
+        i2c=flows.count((False, True)),
+        i2i=flows.count((False, False)),
+    )
 
 
-def _matches(critique: Critique) -> bool:
-    return critique.says_correct == critique.solution.correct
+def table2_scores(refinements: Sequence[Refinement]) -> dict[str, Scores]:
+    """Returns every column of Table 2 as scores by problem: of those problems it is about.
+
+    A column about wrong responses alone, say, has no score for the others. Each problem must have
+    one response.
+    """
+    columns: dict[str, Scores] = {
+        name: {}
+        for name in (
+            "accuracy_without",
+            "accuracy_refine_all",
+            "accuracy_refine_flagged",
+            "accuracy_oracle",
+            "discriminability",
+            "discriminability_right",
+            "discriminability_wrong",
+            "helpfulness",
+            "helpfulness_flagged",
+        )
+    }
+    for refinement in refinements:
+        critique = refinement.critique
+        before, after = critique.solution.correct, refinement.correct
+        flagged = critique.says_correct is not True
+        matches = critique.says_correct == before
+        found = {
+            "accuracy_without": before,
+            "accuracy_refine_all": after,
+            "accuracy_refine_flagged": after if flagged else before,
+            "accuracy_oracle": before or after,
+            "discriminability": matches,
+            f"discriminability_{'right' if before else 'wrong'}": matches,
+        }
+        if not before:
+            found["helpfulness"] = after
+            if flagged:
+                found["helpfulness_flagged"] = after
+        for name, score in found.items():
+            columns[name][critique.solution.problem.id] = float(score)
+    return columns
+
+
+def critique_answers(critiques: Sequence[Critique]) -> dict[str, int]:
+    """Returns how many critiques call their response correct, wrong, or neither."""
+    verdicts = [critique.says_correct for critique in critiques]
+    return {
+        "correct": verdicts.count(True),
+        "wrong": verdicts.count(False),
+        "unparsable": verdicts.count(None),
+    }
+
+
+def _mean(scores: Scores) -> float | None:
+    return sum(scores.values()) / len(scores) if scores else None

@@ -6,7 +6,7 @@ import pytest
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import calculations
-from jaxcritique.critiques.errors import carry_on, insert_error
+from jaxcritique.critiques.errors import PROGRAM_TYPES, carry_on, insert_error
 from jaxcritique.prompts.critique import parse_critique, split_steps
 from jaxcritique.records import Critique, Problem, Solution
 from jaxcritique.tasks import load_problems
@@ -42,7 +42,7 @@ def test_references_are_called_correct(problems):
         assert parse_critique(critique.text).step_verdicts == (True,) * problem.level
 
 
-@pytest.mark.parametrize("error_type", ["calculation", "wrong value", "wrong operator"])
+@pytest.mark.parametrize("error_type", PROGRAM_TYPES)
 def test_a_flaw_is_found_at_its_step(error_type, problems):
     rng = random.Random(error_type)
     found = 0
@@ -50,21 +50,17 @@ def test_a_flaw_is_found_at_its_step(error_type, problems):
         reference = split_steps(problem.rationale)
         for at in range(len(reference)):
             spoilt = insert_error(problem, reference, at, error_type, rng)
-            if spoilt is None or _due_elsewhere(spoilt[0][at], reference):
+            if spoilt is None:
                 continue
-            steps = carry_on(spoilt[0], reference)
+            missing = error_type == "missing_step"
+            going_on = reference[:at] + reference[at + 1 :] if missing else reference
+            steps = carry_on(spoilt[0], going_on)
             critique = STORY.annotate(solution(*steps, right=False, problem=problem))
             assert critique is not None
             assert (critique.says_correct, critique.first_error) == (False, at)
             assert parse_critique(critique.text).step_verdicts == (True,) * at + (False,)
             found += 1
-    assert found > 2 * len(problems)
-
-
-def _due_elsewhere(step: str, reference: list[str]) -> bool:
-    """Whether the wrong calculation is one the reference does at another step: then it is right."""
-    [mark] = calculations(step)
-    return mark.right and any(map(mark.same_operation, calculations("\n".join(reference))))
+    assert found > len(problems)
 
 
 def test_text_of_a_critique():
@@ -79,8 +75,9 @@ def test_text_of_a_critique():
 
 
 @pytest.mark.parametrize(("lines", "remark"), [
-    (["Now <<10+5=15>>15.", "The answer is 15."], "the next step is 15*2=30."),
-    ([*PROBLEM.rationale.split("\n")[:3], "The answer is 72."], "the last step gives 27."),
+    (["Now <<10+5=15>>15.", "The answer is 15."], "the next step is 15*2."),
+    ([*PROBLEM.rationale.split("\n")[:3], "The answer is 72."],
+     "the answer is not what the steps come to."),
 ])  # fmt: skip
 def test_sound_steps_to_a_wrong_answer_are_remarked_on(lines, remark):
     critique = judged(STORY, *lines, right=False)

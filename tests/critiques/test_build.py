@@ -8,14 +8,14 @@ from jaxcritique.critiques.build import (
     CritiqueDataConfig,
     build_critiques,
     refinement_data,
-    success_rates,
 )
-from jaxcritique.critiques.flaws import distinct, one_correct_each
+from jaxcritique.critiques.duplicates import distinct
+from jaxcritique.critiques.flaws import one_correct_each
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
-from jaxcritique.records import Critique, Refinement, Solution
+from jaxcritique.records import Solution
 from jaxcritique.rollout.load import load_sampler
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
@@ -65,24 +65,6 @@ def game(tmp_path):
         yield Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=48, critic_tokens=80)
 
 
-def refinements(critique: Critique, right: int, wrong: int) -> list[Refinement]:
-    verdicts = ["correct"] * right + ["wrong"] * wrong
-    return [Refinement(critique, str(i), verdict, None) for i, verdict in enumerate(verdicts)]
-
-
-def test_success_rates(problems):
-    first, second = (
-        Critique(Solution(problem, "?", "wrong", None), "Hm.", False, 0) for problem in problems[:2]
-    )
-    mixed = [
-        pair[i]
-        for pair in zip(refinements(first, 3, 7), refinements(second, 10, 0), strict=True)
-        for i in range(2)
-    ]
-    assert success_rates(mixed) == [(first, 0.3), (second, 1.0)]
-    assert success_rates([]) == []
-
-
 @pytest.mark.parametrize(("right", "kept"), [(0, 0), (3, 0), (4, 1), (10, 1)])
 def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     [problem] = generate("train", 1, 0, (0, 1, 0, 0, 0))
@@ -90,7 +72,7 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     actor = Script(
         "script",
         solutions=[flawed, problem.rationale],
-        refinements=[problem.rationale] * right + ["The answer is 7."] * (10 - right),
+        refinements=[problem.rationale] * right + [flawed] * (10 - right),
     )
     config = dataclasses.replace(CONFIG, rg2_rounds=0, rg3_attempts=0, refinements=10)
     data = build_critiques(game, actor, [problem], ANNOTATOR, config)
@@ -99,8 +81,14 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     assert data.facts["counts"] == {
         "RG1: flawed paths": 1,
         "RG1: right paths": 1,
+        "paths without text": 0,
+        "duplicates": 0,
+        "near duplicates": 0,
+        "right paths put aside": 0,
         "discarded by the annotator": 0,
+        "leaking critiques": 0,
         "critiques of flawed paths": 1,
+        "refinements with a bare answer": 0,
         "kept by the filter": kept,
         "critiques of right paths": kept,
     }
@@ -119,7 +107,8 @@ def test_auto_math_critique_end_to_end(game):
     assert len({(c.solution.problem.id, c.solution.text) for c in data}) == len(data)
     assert counts["kept by the filter"] == len(flawed) <= counts["critiques of flawed paths"]
     assert counts["critiques of right paths"] == len(right) <= len(flawed)
-    assert len(flawed) + len(right) <= paths - counts["discarded by the annotator"]
+    discarded = counts["discarded by the annotator"] + counts["right paths put aside"]
+    assert len(flawed) + len(right) <= paths - discarded
     for critique in data:
         assert critique == ANNOTATOR.annotate(critique.solution)
         assert critique.says_correct == critique.solution.correct
@@ -127,7 +116,7 @@ def test_auto_math_critique_end_to_end(game):
     again = build_critiques(game, Broken(actor.key), problems, ANNOTATOR, CONFIG)
     assert list(again) == list(data)
     # Without the last manifest all is put together again, but nothing is sampled.
-    next(game.store.run_dir.glob("stages/critique_data-*/manifest.json")).unlink()
+    next(game.store.run_dir.glob("stages/candidates-*/manifest.json")).unlink()
     again = build_critiques(game, Broken(actor.key), problems, ANNOTATOR, CONFIG)
     assert list(again) == list(data)
 

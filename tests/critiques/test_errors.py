@@ -3,7 +3,7 @@ import random
 import pytest
 
 from jaxcritique.critiques.arithmetic import Calculation, marks
-from jaxcritique.critiques.errors import ERROR_TYPES, carry_on, flawed_solution, insert_error
+from jaxcritique.critiques.errors import PROGRAM_TYPES, carry_on, flawed_solution, insert_error
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Problem
 
@@ -24,9 +24,13 @@ def operands(mark: Calculation, sign: str) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("at", range(len(STEPS)))
-@pytest.mark.parametrize("error_type", ["calculation", "wrong value", "wrong operator"])
+@pytest.mark.parametrize("error_type", ["calculation", "question_value", "step_value", "operator"])
 def test_one_mistake_is_put_into_the_step(error_type, at, seed):
     made = insert_error(PROBLEM, STEPS, at, error_type, random.Random(seed))
+    results = {mark.stated for step in STEPS[:at] for mark in marks(step)}
+    if error_type == "step_value" and not results:
+        assert made is None  # There is no earlier value to be taken.
+        return
     assert made is not None
     steps, said = made
     assert steps[:-1] == STEPS[:at]
@@ -40,33 +44,43 @@ def test_one_mistake_is_put_into_the_step(error_type, at, seed):
         assert said == f"{theirs.expression} is {theirs.stated}, not {mine.stated}"
         return
     assert said == f"the step should be {theirs.expression}, not {mine.expression}"
-    if error_type == "wrong operator":
+    if error_type == "operator":
         [other] = set("+-*/") & set(mine.expression)
         assert other != sign
         assert operands(mine, other) == operands(theirs, sign)
     else:
         pairs = zip(operands(mine, sign), operands(theirs, sign), strict=True)
         [(wrong, _)] = [pair for pair in pairs if pair[0] != pair[1]]
-        results = {mark.stated for step in STEPS[:at] for mark in marks(step)}
-        assert wrong in {"48", "3", "4", "5"} | results
+        assert wrong in ({"48", "3", "4", "5"} if error_type == "question_value" else results)
 
 
 def test_missing_step():
     rng = random.Random(0)
-    assert insert_error(PROBLEM, STEPS, 1, "missing step", rng) == (
-        STEPS[:1],
-        "the step 3*4=12 is left out",
+    assert insert_error(PROBLEM, STEPS, 2, "missing_step", rng) == (
+        [*STEPS[:2], "That leaves <<24-5=19>>19 eggs."],
+        "the step 24+12=36 is left out",
     )
-    assert insert_error(PROBLEM, STEPS, 3, "missing step", rng) is None  # It would just be shorter.
+    assert (
+        insert_error(PROBLEM, STEPS, 0, "missing_step", rng) is None
+    )  # The next has no use of it.
+    assert insert_error(PROBLEM, STEPS, 3, "missing_step", rng) is None  # It would just be shorter.
 
 
-@pytest.mark.parametrize("error_type", ERROR_TYPES)
+def test_a_calculation_that_is_due_elsewhere_is_no_mistake():
+    steps = ["<<3*4=12>>12", "<<3*5=15>>15", "<<12+15=27>>27"]
+    problem = Problem("id", "3 boxes of 4, 3 of 5.", "27", "\n".join(steps), "gsm8k")
+    made = [insert_error(problem, steps, 0, "question_value", random.Random(i)) for i in range(30)]
+    assert None in made  # 3*5 was drawn, and refused.
+    assert not any("<<3*5=15>>" in spoilt[0][0] for spoilt in made if spoilt)
+
+
+@pytest.mark.parametrize("error_type", PROGRAM_TYPES)
 def test_a_step_without_calculation_cannot_be_spoilt(error_type):
     assert insert_error(PROBLEM, ["He counts.", *STEPS], 0, error_type, random.Random(0)) is None
 
 
 def test_unknown_error_type_is_refused():
-    with pytest.raises(ValueError, match="unknown error type 'typo'; there are calculation, wrong"):
+    with pytest.raises(ValueError, match="unknown error type 'typo'; there are calculation, que"):
         insert_error(PROBLEM, STEPS, 0, "typo", random.Random(0))
 
 
@@ -85,7 +99,8 @@ def test_wrong_values_are_carried_on():
 def test_flawed_solutions_of_stories(problems):
     flawed = [flawed_solution(problem, random.Random(i)) for i, problem in enumerate(problems)]
     made = [solution for solution in flawed if solution is not None]
-    assert len(made) > len(problems) / 2
+    assert len(made) > len(problems) / 3
+    assert {solution.error_type for solution in made} == set(PROGRAM_TYPES)
     for solution in made:
         *steps, last = solution.text.split("\n")
         reference = split_steps(solution.problem.rationale)

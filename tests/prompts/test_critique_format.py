@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcritique.prompts.critique import (
-    ParsedCritique,
     StepVerdict,
     parse_critique,
     render_critique,
@@ -67,7 +66,8 @@ def test_rendered_critique():
 @given(st.lists(st.builds(StepVerdict, LINES, LINES, st.booleans())), st.booleans(), LINES)
 def test_what_was_rendered_is_parsed(steps, says_correct, remark):
     parsed = parse_critique(render_critique(steps, says_correct, remark))
-    assert parsed == ParsedCritique(tuple(step.correct for step in steps), says_correct)
+    assert parsed.step_verdicts == tuple(step.correct for step in steps)
+    assert parsed.says_correct == says_correct
     wrong = [i for i, step in enumerate(steps) if not step.correct]
     assert parsed.first_error == (wrong[0] if wrong else None)
 
@@ -85,9 +85,20 @@ def test_what_was_rendered_is_parsed(steps, says_correct, remark):
     ("Correctness: Correctly copied\nFinal answer: wrongly put", (), None),
     ("Final answer: Wrong\nFinal answer: Correct", (), True),  # The last word counts.
     ("Final answer: 42", (), None),
+    ("Step 1: Correct\nStep 2: Wrong. It should be 5.\nOverall: Wrong", (True, False), False),
+    ("### Step 1 (Correct)\n### Step 2 — incorrect", (True, False), False),
+    ("**Step 1:** is correct.\n**Step 2:** is not correct.", (True, False), False),
+    ("Step 1: a\nVerdict: right\nOverall verdict: Correct", (True,), True),
+    ("Step sentence: 21 eggs.\nCorrectness of the step: Wrong", (False,), False),
+    ("Correctness: Correct for the equation but wrong in context", (False,), False),
+    ("Correctness: partially correct", (False,), False),
+    ("Step-by-step check:\nThe final answer is wrong.", (), False),
+    ("Step 1: a\nStep 2: b\nStep 1: a\nCorrectness: Correct\nStep 2: b\nCorrectness: Wrong",
+     (True, False), False),
 ])  # fmt: skip
 def test_parsing_what_models_write(text, verdicts, says_correct):
-    assert parse_critique(text) == ParsedCritique(verdicts, says_correct)
+    parsed = parse_critique(text)
+    assert (parsed.step_verdicts, parsed.says_correct) == (verdicts, says_correct)
 
 
 @given(st.lists(st.one_of(LABELS, st.text()), max_size=20).map("".join))
@@ -108,3 +119,7 @@ def test_all_released_critiques_are_parsed():
     assert all(p.step_verdicts for p in parsed)
     assert [p.says_correct for p in parsed].count(False) == 199
     assert [p.says_correct for p in parsed].count(True) == 1
+    assert sum(len(p.steps) for p in parsed) == 932  # Four repeat the answer line as a step.
+    assert sum(p.step_verdicts.count(False) for p in parsed) == 685
+    firsts = [p.first_error for p in parsed]
+    assert [firsts.count(step) for step in (0, 1, 2, 3, 4, 5, None)] == [89, 64, 28, 10, 5, 3, 1]

@@ -1,0 +1,247 @@
+"""Evaluates critics: Table 2 of the paper, and first-error localisation as ProcessBench scores it.
+
+    python -m experiments.evaluate_critic --critic=DIR --actor=DIR --data=FILE --run_dir=DIR
+
+FILE is JSONL. Its rows are either problems: GSM8K's {question, answer}, MATH's {problem, solution,
+answer}, or those that experiments/build_critiques.py writes; the actor then answers them. Or they
+are {problem, steps, first_error}, given solutions with the first wrong step (from 0, -1: none);
+where such rows have `gold`, the answer, Table 2 is made of them too.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments.program import claim, refusing_bad_input, run, settings_but
+from jaxcritique.analysis.intervals import accuracy, paired_difference
+from jaxcritique.analysis.table import aligned, percent
+from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.grading import Grader
+from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.prompts.players import Game, Start, criticise, refine, respond
+from jaxcritique.prompts.templates import PROMPT_SETS
+from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
+from jaxcritique.rollout.load import load_sampler
+from jaxcritique.rollout.sampler import Sampler
+from jaxcritique.store import Store, write_atomically
+from jaxcritique.tasks import TINY_BASE, read_any_problems
+from jaxcritique.tasks.files import first_row
+from jaxcritique.testtime.critic import critique_answers, report_on, table2_scores
+from jaxcritique.testtime.localisation import (
+    Sample,
+    has_steps,
+    localisation_report,
+    localisation_scores,
+    read_samples,
+)
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
+flags.DEFINE_multi_string(
+    "critic",
+    None,
+    "Hugging Face folder of a critic; may be given several times. 'checker': the program that "
+    "works out every step against the reference solution, the ceiling.",
+    required=True,
+)
+flags.DEFINE_string("actor", str(TINY_BASE), "Hugging Face folder: who answers and refines.")
+flags.DEFINE_string(
+    "data", None, "JSONL file of problems, or of solutions in steps.", required=True
+)
+flags.DEFINE_integer("limit", 0, "Rows used, the first ones; 0: all.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Decides the bootstrap's resamples.", lower_bound=0)
+flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the players' prompts.")
+flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
+flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
+flags.DEFINE_integer("slots", 64, "Samples the engine writes at a time.", lower_bound=1)
+
+CHECKER = "checker"
+_COLUMNS = (
+    ("accuracy_without", "no critic"),
+    ("accuracy_refine_all", "refine all"),
+    ("accuracy_refine_flagged", "refine flagged"),
+    ("accuracy_oracle", "oracle"),
+    ("discriminability", "discrim."),
+    ("discriminability_right", "of right"),
+    ("discriminability_wrong", "of wrong"),
+    ("helpfulness", "helpful"),
+    ("helpfulness_flagged", "of flagged"),
+)
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    run_dir, data = pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.data)
+    with refusing_bad_input():
+        actor_model = ModelFolder.of(FLAGS.actor)
+        critics = {name: None if name == CHECKER else ModelFolder.of(name) for name in FLAGS.critic}
+        samples: list[Sample] = []
+        problems: list[Problem] = []
+        if has_steps(first_row(data)):
+            samples = read_samples(data)[: FLAGS.limit or None]
+        else:
+            problems = read_any_problems(data)[: FLAGS.limit or None]
+        if CHECKER in critics and samples:
+            raise ValueError(
+                f"--critic={CHECKER} works steps out against reference solutions; {data} has none."
+            )
+        keys = {f"critic {name}": model and model.key for name, model in critics.items()}
+        keys["actor model"] = actor_model.key
+        content = {"rows of the data": digest(*(samples or problems))}
+        claim(run_dir, settings_but(("run_dir", "slots", "data", "critic")) | keys | content)
+    actor = load_sampler(actor_model, FLAGS.slots)
+    with Grader() as grader:
+        game = Game(
+            store=Store(run_dir),
+            grader=grader,
+            prompts=PROMPT_SETS[FLAGS.prompts],
+            seed=FLAGS.seed,
+            actor_tokens=FLAGS.actor_tokens,
+            critic_tokens=FLAGS.critic_tokens,
+        )
+        if problems:
+            starts = [Start(problem) for problem in problems]
+            solutions = list(respond(game, "respond", actor, starts, 1, 0.0))
+        else:
+            solutions = _graded(grader, samples)
+        reports, scores = [], {}
+        for name, model in critics.items():
+            critic = load_sampler(model, FLAGS.slots) if model else None
+            report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples)
+            reports.append(report)
+    results = {
+        "command": shlex.join(["python", "-m", "experiments.evaluate_critic", *sys.argv[1:]]),
+        "seed": FLAGS.seed,
+        "actor": FLAGS.actor,
+        "data": FLAGS.data,
+        "critics": reports,
+        "comparisons": _comparisons(scores),
+    }
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+    print(_tables(results))
+    print(run_dir / "results.json")
+
+
+def _evaluate(
+    game: Game,
+    name: str,
+    actor: Sampler,
+    critic: Sampler | None,
+    solutions: Sequence[Solution],
+    samples: Sequence[Sample],
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Returns what results.json says of a critic, and the scores behind Table 2."""
+    if critic is None:
+        critiques = _checked(solutions)
+    else:
+        critiques = list(criticise(game, "criticise", critic, solutions, 1, 0.0))
+    found: dict[str, Any] = {"critic": name, "verdicts": critique_answers(critiques)}
+    if samples:
+        scores = localisation_scores(samples, critiques)
+        found["localisation"] = dataclasses.asdict(localisation_report(samples, critiques))
+        found["localisation"]["ci95"] = {
+            column: accuracy(column_scores, FLAGS.seed).ci95 if column_scores else None
+            for column, column_scores in scores.items()
+        }
+    judged = [c for c in critiques if c.solution.problem.answer]
+    columns: dict[str, dict[str, float]] = {}
+    if judged:
+        refinements: list[Refinement] = list(refine(game, "refine", actor, judged, 1, 0.0))
+        columns = table2_scores(refinements)
+        report = dataclasses.asdict(report_on(refinements))
+        intervals = {
+            column: accuracy(scores, FLAGS.seed).ci95 if scores else None
+            for column, scores in columns.items()
+        }
+        gain = paired_difference(
+            columns["accuracy_refine_all"], columns["accuracy_without"], FLAGS.seed
+        )
+        found["table2"] = {
+            **report,
+            "ci95": intervals,
+            "gain_refine_all": {"mean": gain.mean, "ci95": gain.ci95},
+        }
+    return found, columns
+
+
+def _checked(solutions: Sequence[Solution]) -> list[Critique]:
+    """The program's critiques; what it cannot vouch for gets none, and has no verdict."""
+    one_plan = solutions[0].problem.task == "word_problems"
+    checker = ArithmeticAnnotator(one_plan)
+    return [checker.annotate(s) or Critique(s, "", None, None) for s in solutions]
+
+
+def _graded(grader: Grader, samples: Sequence[Sample]) -> list[Solution]:
+    """Given solutions with the grader's verdict, where the answer is known."""
+    grades = grader.grade_all((s.solution.problem.answer, s.solution.text) for s in samples)
+    return [
+        dataclasses.replace(s.solution, verdict=grade.verdict, answer=grade.extracted)
+        if s.solution.problem.answer
+        else s.solution
+        for s, grade in zip(samples, grades, strict=True)
+    ]
+
+
+def _comparisons(scores: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
+    """Every later critic against the first, on the same problems."""
+    found = []
+    (first, base), *others = scores.items()
+    for name, columns in others:
+        for column in ("accuracy_refine_all", "accuracy_refine_flagged", "discriminability"):
+            if columns and base:
+                difference = paired_difference(columns[column], base[column], FLAGS.seed)
+                found.append(
+                    {
+                        "critic": name,
+                        "minus": first,
+                        "column": column,
+                        "difference": difference.mean,
+                        "ci95": difference.ci95,
+                    }
+                )
+    return found
+
+
+def _tables(results: dict[str, Any]) -> str:
+    tables = []
+    with_table2 = [found for found in results["critics"] if "table2" in found]
+    if with_table2:
+        head = ("critic", *(title for _, title in _COLUMNS), "unparsable")
+        rows: list[Sequence[str]] = [head]
+        for found in with_table2:
+            report = found["table2"]
+            unparsable = f"{report['unparsable']} of {report['n']}"
+            rows.append((found["critic"], *(percent(report[c]) for c, _ in _COLUMNS), unparsable))
+            rows.append(("", *(_interval(report["ci95"][c]) for c, _ in _COLUMNS), ""))
+        tables.append(aligned(rows))
+        flows: list[Sequence[str]] = [
+            ("critic", "stay right", "right to wrong", "wrong to right", "stay wrong")
+        ]
+        for found in with_table2:
+            counts = (found["table2"][flow] for flow in ("c2c", "c2i", "i2c", "i2i"))
+            flows.append((found["critic"], *map(str, counts)))
+        tables.append(aligned(flows))
+    located = [found for found in results["critics"] if "localisation" in found]
+    if located:
+        rows = [("critic", "samples", "erroneous found", "correct passed", "F1", "unparsable")]
+        for found in located:
+            report = found["localisation"]
+            shares = (report["accuracy_erroneous"], report["accuracy_correct"], report["f1"])
+            unparsable = f"{report['unparsable']} of {report['n']}"
+            rows.append((found["critic"], str(report["n"]), *map(percent, shares), unparsable))
+        tables.append(aligned(rows))
+    return "\n\n".join(tables)
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "{:.1f}-{:.1f}".format(*(100 * bound for bound in bounds)) if bounds else ""
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,133 @@
+"""Filtering critiques (section 3.3): does the actor, refining after one, come out right?
+
+What is sampled is counted and kept; which critiques the counts let pass is decided afterwards, so
+another threshold samples nothing again.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxcritique.critiques.arithmetic import calculations, evaluate
+from jaxcritique.prompts.players import Game, Turn, graded, play
+from jaxcritique.prompts.templates import refine_messages, solve_messages
+from jaxcritique.records import Critique, Problem
+from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.store import Dataset
+
+Kind = Literal["soft", "hard", "none"]
+KINDS: tuple[Kind, ...] = ("soft", "hard", "none")
+
+_NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+_TELLS = re.compile(
+    r"\b(?:reference|hint|ground.truth|gold|official|model) (?:solution|answer)\b"
+    r"|\b(?:as|the) hint(?:ed)?\b",
+    re.I,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What samples of the actor came to. Rates are over those that came back."""
+
+    answered: int
+    right: int
+    # Right answers that hardly reason: as the authors' release, with far fewer numbers than the
+    # response before it. They are not among the `right` ones.
+    leaked: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The share of right ones; 0 where nothing came back."""
+        return self.right / self.answered if self.answered else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterRule:
+    """Which tallies let a critique pass.
+
+    Attributes:
+      kind: "soft": strictly more than `tau` of the refinements are right; "hard": at least one
+        is; "none": all pass.
+      tau: see there (paper: 0.3, so with 10 refinements at least 4).
+    """
+
+    kind: Kind = "soft"
+    tau: float = 0.3
+
+    def keeps(self, tally: Tally) -> bool:
+        """Whether a critique with this tally passes."""
+        if self.kind == "none":
+            return True
+        return tally.rate > (self.tau if self.kind == "soft" else 0.0)
+
+
+def tally_refinements(
+    game: Game, actor: Sampler, critiques: Sequence[Critique], n: int, temperature: float
+) -> Dataset[Tally]:
+    """Samples `n` refinements after each critique and counts the right ones (Monte Carlo)."""
+
+    def tallies(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Tally]:
+        found = graded(game, asked, answers, lambda critique: critique.solution.problem)
+        tallied = []
+        for start in range(0, len(found), n):
+            right = leaked = 0
+            for critique, completion, grade in found[start : start + n]:
+                if grade.verdict == "correct":
+                    bare = hardly_reasons(completion.text, critique.solution.text)
+                    leaked, right = leaked + bare, right + (not bare)
+            answers_back = [c for _, c, _ in found[start : start + n] if c.finish_reason != "error"]
+            tallied.append(Tally(len(answers_back), right, leaked))
+        return tallied
+
+    turns = [Turn(c, refine_messages(game.prompts, c)) for c in critiques]
+    return play(game, "filter", Tally, actor, turns, tallies, n, temperature, game.actor_tokens)
+
+
+def tally_alone(
+    game: Game, actor: Sampler, problems: Sequence[Problem], n: int, temperature: float
+) -> Dataset[Tally]:
+    """Samples `n` solutions of each problem: what the actor can do without any critique."""
+
+    def tallies(asked: Sequence[Problem], answers: Sequence[list[Completion]]) -> list[Tally]:
+        found = graded(game, asked, answers, lambda problem: problem)
+        return [
+            Tally(
+                sum(c.finish_reason != "error" for _, c, _ in found[start : start + n]),
+                sum(grade.verdict == "correct" for _, _, grade in found[start : start + n]),
+            )
+            for start in range(0, len(found), n)
+        ]
+
+    turns = [Turn(p, solve_messages(game.prompts, p)) for p in problems]
+    # RG1 samples the same prompts; with its seed these would be the very same solutions.
+    alone = game.again(-1)
+    return play(alone, "alone", Tally, actor, turns, tallies, n, temperature, game.actor_tokens)
+
+
+def leaks_answer(critique: Critique) -> bool:
+    """Whether a critique of a wrong response gives away what its reader cannot work out from it.
+
+    That is: it speaks of the hints only its annotator saw, or holds the right answer although
+    neither the question nor the response does and no calculation in the critique comes to it.
+    """
+    if critique.solution.correct:
+        return False
+    if _TELLS.search(critique.text):
+        return True
+    gold = critique.solution.problem.answer
+    shown = f"{critique.solution.problem.question}\n{critique.solution.text}"
+    answer = evaluate(gold)
+    if answer is None:  # An expression: only its very words can be looked for.
+        bare = "".join(gold.split())
+        return bare in "".join(critique.text.split()) and bare not in "".join(shown.split())
+    worked_out = {mark.value for mark in calculations(critique.text)}
+    known = {evaluate(number) for number in _NUMBER.findall(shown)} | worked_out
+    said = {evaluate(number) for number in _NUMBER.findall(critique.text)}
+    return answer in said and answer not in known
+
+
+def hardly_reasons(refinement: str, response: str) -> bool:
+    """Whether a refinement has less than half the numbers of the response it replaces."""
+    return 2 * len(_NUMBER.findall(refinement)) < len(_NUMBER.findall(response))

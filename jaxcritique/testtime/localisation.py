@@ -1,0 +1,111 @@
+"""Does a critic find the first wrong step? Scored as ProcessBench does (arXiv 2412.06559)."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcritique.records import Critique, Problem, Solution, digest
+from jaxcritique.tasks.files import read_as, text_field
+
+SOUND = -1  # No step is wrong.
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A solution in given steps, and the first of them that is wrong, from 0; or SOUND."""
+
+    solution: Solution
+    first_error: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalisationReport:
+    """ProcessBench's figures."""
+
+    n: int
+    erroneous: int  # Samples with a wrong step.
+    accuracy_erroneous: float | None  # Of these, the share whose first wrong step is named exactly.
+    accuracy_correct: float | None  # Of the others, the share in which no step is called wrong.
+    f1: float | None  # The harmonic mean of the two; None where one of them is.
+    unparsable: int  # Critiques without a verdict; they count as misses.
+
+
+def localisation_report(
+    samples: Sequence[Sample], critiques: Sequence[Critique]
+) -> LocalisationReport:
+    """Scores one critique of each sample."""
+    scores = localisation_scores(samples, critiques)
+    found, sound = (
+        sum(column.values()) / len(column) if column else None
+        for column in (scores["accuracy_erroneous"], scores["accuracy_correct"])
+    )
+    f1 = None
+    if found is not None and sound is not None:
+        f1 = 2 * found * sound / (found + sound) if found + sound else 0.0
+    return LocalisationReport(
+        n=len(samples),
+        erroneous=len(scores["accuracy_erroneous"]),
+        accuracy_erroneous=found,
+        accuracy_correct=sound,
+        f1=f1,
+        unparsable=sum(critique.says_correct is None for critique in critiques),
+    )
+
+
+def localisation_scores(
+    samples: Sequence[Sample], critiques: Sequence[Critique]
+) -> dict[str, dict[str, float]]:
+    """Returns, for erroneous and for correct samples, whether each one's critique hits."""
+    scores: dict[str, dict[str, float]] = {"accuracy_erroneous": {}, "accuracy_correct": {}}
+    for sample, critique in zip(samples, critiques, strict=True):
+        column = "accuracy_correct" if sample.first_error == SOUND else "accuracy_erroneous"
+        hit = predicted(critique) == sample.first_error
+        scores[column][sample.solution.problem.id] = float(hit)
+    return scores
+
+
+def predicted(critique: Critique) -> int | None:
+    """The first step a critique calls wrong; SOUND if it calls all correct, None if neither.
+
+    A critique that calls the answer wrong, but no step, has named no step.
+    """
+    if critique.first_error is not None:
+        return critique.first_error
+    return SOUND if critique.says_correct else None
+
+
+def has_steps(row: dict[str, Any]) -> bool:
+    """Whether a row of a file is a sample for localisation, be it a whole one or not."""
+    return "steps" in row or "first_error" in row
+
+
+def read_samples(path: pathlib.Path) -> list[Sample]:
+    """Reads a JSONL file of {problem, steps, first_error}; with `gold`, the answer, if it is known.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a row is not of that form; file and line are named.
+    """
+    return read_as(path, _sample)
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    question = text_field(row, "problem")
+    steps, first_error = row.get("steps"), row.get("first_error")
+    if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
+        raise ValueError("its 'steps' is not a list of texts")
+    if type(first_error) is not int or not SOUND <= first_error < len(steps):
+        raise ValueError(f"its 'first_error' is not a step's number from 0, or {SOUND} for none")
+    gold = row.get("gold")
+    # One step is one line, as the critic knows it.
+    text = "\n".join(" ".join(step.split()) for step in steps)
+    problem = Problem(
+        id=f"sample-{digest(question, steps)}",
+        question=question,
+        answer=gold.strip() if isinstance(gold, str) else "",  # "": it is not known.
+        rationale="",
+        task="gsm8k",
+    )
+    verdict = "correct" if first_error == SOUND else "wrong"
+    return Sample(Solution(problem, text, verdict, None), first_error)

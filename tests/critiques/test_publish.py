@@ -1,0 +1,122 @@
+import json
+
+import pytest
+from scripted import ScriptedModel, build
+
+from jaxcritique.critiques.annotate import ArithmeticAnnotator, is_false
+from jaxcritique.critiques.build import Candidate, keep
+from jaxcritique.critiques.filtering import FilterRule, Tally
+from jaxcritique.critiques.publish import dataset_row, statistics_of, write_dataset
+from jaxcritique.prompts.players import read_critique
+from jaxcritique.records import Problem, Solution
+
+CHECKER = ArithmeticAnnotator(one_plan=True)
+MORE = {
+    "counts": {"problems": 40},
+    "costs": {},
+    "distribution": [{"what": "strategy: RG1", "configured": None, "obtained": 0.5}],
+    "provenance": {"actor": "scripted"},
+}
+COLUMNS = {
+    "query", "response", "steps", "critique", "first_error", "error_type", "source_strategy",
+    "annotator", "filter_counts", "problem_id", "dataset", "level", "answer", "correct",
+    "error_step", "error",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    _, candidates, kept = build(tmp_path_factory.mktemp("built"), ScriptedModel())
+    return list(candidates), kept
+
+
+def test_datasets_loads_the_folder(built, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    datasets = pytest.importorskip("datasets")
+    candidates, kept = built
+    kept_ids = set(map(id, kept))
+    rest = [candidate for candidate in candidates if id(candidate) not in kept_ids]
+    statistics = statistics_of(candidates, kept, CHECKER) | MORE
+    folder = tmp_path / "dataset"
+    for _ in range(2):  # The second time in the place of the first.
+        write_dataset(folder, kept, rest, statistics, "python -m experiments.build_critiques")
+    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train", "rejected"}
+    assert len(loaded["train"]) == len(kept)
+    assert set(loaded["train"].column_names) == COLUMNS
+    assert loaded["train"][0] == dataset_row(kept[0])
+    card = (folder / "README.md").read_text()
+    assert "license: apache-2.0" in card
+    assert "python -m experiments.build_critiques" in card
+    for row in statistics["table1"]:
+        assert f"| {row['strategy']} | {row['right']} | {row['wrong']} |" in card
+
+
+def test_statistics_add_up(built):
+    candidates, kept = built
+    found = statistics_of(candidates, kept, CHECKER)
+    assert sum(row["right"] + row["wrong"] for row in found["table1"]) == found["rows"] == len(kept)
+    flawed = [c for c in candidates if c.refined]
+    effects = found["filter"]
+    assert effects["none"]["kept"] == len(flawed)
+    order = ["none", "hard", "soft, tau=0.1", "soft, tau=0.3", "soft, tau=0.5", "soft, tau=0.7"]
+    kept_by = [effects[rule]["kept"] for rule in order]
+    assert list(effects) == order
+    assert kept_by == sorted(kept_by, reverse=True)
+    assert sum(found["strategies"].values()) == pytest.approx(1)
+    json.dumps(found)
+
+
+def test_nothing_kept_is_a_dataset_without_rows(built, tmp_path):
+    candidates, _ = built
+    statistics = statistics_of(candidates, [], None) | MORE
+    write_dataset(tmp_path / "d", [], candidates, statistics, "command")
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["README.md", "rejected.jsonl"]
+
+
+def test_another_threshold_only_selects(built):
+    candidates, _ = built
+    sizes = [len(keep(candidates, FilterRule("soft", tau), 0)[0]) for tau in (0.0, 0.3, 0.9)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+
+
+def test_a_row_of_a_flawed_response():
+    problem = Problem("id", "Ünï?", "27", "<<12+15=27>>27", "gsm8k")
+    solution = Solution(
+        problem,
+        "12+15=28\nThe answer is 28.",
+        "wrong",
+        "28",
+        "RG3",
+        0,
+        "12+15 is 27",
+        "calculation",
+    )
+    critique = read_critique(solution, "Step 1: a\nCorrectness: Wrong")
+    row = dataset_row(Candidate(critique, "me", Tally(10, 4, 1), Tally(5, 2)))
+    assert row["filter_counts"] == {
+        "refinements": 10, "right": 4, "leaked": 1, "alone_samples": 5, "alone_right": 2,
+    }  # fmt: skip
+    assert (row["first_error"], row["error_step"], row["error_type"]) == (0, 0, "calculation")
+    assert row["steps"] == ["12+15=28"]
+    right = Candidate(read_critique(solution, "Final answer: Correct"), "me", None, None)
+    assert dataset_row(right)["first_error"] == -1
+
+
+@pytest.mark.parametrize(("text", "false"), [
+    ("Step 1: a\nExplanation: 12+15=27, not 28.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: no.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: 12+15=29, not 28.\nCorrectness: Wrong", True),
+    ("Step 1: a\nCorrectness: Correct\nFinal answer: Correct", True),
+    ("Step 1: a\nCorrectness: Correct\nStep 2: b\nCorrectness: Wrong", True),
+])  # fmt: skip
+def test_false_critiques(text, false):
+    problem = Problem("id", "?", "27", "<<12+15=27>>27", "word_problems")
+    solution = Solution(problem, "<<12+15=28>>28\nThe answer is 28.", "wrong", "28")
+    assert is_false(read_critique(solution, text), CHECKER) == false
+
+
+def test_what_cannot_be_checked_is_not_false():
+    problem = Problem("id", "?", "27", "Guess.", "math")
+    assert is_false(read_critique(Solution(problem, "28", "wrong", "28"), "Hm."), CHECKER) is None

@@ -1,0 +1,181 @@
+"""Building critiques and evaluating a critic as their users start them, at the smallest sizes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxcritique.tasks import TINY_BASE
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = (
+    "build_critiques",
+    "--flagfile=experiments/flagfiles/critiques_laptop.flags",
+    "--problems=10",
+    "--test_problems=6",
+    "--rg1_samples=2",
+    "--rg2_rounds=1",
+    "--rg3_attempts=2",
+    "--filter_refinements=2",
+    "--alone_samples=1",
+    "--tau=0",
+    "--slots=16",
+)
+EVALUATE = (
+    "evaluate_critic",
+    "--prompts=compact",
+    "--actor_tokens=100",
+    "--critic_tokens=120",
+    "--slots=16",
+    f"--actor={TINY_BASE}",
+    f"--critic={TINY_BASE}",
+)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Returns a function: flags of a program, the first its name -> what it came to."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"experiments.{program}", *flags],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def built(start, tmp_path_factory) -> tuple[pathlib.Path, dict]:
+    run_dir = tmp_path_factory.mktemp("critiques")
+    process = start(*BUILD, f"--run_dir={run_dir}")
+    assert process.returncode == 0, process.stderr
+    return run_dir, json.loads((run_dir / "results.json").read_text())
+
+
+def rows(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_dataset_and_its_statistics_agree(built):
+    run_dir, results = built
+    counts = results["counts"]
+    train = rows(run_dir / "dataset/train.jsonl")
+    assert len(train) == results["rows"] > 0
+    assert sum(not row["correct"] for row in train) == counts["kept by the filter"]
+    assert sum(row["correct"] for row in train) == counts["critiques of right paths"]
+    for row in train:
+        assert (row["first_error"] == -1) == row["correct"]
+        assert row["annotator"] == "arithmetic checker"
+        if not row["correct"]:
+            assert row["filter_counts"]["right"] > 0
+            assert row["filter_counts"]["refinements"] == 2
+    assert results["filter"]["none"]["false_share"] == 0.0
+    assert len(rows(run_dir / "discarded.jsonl")) == counts["discarded by the annotator"]
+    assert len(rows(run_dir / "test_problems.jsonl")) == 6
+    learnt = rows(run_dir / "critic.jsonl")
+    assert [row["target"] for row in learnt] == [row["critique"] for row in train]
+    assert all(
+        row["query"] in shown["messages"][0]["content"]
+        for row, shown in zip(train, learnt, strict=True)
+    )
+    assert results["costs"]["filter"]["samples"] == 2 * counts["critiques of flawed paths"]
+
+
+def test_another_threshold_samples_nothing(built, start):
+    run_dir, results = built
+    before = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
+    process = start(*BUILD, f"--run_dir={run_dir}", "--tau=0.9")
+    assert process.returncode == 0, process.stderr
+    after = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
+    assert after == before
+    stricter = json.loads((run_dir / "results.json").read_text())
+    assert stricter["costs"] == results["costs"]
+    assert stricter["rows"] == 2 * stricter["counts"]["kept by the filter"] <= results["rows"]
+
+
+def test_a_dry_run_estimates_and_shows_the_prompts(start, tmp_path):
+    process = start(*BUILD, f"--run_dir={tmp_path}", "--dry_run", "--mistakes=model")
+    assert process.returncode == 0, process.stderr
+    for part in ("==== rg1", "==== rg3: put in a mistake", "==== filter", "prompt tokens", "all "):
+        assert part in process.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_2(built, start, tmp_path):
+    run_dir, _ = built
+    data = run_dir / "test_problems.jsonl"
+    flags = (f"--data={data}", f"--run_dir={tmp_path}", "--critic=checker")
+    process = start(*EVALUATE, *flags)
+    assert process.returncode == 0, process.stderr
+    critics = json.loads((tmp_path / "results.json").read_text())["critics"]
+    assert [found["critic"] for found in critics] == [str(TINY_BASE), "checker"]
+    for found in critics:
+        report = found["table2"]
+        assert report["n"] == 6 == sum(report[flow] for flow in ("c2c", "c2i", "i2c", "i2i"))
+        assert report["accuracy_oracle"] >= report["accuracy_refine_all"]
+        for column, bounds in report["ci95"].items():
+            assert bounds is None or bounds[0] <= report[column] <= bounds[1]
+    assert critics[1]["table2"]["accuracy_without"] == critics[0]["table2"]["accuracy_without"]
+    assert "refine flagged" in process.stdout
+
+
+def test_localisation(start, tmp_path):
+    data = tmp_path / "steps.jsonl"
+    steps = ["Now there are <<3+4=8>>8 eggs.", "That leaves <<8-5=3>>3 eggs."]
+    question = (
+        "Ben has 3 eggs. Ben finds 4 eggs. Ben loses 5 eggs. How many eggs does Ben have now?"
+    )
+    row = {"problem": question, "steps": steps, "first_error": 0}
+    data.write_text(json.dumps(row) + "\n")
+    process = start(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}")
+    assert process.returncode == 0, process.stderr
+    [found] = json.loads((tmp_path / "run/results.json").read_text())["critics"]
+    assert found["localisation"]["n"] == found["localisation"]["erroneous"] == 1
+    assert found["localisation"]["f1"] is None  # There is no correct sample.
+    assert "table2" not in found
+
+
+@pytest.mark.parametrize(("row", "flags", "message"), [
+    ('{"problem": "?", "steps": ["a"], "first_error": 5}', (), "data.jsonl:1: its 'first_error'"),
+    ('{"a": 1}', (), "data.jsonl:1: the row is no problem"),
+    ("", (), "data.jsonl: the file has no rows"),
+    ('{"question": "?", "answer": "#### 1"}', ("--critic=/nowhere",), "/nowhere/config.json: no"),
+])  # fmt: skip
+def test_bad_data_is_refused_in_a_line(row, flags, message, start, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text(row)
+    process = start(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 1
+    [line] = process.stderr.strip().split("\n")
+    assert line.startswith("error: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(("flag", "message"), [
+    ("--mixture=RG1=1,RG4=1", "--mixture: 'RG4=1' is not NAME=WEIGHT with a name of RG1, RG2,"),
+    ("--error_types=formula=1", "--error_types: 'formula=1' is not NAME=WEIGHT"),
+    ("--positions=1,2", "--positions=1,2: give three weights."),
+    ("--annotator=/nowhere", "/nowhere/config.json: no such file"),
+])  # fmt: skip
+def test_bad_flags_are_refused_in_a_line(flag, message, start, tmp_path):
+    process = start(*BUILD, f"--run_dir={tmp_path}", flag)
+    assert process.returncode == 1
+    [line] = process.stderr.strip().split("\n")
+    assert line.startswith("error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
