@@ -105,11 +105,15 @@ def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
     if not reference:
         return None
     at = rng.randrange(len(reference))
-    error_type = rng.choices(PROGRAM_TYPES, (5, 2, 2, 3, 2))[0]
-    spoilt = insert_error(problem, reference, at, error_type, rng)
-    if spoilt is None:
+    made = None
+    weights = dict(zip(PROGRAM_TYPES, (5, 2, 2, 3, 2), strict=True))
+    while weights and made is None:  # A type that cannot be made here leaves its place to others.
+        error_type = rng.choices(list(weights), list(weights.values()))[0]
+        del weights[error_type]
+        made = insert_error(problem, reference, at, error_type, rng)
+    if made is None:
         return None
-    steps, error = spoilt
+    steps, error = made
     if error_type == "missing_step":
         reference = [*reference[:at], *reference[at + 1 :]]
     steps = carry_on(steps, reference)
