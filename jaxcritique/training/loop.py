@@ -239,15 +239,18 @@ class _Report:
     def _first_step(self, seconds: float) -> dict[str, float]:
         """Says what the first step showed; returns it for the log."""
         memory = self._step.run.memory_analysis()
+        # What goes in and out, once where it is the same memory, and what is needed in between.
+        used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        used += memory.output_size_in_bytes - memory.alias_size_in_bytes
         compiling = self._step.seconds
         if self._log is not None:
             tqdm.write(
                 f"{self._run.name}: compiled in {compiling:.1f} s, first step {seconds:.2f} s, "
-                f"{memory.peak_memory_in_bytes / 2**20:,.0f} MiB a device at the peak"
+                f"{used / 2**20:,.0f} MiB a device"
             )
         return {
             "compile_seconds": compiling,
-            "bytes_per_device": memory.peak_memory_in_bytes,
+            "bytes_per_device": used,
             "argument_bytes_per_device": memory.argument_size_in_bytes,
         }
 
