@@ -85,7 +85,6 @@ flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1
 flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
 flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
 flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
-flags.DEFINE_integer("slots", 64, "Samples the engine writes at a time.", lower_bound=1)
 flags.DEFINE_integer("rg1_samples", 4, "RG1: samples a problem.", lower_bound=1)
 flags.DEFINE_integer("rg2_rounds", 2, "RG2: steps tried, hotter each time.", lower_bound=0)
 flags.DEFINE_float("rg2_temperature", 1.0, "RG2: temperature of the first round.", lower_bound=0.0)

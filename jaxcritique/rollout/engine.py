@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -114,6 +113,14 @@ def _prefill(
     return jax.tree.map(put, cache, fresh)
 
 
+@dataclasses.dataclass(frozen=True)
+class JaxConfig:
+    """What the engine may use."""
+
+    slots: int = 64  # Samples written at a time.
+    cache_bytes: int | None = None  # For keys and values; None: by what the device has.
+
+
 class JaxSampler:
     """The `jax` engine; see `Sampler`."""
 
@@ -124,7 +131,7 @@ class JaxSampler:
         structure: Structure,
         params: Params,
         tokenizer: Tokenizer,
-        slots: int = 64,
+        settings: JaxConfig,
     ):
         """Holds a model ready.
 
@@ -134,54 +141,38 @@ class JaxSampler:
           structure: the model's.
           params: the weights.
           tokenizer: with the chat format the model was trained on.
-          slots: how many samples are written at a time.
+          settings: what it may use.
         """
         self.key = key
         self._config, self._structure, self._params = config, structure, params
         self._tokenizer = tokenizer
-        self._num_slots = slots
+        self._num_slots = settings.slots
         self._stops = jnp.array(sorted(tokenizer.stop_ids), jnp.int32)
 
     def generate(
         self, requests: Sequence[Request], progress: Callable[[int, int], None]
-    ) -> list[Completion]:
+    ) -> Iterator[Completion]:
         """Answers all requests; see `Sampler.generate`."""
-        completions: dict[tuple[int, int], Completion] = {}
         waiting: list[tuple[int, list[int]]] = []
         for index, request in enumerate(requests):
-            text = self._tokenizer.prompt(request.messages)
-            prompt = self._tokenizer.encode(text) + self._tokenizer.encode(request.prefix)
+            prompt = request.token_ids(self._tokenizer)
             if len(prompt) < self._config.max_positions:
                 waiting.append((index, prompt))
                 continue
             error = f"the prompt has {len(prompt)} tokens, the context {self._config.max_positions}"
             for sample in range(request.n):
-                completions[index, sample] = Completion(
-                    request.id, sample, "", "error", len(prompt), 0, error
-                )
+                yield request.failure(sample, error, len(prompt))
         # Prompts of like length go together: the cache is as long as the longest needs.
         waiting.sort(key=lambda entry: len(entry[1]))
         run = _Run(self, requests, deque(waiting))
         for sequence in run.finished_sequences(progress):
-            completion = self._completion(requests[sequence.request], sequence)
-            completions[sequence.request, sequence.sample] = completion
-        return [
-            completions[index, sample]
-            for index, request in enumerate(requests)
-            for sample in range(request.n)
-        ]
+            yield requests[sequence.request].completion(
+                self._tokenizer, sequence.sample, len(sequence.prompt), sequence.tokens, ()
+            )
 
-    def _completion(self, request: Request, sequence: _Sequence) -> Completion:
-        stopped = sequence.tokens[-1] in self._tokenizer.stop_ids
-        text = self._tokenizer.decode(sequence.tokens[:-1] if stopped else sequence.tokens)
-        return Completion(
-            request=request.id,
-            sample=sequence.sample,
-            text=request.prefix + text,
-            finish_reason="stop" if stopped else "length",
-            prompt_tokens=len(sequence.prompt),
-            completion_tokens=len(sequence.tokens),
-        )
+    def close(self) -> None:
+        """Frees the weights."""
+        self._params = None
 
 
 class _Run:
@@ -282,7 +273,7 @@ class _Run:
         self._slots.position[slot] = last
         self._slots.end[slot] = min(last + request.max_tokens, self._config.max_positions - 1)
         self._slots.active[slot] = True
-        self._slots.seed[slot] = zlib.crc32(f"{request.id}/{sequence.sample}".encode())
+        self._slots.seed[slot] = request.sample_seed(sequence.sample)
         self._slots.temperature[slot] = request.temperature
 
     def _new_cache(self, length: int) -> KVCache:

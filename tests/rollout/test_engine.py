@@ -11,14 +11,15 @@ import transformers
 
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import join
-from jaxcritique.rollout.engine import sample_tokens
-from jaxcritique.rollout.load import load_sampler
+from jaxcritique.rollout.engine import JaxConfig, sample_tokens
+from jaxcritique.rollout.load import load_jax
 from jaxcritique.rollout.sampler import Completion, Request
 from jaxcritique.tasks import TINY_BASE
 
 
 def generate(sampler, requests: list[Request]) -> list[Completion]:
-    return sampler.generate(requests, lambda tokens, finished: None)
+    found = {(c.request, c.sample): c for c in sampler.generate(requests, lambda *_: None)}
+    return [found[request.id, sample] for request in requests for sample in range(request.n)]
 
 
 def texts(completions: list[Completion]) -> dict[tuple[str, int], str]:
@@ -161,7 +162,7 @@ def test_a_text_ends_with_the_context(base, make_sampler, prompts):
 
 def test_progress_counts_every_token_and_sample(make_sampler, mixed, answers):
     calls = []
-    make_sampler(slots=4).generate(mixed, lambda *counts: calls.append(counts))
+    list(make_sampler(slots=4).generate(mixed, lambda *counts: calls.append(counts)))
     tokens, finished = map(sum, zip(*calls, strict=True))
     assert tokens == sum(c.completion_tokens for c in answers)
     assert finished == len(answers)
@@ -173,7 +174,7 @@ def test_no_requests(make_sampler):
 
 def test_loading_a_folder(make_sampler, prompts):
     folder = ModelFolder.of(TINY_BASE)
-    sampler = load_sampler(folder, slots=4)
+    sampler = load_jax(folder, JaxConfig(slots=4))
     assert sampler.key == folder.key
     request = Request(prompts[0], 1, 16, 0.0, 0)
     assert generate(sampler, [request]) == generate(make_sampler(), [request])
