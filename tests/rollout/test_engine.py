@@ -11,9 +11,10 @@ import transformers
 
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import join
-from jaxcritique.rollout.engine import JaxConfig, sample_tokens
+from jaxcritique.rollout.engine import JaxConfig
 from jaxcritique.rollout.load import load_jax
 from jaxcritique.rollout.sampler import Completion, Request
+from jaxcritique.rollout.sampling import draw_tokens
 from jaxcritique.tasks import TINY_BASE
 
 
@@ -184,7 +185,7 @@ def test_loading_a_folder(make_sampler, prompts):
 def draw(seeds, positions, temperature):
     rows = len(seeds)
     logits = jnp.broadcast_to(LOGITS, (rows, len(LOGITS)))
-    return sample_tokens(logits, seeds, positions, jnp.full(rows, temperature))
+    return draw_tokens(logits, seeds, positions, jnp.full(rows, temperature))
 
 
 LOGITS = np.array([1.0, -1.0, 2.5, 0.0, -40.0, 2.4], np.float32)
