@@ -1,17 +1,22 @@
 """The flags of every program that samples, and what they make."""
 
+import concurrent.futures
 import contextlib
+import multiprocessing
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import flags
 
 from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.rollout import guard
 from jaxcritique.rollout.engine import JaxConfig
 from jaxcritique.rollout.load import Engine, load_jax, load_vllm
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.rollout.server import ClientConfig, Endpoints, ServerSampler, api_key
 from jaxcritique.rollout.vllm import VllmConfig
+from jaxcritique.training.sft import fine_tune
 
 _ENGINE = flags.DEFINE_enum(
     "engine",
@@ -97,6 +102,26 @@ def engine() -> Engine:
     vllm, client = vllm_config(), _client_config(_OWN_SERVER_SECONDS, _OWN_SERVER_SECONDS)
     vllm.check()
     return Engine(lambda model: load_vllm(model, vllm, client))
+
+
+def trainer(engine: Engine) -> Callable[..., ModelFolder]:
+    """Returns `fine_tune` as it must be called while an engine samples between trainings.
+
+    The engine's memory is free before the training begins, and the training's before a server
+    starts: what a process had of an accelerator goes back only when it ends, so beside servers
+    training is a process of its own.
+    """
+
+    def train(*arguments: Any) -> ModelFolder:
+        engine.release()
+        if _ENGINE.value == "jax":
+            return fine_tune(*arguments)
+        with concurrent.futures.ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), guard.die_with_parent
+        ) as process:
+            return process.submit(fine_tune, *arguments).result()
+
+    return train
 
 
 @contextlib.contextmanager
