@@ -99,7 +99,7 @@ def engine() -> Engine:
             "--engine=server: this program makes models of its own, so it needs --vllm_python (and "
             "no --endpoint) to serve them."
         )
-    vllm, client = vllm_config(), _client_config(_OWN_SERVER_SECONDS, _OWN_SERVER_SECONDS)
+    vllm, client = vllm_config(), own_client_config()
     vllm.check()
     return Engine(lambda model: load_vllm(model, vllm, client))
 
@@ -154,6 +154,11 @@ def vllm_config() -> VllmConfig:
         device_sets=tuple(_VLLM_DEVICES.value) or ("",),
         arguments=tuple(shlex.split(_VLLM_ARGS.value)),
     )
+
+
+def own_client_config() -> ClientConfig:
+    """How servers of our own are spoken to, by the flags."""
+    return _client_config(_OWN_SERVER_SECONDS, _OWN_SERVER_SECONDS)
 
 
 def _client_config(attempt_seconds: float, deadline_seconds: float) -> ClientConfig:

@@ -163,7 +163,7 @@ class JaxSampler:
         """
         self.key = key
         self.shapes: set[tuple[Any, ...]] = set()
-        self.seconds: collections.Counter[str] = collections.Counter()
+        self.seconds: dict[str, float] = collections.defaultdict(float)
         self._config, self._structure, self._params = config, structure, params
         self._tokenizer = tokenizer
         self._settings = settings
@@ -273,7 +273,7 @@ class _Run:
             top_p=np.ones(count, np.float32),
             stops=ends,
         )
-        self._cache = self._new_cache(_cache_length(1, self._context))
+        self._cache: KVCache = self._new_cache(_cache_length(1, self._context))
 
     def finished_sequences(self, progress: Callable[[int, int], None]) -> Iterator[_Sequence]:
         """Yields sequences as they are completed."""
@@ -401,7 +401,7 @@ class _Run:
     def _read(self, prompts: list[tuple[int, np.ndarray]], starts: list[int]) -> None:
         """Reads prompts from where they start to differ, _ROWS of them at a time."""
         todo = deque(
-            [slot, prompt, start]
+            (slot, prompt, start)
             for (slot, prompt), start in zip(prompts, starts, strict=True)
             if start < len(prompt)
         )
@@ -411,12 +411,12 @@ class _Run:
             start = np.zeros(_ROWS, np.int32)
             slots = np.full(_ROWS, self._count, np.int32)
             batch = [todo.popleft() for _ in range(min(_ROWS, len(todo)))]
-            for row, entry in enumerate(batch):
-                slots[row], prompt, start[row] = entry
-                chunk = prompt[start[row] : start[row] + _CHUNK]
+            for row, (slot, prompt, begin) in enumerate(batch):
+                slots[row], start[row] = slot, begin
+                chunk = prompt[begin : begin + _CHUNK]
                 tokens[row, : len(chunk)] = chunk
-                entry[2] += _CHUNK
-            todo.extendleft(entry for entry in reversed(batch) if entry[2] < len(entry[1]))
+                if begin + _CHUNK < len(prompt):
+                    todo.appendleft((slot, prompt, begin + _CHUNK))
             self._cache = _read_chunk(
                 self._sampler._structure, self._sampler._params, self._cache, tokens, start, slots
             )
@@ -456,8 +456,9 @@ class _Run:
         if size != have:
             layers = list(self._cache)
             self._cache = ()
-            for i, layer in enumerate(layers):  # One at a time: never is all of it there twice.
-                layers[i] = tuple(_with_length(x, size) for x in layer)
+            for i, (keys, values) in enumerate(layers):
+                # One at a time, so that all of it is never there twice.
+                layers[i] = _with_length(keys, size), _with_length(values, size)
             self._cache = tuple(layers)
 
     def _note(self, *shape: Any) -> None:
@@ -468,7 +469,7 @@ class _Run:
 class _Clock:
     """Adds up what time goes into."""
 
-    seconds: collections.Counter[str]
+    seconds: dict[str, float]
     last: float = dataclasses.field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:

@@ -111,7 +111,10 @@ def too_long(tokens: int, context: int) -> str:
 class Sampler(Protocol):
     """An engine with a model."""
 
-    key: str  # Names the weights, for the stages that depend on them.
+    @property
+    def key(self) -> str:
+        """Names the weights, for the stages that depend on them."""
+        ...
 
     def generate(
         self, requests: Sequence[Request], progress: Callable[[int, int], None]

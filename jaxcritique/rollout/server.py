@@ -36,7 +36,10 @@ class ClientConfig:
 class Servers(Protocol):
     """Where requests go."""
 
-    urls: Sequence[str]  # One base URL a server, ending in /v1.
+    @property
+    def urls(self) -> Sequence[str]:
+        """One base URL a server, ending in /v1."""
+        ...
 
     def check(self, index: int) -> None:
         """Called where a server did not answer: returns once it can be tried again.
@@ -128,9 +131,6 @@ class ServerSampler:
         self._model = model
         self._config = config
         self._local = local
-        self._in_flight = [0] * len(servers.urls)
-        self._checks = [asyncio.Lock() for _ in servers.urls]
-        self._next_start = 0.0
         self._answered = False
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
@@ -160,6 +160,10 @@ class ServerSampler:
     async def _answers(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
         """Yields the completions of each request as it is answered."""
         limit = self._config.concurrency * len(self._servers.urls)
+        # Of this event loop: each call has one of its own, with its own clock.
+        self._in_flight = [0] * len(self._servers.urls)
+        self._checks = [asyncio.Lock() for _ in self._servers.urls]
+        self._next_start = 0.0
         waiting = iter(requests)
         tasks: set[asyncio.Task[list[Completion]]] = set()
         async with httpx2.AsyncClient(

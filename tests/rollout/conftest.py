@@ -23,9 +23,12 @@ def make_sampler(base) -> Callable[..., JaxSampler]:
     """Returns a function: (slots, context) -> the tiny base in the engine."""
     config, structure, params, tokenizer = base
 
-    def make(slots: int = 4, context: int = config.max_positions) -> JaxSampler:
+    def make(
+        slots: int = 4, context: int = config.max_positions, cache_bytes: int | None = None
+    ) -> JaxSampler:
         limited = dataclasses.replace(config, max_positions=context)
-        return JaxSampler("tiny", limited, structure, params, tokenizer, JaxConfig(slots))
+        settings = JaxConfig(slots, cache_bytes)
+        return JaxSampler("tiny", limited, structure, params, tokenizer, settings)
 
     return make
 
