@@ -80,8 +80,9 @@ _VLLM_DEVICES = flags.DEFINE_multi_string(
 _VLLM_ARGS = flags.DEFINE_string(
     "vllm_args", "", "Further arguments of `vllm serve`, such as '--tensor-parallel-size=2'."
 )
-# One vLLM request may hold many long samples, and a server that hangs is found by its health.
-_OWN_SERVER_SECONDS = 24 * 3600.0
+# A server of our own that has not answered for so long is asked for its health, and started again
+# where it hangs. One request may hold many long samples, so it may just be busy.
+_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS = 1800.0, 24 * 3600.0
 
 
 def engine() -> Engine:
@@ -158,7 +159,7 @@ def vllm_config() -> VllmConfig:
 
 def own_client_config() -> ClientConfig:
     """How servers of our own are spoken to, by the flags."""
-    return _client_config(_OWN_SERVER_SECONDS, _OWN_SERVER_SECONDS)
+    return _client_config(_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS)
 
 
 def _client_config(attempt_seconds: float, deadline_seconds: float) -> ClientConfig:

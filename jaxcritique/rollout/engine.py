@@ -282,12 +282,7 @@ class _Run:
             self._admit()
             jax.block_until_ready(self._cache)
             clock.lap("prefill")
-            longest = max(
-                int(position)
-                for position, seat in zip(self._slots.position, self._seated, strict=True)
-                if seat
-            )
-            self._resize(longest + _BLOCK + 1)
+            self._resize()
             self._note("decode", *dataclasses.astuple(self._wanted), self._slots.stops.shape[1])
             self._slots, self._cache, drawn, likely = _decode_block(
                 self._sampler._structure,
@@ -351,7 +346,7 @@ class _Run:
             # The last token is run by the first decoding step, which draws what follows it.
             new.append((slot, sequence.prompt[:-1]))
         if new:
-            self._resize(max(len(prompt) for _, prompt in new) + 1)
+            self._resize()
         while new:
             # What begins like another of the new ones waits until that one is read.
             now: list[tuple[int, np.ndarray]] = []
@@ -446,9 +441,11 @@ class _Run:
             (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(c.num_layers)
         )
 
-    def _resize(self, needed: int) -> None:
-        """Makes the cache as long as needed, in few different lengths."""
-        size = _cache_length(needed, self._context)
+    def _resize(self) -> None:
+        """Makes the cache as long as the next block needs, in few different lengths."""
+        seated = [slot for slot, sequence in enumerate(self._seated) if sequence]
+        longest = int(self._slots.position[seated].max())
+        size = _cache_length(longest + _BLOCK + 1, self._context)
         have = self._cache[0][0].shape[2]
         if size < have:
             # What a slot holds beyond the new length is no beginning any more.

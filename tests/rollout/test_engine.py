@@ -272,6 +272,13 @@ def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
         generate(make_sampler(cache_bytes=slot), mixed)
 
 
+def test_short_ones_do_not_cut_a_long_one_short(make_sampler, prompts):
+    long = Request(prompts[0], 1, 200, 1.0, 0, min_tokens=200)
+    short = [Request(messages, 1, 4, 1.0, 0) for messages in prompts]
+    [alone] = generate(make_sampler(slots=1), [long])
+    assert generate(make_sampler(slots=2), [long, *short])[0] == alone
+
+
 def test_few_programs_are_compiled(make_sampler, prompts):
     sampler = make_sampler(slots=8)
     generate(sampler, [Request(m, 3, 5 + i, 1.0, 0) for i, m in enumerate(prompts)])

@@ -104,7 +104,7 @@ def test_a_killed_server_is_started_again_and_asked_again(engine, prompts):
     expected = found(sampler, requests)
     answers = sampler.generate(requests, lambda *_: None)
     first = next(iter(answers))
-    [server] = [p for p in ours() if "api_server" in p.cmdline()[2] and p.children()]
+    [server] = [p for p in ours() if "-m vllm.entrypoints" in " ".join(p.cmdline()[:3])]
     server.kill()
     rest = list(answers)
     texts = {(c.request, c.sample): c.text for c in [first, *rest]}
