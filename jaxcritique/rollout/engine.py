@@ -325,14 +325,12 @@ class _Run:
 
         So the tokens kept do not depend on when we looked.
         """
-        if not sequence.request.stop:
+        tokens, tokenizer = sequence.tokens, self._sampler._tokenizer
+        if sequence.request.stop_at(tokenizer, tokens) is None:
             return False
-        decode = self._sampler._tokenizer.decode
-        if sequence.request.stop_at(decode(sequence.tokens)) is None:
-            return False
-        for count in range(len(sequence.tokens) - new + 1, len(sequence.tokens) + 1):
-            if sequence.request.stop_at(decode(sequence.tokens[:count])) is not None:
-                break
+        count = len(tokens) - new + 1
+        while sequence.request.stop_at(tokenizer, tokens[:count]) is None:
+            count += 1
         del sequence.tokens[count:], sequence.logprobs[count:]
         return True
 

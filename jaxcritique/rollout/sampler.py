@@ -23,7 +23,7 @@ class Request:
     text: str = ""  # To be gone on from as it stands, without a chat format.
     top_k: int = 0  # Only the k likeliest tokens are drawn; 0: all.
     top_p: float = 1.0  # Only the likeliest tokens that have this much mass together.
-    min_tokens: int = 0  # No stop token is drawn before so many others.
+    min_tokens: int = 0  # Nothing ends the text before there are so many.
     stop: tuple[str, ...] = ()  # The text ends before the first of these.
     stop_token_ids: tuple[int, ...] = ()  # Beside those that always end a reply.
     logprobs: bool = False  # Whether the completion says how likely each token was.
@@ -62,8 +62,9 @@ class Request:
         """
         ends = tokenizer.stop_ids.union(self.stop_token_ids)
         stopped = bool(tokens) and tokens[-1] in ends
-        text = tokenizer.decode(tokens[:-1] if stopped else tokens)
-        if (cut := self.stop_at(text)) is not None:
+        tokens_shown = tokens[:-1] if stopped else tokens
+        text = tokenizer.decode(tokens_shown)
+        if (cut := self.stop_at(tokenizer, tokens_shown)) is not None:
             text, stopped = text[:cut], True
         return Completion(
             request=self.id,
@@ -75,9 +76,12 @@ class Request:
             logprobs=tuple(logprobs) if self.logprobs else None,
         )
 
-    def stop_at(self, text: str) -> int | None:
-        """Where in a reply the first stop string begins; None if there is none."""
-        return min((at for stop in self.stop if (at := text.find(stop)) >= 0), default=None)
+    def stop_at(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> int | None:
+        """Where in the text the first stop string begins that is not among `min_tokens`."""
+        if not self.stop:
+            return None
+        text, first = tokenizer.decode(tokens), len(tokenizer.decode(tokens[: self.min_tokens]))
+        return min((at for stop in self.stop if (at := text.find(stop, first)) >= 0), default=None)
 
     def failure(self, sample: int, error: str, prompt_tokens: int = 0) -> "Completion":
         """Makes the completion of a sample that there is none of, with the reason."""
