@@ -311,7 +311,7 @@ class _Run:
             sequence.tokens += drawn[:count, slot].tolist()
             if likely is not None:
                 sequence.logprobs += likely[:count, slot].tolist()
-            if self._slots.active[slot] and self._at_stop_string(sequence, count):
+            if self._at_stop_string(sequence, count):
                 self._slots.active[slot] = False
             if not self._slots.active[slot]:
                 # The last token's keys and values were never worked out.
