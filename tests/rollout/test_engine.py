@@ -134,7 +134,7 @@ def test_company_does_not_change_a_text(make_sampler, mixed, answers):
         assert texts(generate(sampler, [request])).items() <= texts(answers).items()
 
 
-def test_what_begins_alike_is_read_once(make_sampler, monkeypatch):
+def test_what_begins_alike_is_read_once(base, make_sampler, monkeypatch):
     chunks = []
     read = engine._read_chunk
 
@@ -149,14 +149,15 @@ def test_what_begins_alike_is_read_once(make_sampler, monkeypatch):
         for i, name in enumerate(("Ann", "Bob", "Joe", "Sue", "Tim"))
     ]
     together = generate(make_sampler(slots=15), requests)
-    shared = {start for start in chunks if chunks.count(start) == 1}
-    assert len(shared) > 3  # The shots are read once, not 15 times,
-    assert chunks.count(max(chunks)) == 5  # and the rest once for each prompt.
+    alike = len(os.path.commonprefix([request.token_ids(base[3]) for request in requests])) // 64
+    assert alike >= 3
+    for start in set(chunks):  # The shots are read once, not 15 times, the rest once a prompt.
+        assert chunks.count(start) == (1 if start < alike * 64 else 5)
     for request in requests:
         assert texts(generate(make_sampler(slots=3), [request])).items() <= texts(together).items()
     chunks.clear()
     assert texts(generate(make_sampler(slots=2), requests)) == texts(together)
-    assert len(chunks) < 12  # Slots taken over hold what came before.
+    assert len(chunks) <= alike + 5 * 2  # Slots taken over hold what came before.
 
 
 def test_a_prefix_is_gone_on_from(make_sampler, prompts):
