@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxcritique.models.attention import (
     Attend,
-    attend_causally,
     attend_to_cache,
     packed_attention,
 )
