@@ -146,9 +146,9 @@ class _CompileTime:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def __call__(self, event: str, seconds: float, **_: Any) -> None:
+    def __call__(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 def _vllm(

@@ -27,21 +27,24 @@ CLIENT = ClientConfig(attempt_seconds=600, deadline_seconds=1200)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def ours() -> list[psutil.Process]:
-    """The processes of vLLM servers, wherever they stand in the tree."""
+MARK = str(os.getpid())
+
+
+def ours(mark: str = MARK) -> list[psutil.Process]:
+    """The processes of vLLM servers started with a mark, wherever they stand in the tree."""
     return [
         process
         for process in psutil.process_iter(["cmdline", "environ"])
-        if (process.info["environ"] or {}).get("JAXCRITIQUE_TEST") == str(os.getpid())
+        if (process.info["environ"] or {}).get("JAXCRITIQUE_TEST") == mark
         and process.pid != os.getpid()
     ]
 
 
-def wait_until_gone() -> None:
+def wait_until_gone(mark: str = MARK) -> None:
     end = time.monotonic() + 30
-    while ours() and time.monotonic() < end:
+    while ours(mark) and time.monotonic() < end:
         time.sleep(0.2)
-    assert not ours()
+    assert not ours(mark)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def exported(tmp_path_factory) -> ModelFolder:
 
 @pytest.fixture(scope="module")
 def engine():
-    os.environ["JAXCRITIQUE_TEST"] = str(os.getpid())
+    os.environ["JAXCRITIQUE_TEST"] = MARK
     with Engine(lambda model: load_vllm(model, VllmConfig(PYTHON), CLIENT)) as engine:
         yield engine
     wait_until_gone()
@@ -118,16 +121,17 @@ def test_nothing_is_left_when_we_are_killed():
         f"VllmServers(VllmConfig({PYTHON!r}), TINY_BASE, 'tiny'); print('up', flush=True);"
         "time.sleep(600)"
     )
-    environment = {**os.environ, "JAXCRITIQUE_TEST": str(os.getpid()), "PYTHONPATH": str(ROOT)}
+    mark = f"{MARK} killed"  # The servers of other tests may still be running.
+    environment = {**os.environ, "JAXCRITIQUE_TEST": mark, "PYTHONPATH": str(ROOT)}
     program = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert program.stdout is not None
     assert program.stdout.readline() == "up\n"
-    assert len(ours()) > 3  # It, the guard, the server, its engine.
+    assert len(ours(mark)) > 3  # It, the guard, the server, its engine.
     program.send_signal(signal.SIGKILL)
     program.wait()
-    wait_until_gone()
+    wait_until_gone(mark)
 
 
 def test_a_server_that_does_not_start_shows_its_log():
