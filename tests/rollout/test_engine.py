@@ -20,7 +20,7 @@ from jaxcritique.rollout import engine
 from jaxcritique.rollout.engine import JaxConfig
 from jaxcritique.rollout.load import load_jax
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError
-from jaxcritique.rollout.sampling import draw_tokens
+from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens
 from jaxcritique.tasks import TINY_BASE, word_problems
 
 
