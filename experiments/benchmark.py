@@ -1,4 +1,7 @@
-"""Measures speed: `python -m experiments.benchmark --suite=grader --data_dir=...`.
+"""Measures speed.
+
+    python -m experiments.benchmark --suite=grader --data_dir=DIR
+    python -m experiments.benchmark --suite=rollout --model=DIR --prompts=FILE
 
 Prints a table; `--output` keeps every figure, with the facts of the machine, as JSON.
 """
@@ -11,13 +14,13 @@ import platform
 
 from absl import flags
 
-from experiments.benchmarks import grader
+from experiments.benchmarks import grader, rollout
 from experiments.program import refusing_bad_input, run
 from jaxcritique.analysis.table import aligned
 from jaxcritique.store import write_atomically
 
 # A suite returns its table (the header first), a footnote, and its figures for the JSON file.
-SUITES = {"grader": grader.measure}
+SUITES = {"grader": grader.measure, "rollout": rollout.measure}
 
 _SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Where the figures go as JSON; none: nowhere.")

@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import engines
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import Annotator, ArithmeticAnnotator, ModelAnnotator
@@ -49,8 +50,7 @@ from jaxcritique.prompts.mistakes import ERROR_TYPES
 from jaxcritique.prompts.players import COSTS, Game
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, to_json
-from jaxcritique.rollout.load import load_sampler
-from jaxcritique.rollout.sampler import Sampler
+from jaxcritique.rollout.load import Engine
 from jaxcritique.store import Store, write_atomically, write_rows
 from jaxcritique.tasks import TASKS, TINY_BASE, load_problems
 
@@ -102,7 +102,6 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
 flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
-flags.DEFINE_integer("slots", 64, "Samples the engine writes at a time.", lower_bound=1)
 flags.DEFINE_float("temperature", 0.7, "Of RG1, RG3 and the filter.", lower_bound=0.0)
 flags.DEFINE_integer("rg1_samples", 16, "RG1: samples a problem at the most.", lower_bound=1)
 flags.DEFINE_integer(
@@ -170,7 +169,7 @@ flags.DEFINE_float(
 
 _MISTAKE_TOKENS = 200  # A step and a sentence.
 _TEST_SEED = 1_000_003  # The test stories are those of experiments/self_improve.py.
-_FREE = ("run_dir", "slots", "dry_run", "tau", "filter")  # May change within a run folder.
+_FREE = ("run_dir", "dry_run", "tau", "filter")  # May change within a run folder.
 
 
 def main(_: list[str]) -> None:
@@ -195,13 +194,14 @@ def main(_: list[str]) -> None:
             _dry_run(problems, config)
             return
         claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
+        engine = engines.engine()
     clean, contaminated = decontaminated(problems, tests, config.ngram, FLAGS.contaminated)
-    actor = load_sampler(models["actor"], FLAGS.slots)
-    annotator = _annotator(models, actor, checker)
+    actor = engine.sampler(models["actor"])
+    annotator = _annotator(models, engine, checker)
     inserter: Inserter = ProgramInserter()
     if FLAGS.mistakes == "model":
         inserter = ModelInserter(actor, FLAGS.temperature, _MISTAKE_TOKENS)
-    with Grader() as grader:
+    with Grader() as grader, engine:
         game = Game(
             store=Store(run_dir),
             grader=grader,
@@ -247,7 +247,7 @@ def main(_: list[str]) -> None:
 
 
 def _annotator(
-    models: dict[str, ModelFolder], actor: Sampler, checker: ArithmeticAnnotator | None
+    models: dict[str, ModelFolder], engine: Engine, checker: ArithmeticAnnotator | None
 ) -> Annotator:
     model = models.get("annotator")
     if model is None:
@@ -255,7 +255,7 @@ def _annotator(
             raise RuntimeError("there is nobody to annotate")
         return checker
     return ModelAnnotator(
-        actor if model.key == models["actor"].key else load_sampler(model, FLAGS.slots),
+        engine.sampler(model),
         pathlib.Path(FLAGS.annotator).name,
         FLAGS.annotation,
         FLAGS.critic_tokens,

@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import engines
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.table import aligned, percent
@@ -27,7 +28,6 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, criticise, refine, respond
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
-from jaxcritique.rollout.load import load_sampler
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Store, write_atomically
 from jaxcritique.tasks import TINY_BASE, read_any_problems
@@ -59,7 +59,6 @@ flags.DEFINE_integer("seed", 0, "Decides the bootstrap's resamples.", lower_boun
 flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the players' prompts.")
 flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
 flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
-flags.DEFINE_integer("slots", 64, "Samples the engine writes at a time.", lower_bound=1)
 
 CHECKER = "checker"
 _COLUMNS = (
@@ -94,9 +93,10 @@ def main(_: list[str]) -> None:
         keys = {f"critic {name}": model and model.key for name, model in critics.items()}
         keys["actor model"] = actor_model.key
         content = {"rows of the data": digest(*(samples or problems))}
-        claim(run_dir, settings_but(("run_dir", "slots", "data", "critic")) | keys | content)
-    actor = load_sampler(actor_model, FLAGS.slots)
-    with Grader() as grader:
+        claim(run_dir, settings_but(("run_dir", "data", "critic")) | keys | content)
+        engine = engines.engine()
+    actor = engine.sampler(actor_model)
+    with Grader() as grader, engine:
         game = Game(
             store=Store(run_dir),
             grader=grader,
@@ -112,7 +112,7 @@ def main(_: list[str]) -> None:
             solutions = _graded(grader, samples)
         reports, scores = [], {}
         for name, model in critics.items():
-            critic = load_sampler(model, FLAGS.slots) if model else None
+            critic = engine.sampler(model) if model else None
             report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples)
             reports.append(report)
     results = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from jaxcritique.rollout.sampler import SamplerError
 from jaxcritique.store import write_atomically
 
 
@@ -19,7 +20,10 @@ def run(main: Callable[[list[str]], None]) -> None:
     def quietly(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        main(argv)
+        try:
+            main(argv)
+        except SamplerError as error:
+            sys.exit(f"error: {error}")
 
     app.run(quietly)
 
@@ -51,6 +55,7 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
     path = run_dir / "settings.json"
     if path.is_file():
         theirs = json.loads(path.read_text())
+        settings = json.loads(json.dumps(settings))  # Tuples are lists there.
         changed = sorted(k for k in settings if theirs.get(k) != settings[k])
         if changed:
             raise ValueError(

@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from experiments import engines
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
@@ -41,11 +42,11 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, respond
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, Refinement, Solution
-from jaxcritique.rollout.load import load_sampler
+from jaxcritique.rollout.load import Engine
 from jaxcritique.store import Store, write_atomically
 from jaxcritique.tasks import TASKS, TINY_BASE, load_problems
 from jaxcritique.testtime.critic import evaluate_critic
-from jaxcritique.training.sft import SftConfig, fine_tune
+from jaxcritique.training.sft import SftConfig
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
@@ -85,7 +86,6 @@ flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1
 flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
 flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
 flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
-flags.DEFINE_integer("slots", 64, "Samples the engine writes at a time.", lower_bound=1)
 flags.DEFINE_integer("rg1_samples", 4, "RG1: samples a problem.", lower_bound=1)
 flags.DEFINE_integer("rg2_rounds", 2, "RG2: steps tried, hotter each time.", lower_bound=0)
 flags.DEFINE_float("rg2_temperature", 1.0, "RG2: temperature of the first round.", lower_bound=0.0)
@@ -116,7 +116,7 @@ def main(_: list[str]) -> None:
     """Runs the program."""
     started = time.monotonic()
     run_dir = pathlib.Path(FLAGS.run_dir)
-    settings = settings_but(["run_dir", "slots"])
+    settings = settings_but(["run_dir"])
     with refusing_bad_input():
         base = ModelFolder.of(FLAGS.model)
         data = FLAGS.task, FLAGS.data_dir
@@ -130,7 +130,8 @@ def main(_: list[str]) -> None:
                 "of these annotated solutions do not have. Use word_problems or gsm8k."
             )
         claim(run_dir, {**settings, "model": base.key})
-    with Grader() as grader:
+        engine = engines.engine()
+    with Grader() as grader, engine:
         game = Game(
             store=Store(run_dir),
             grader=grader,
@@ -139,7 +140,7 @@ def main(_: list[str]) -> None:
             actor_tokens=FLAGS.actor_tokens,
             critic_tokens=FLAGS.critic_tokens,
         )
-        results = _experiment(game, base, train, explored, test)
+        results = _experiment(game, engine, base, train, explored, test)
     results = {
         "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
         "seed": FLAGS.seed,
@@ -157,15 +158,13 @@ def main(_: list[str]) -> None:
 
 def _experiment(
     game: Game,
+    engine: Engine,
     base: ModelFolder,
     train: list[Problem],
     explored: list[Problem],
     test: list[Problem],
 ) -> dict[str, Any]:
     """Trains and evaluates everything; returns what results.json says of it."""
-
-    def load(model: ModelFolder) -> Any:
-        return load_sampler(model, FLAGS.slots)
 
     def sft(epochs: int) -> SftConfig:
         return SftConfig(
@@ -175,6 +174,8 @@ def _experiment(
             sequence=FLAGS.sequence,
             micro_rows=FLAGS.micro_rows,
         )
+
+    fine_tune = engines.trainer(engine)
 
     # ---- actor: D_reason and D_refine (equation 2)
     annotator = ArithmeticAnnotator(one_plan=FLAGS.task == "word_problems")
@@ -190,7 +191,7 @@ def _experiment(
     )
 
     # ---- critic: D_critique by AutoMathCritique (section 3, equation 1)
-    player = load(actor)
+    player = engine.sampler(actor)
     critique_data = build_critiques(
         game,
         player,
@@ -220,7 +221,7 @@ def _experiment(
         )
     else:
         logging.warning("no critique passed the filter: the base itself is the critic.")
-    critic = load(critic_model)
+    critic = engine.sampler(critic_model)
 
     # ---- both methods, every actor evaluated greedily on the test problems
     loop = LoopConfig(
@@ -247,7 +248,8 @@ def _experiment(
             refine_set,
             loop,
             sft(FLAGS.epochs),
-            load,
+            engine.sampler,
+            fine_tune,
         )
         models[f"{method} actor"] = history[-1].actor
         for number, iteration in enumerate([start, *history]):
@@ -255,7 +257,7 @@ def _experiment(
                 respond(
                     game,
                     f"test-{method if number else 'actor'}-{number}",
-                    load(iteration.actor),
+                    engine.sampler(iteration.actor),
                     [Start(problem) for problem in test],
                     1,
                     0.0,

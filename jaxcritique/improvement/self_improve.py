@@ -14,7 +14,7 @@ from jaxcritique.prompts.templates import (
 from jaxcritique.records import Critique, Problem, Refinement
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.training.data import Example
-from jaxcritique.training.sft import SftConfig, fine_tune
+from jaxcritique.training.sft import SftConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,7 @@ def improve(
     config: LoopConfig,
     sft: SftConfig,
     load: Callable[[ModelFolder], Sampler],
+    fine_tune: Callable[..., ModelFolder],
 ) -> list[Iteration]:
     """Runs the loop.
 
@@ -86,6 +87,7 @@ def improve(
       config: of the loop.
       sft: of each fine-tuning.
       load: makes a sampler of a model.
+      fine_tune: `training.sft.fine_tune`, wherever it is to run.
 
     Returns:
       One entry per iteration.

@@ -89,17 +89,21 @@ def attend_causally(
 
 
 def attend_to_cache(
-    q: Float[Array, "b n h"],
+    q: Float[Array, "b s n h"],
     k: Float[Array, "b k t h"],
     v: Float[Array, "b k t h"],
-    mask: Bool[Array, "b t"],
-) -> Float[Array, "b n h"]:
-    """`attend` for one query each. The cache's layout makes both products plain batched ones."""
-    b, n, h = q.shape
-    q = (q * h**-0.5).reshape(b, k.shape[1], -1, h)
-    scores = jnp.einsum("bkgh,bkth->bkgt", q, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + jnp.where(mask, 0.0, -1e30)[:, None, None], axis=-1)
-    return jnp.einsum("bkgt,bkth->bkgh", weights.astype(v.dtype), v).reshape(b, n, h)
+    mask: Bool[Array, "b s t"],
+) -> Float[Array, "b s n h"]:
+    """`attend` with the cache's layout, which makes both products plain batched ones."""
+    b, s, n, h = q.shape
+    q = (q * h**-0.5).reshape(b, s, k.shape[1], -1, h).transpose(0, 2, 3, 1, 4)
+    group = q.shape[2]
+    q = q.reshape(b, k.shape[1], group * s, h)
+    scores = jnp.einsum("bkqh,bkth->bkqt", q, k, preferred_element_type=jnp.float32)
+    hidden = jnp.tile(jnp.where(mask, 0.0, -1e30), (1, group, 1))[:, None]
+    weights = jax.nn.softmax(scores + hidden, axis=-1)
+    out = jnp.einsum("bkqt,bkth->bkqh", weights.astype(v.dtype), v)
+    return out.reshape(b, -1, group, s, h).transpose(0, 3, 1, 2, 4).reshape(b, s, n, h)
 
 
 def _splash(q: Array, k: Array, v: Array, segments: Array, interpret: bool = False) -> Array:

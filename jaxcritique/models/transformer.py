@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxcritique.models.attention import (
     Attend,
-    attend_causally,
     attend_to_cache,
     packed_attention,
 )
@@ -169,45 +168,42 @@ class Transformer(nnx.Module):
         x, _ = jax.lax.scan(layer, x, self.layers)
         return self.norm(x)
 
-    def prefill(self, tokens: Int[Array, "b s"]) -> KVCache:
-        """Returns the keys and values of prompts that start at position 0, padded on the right."""
-        b, s = tokens.shape
-        mask = jnp.broadcast_to(jnp.tril(jnp.ones((s, s), bool)), (b, s, s))
-        angles = rotary_angles(self.config, jnp.broadcast_to(jnp.arange(s), (b, s)))
-
-        def layer(x: Array, block: Block) -> tuple[Array, tuple[Array, Array]]:
-            q, k, v = block.queries_keys_values(x, angles)
-            cached = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            return block.finish(x, attend_causally(q, k, v, mask)), cached
-
-        _, (keys, values) = jax.lax.scan(layer, self.embedding[...][tokens], self.layers)
-        return tuple(zip(keys, values, strict=True))
-
-    def decode(
-        self, tokens: Int[Array, " b"], positions: Int[Array, " b"], cache: KVCache
-    ) -> tuple[Float[Array, "b d"], KVCache]:
-        """Runs one more token for each sequence and adds its keys and values to the cache.
+    def extend(
+        self,
+        tokens: Int[Array, "b s"],
+        positions: Int[Array, "b s"],
+        cache: KVCache,
+        rows: Int[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b s d"], KVCache]:
+        """Runs more tokens of sequences whose beginning is cached, and caches them.
 
         The layers are unrolled here: a scanned cache would be copied, layer by layer, each step.
 
         Args:
-          tokens: the sequences' last tokens.
-          positions: where each stands, less than the cache's length; all before it is cached.
+          tokens: the next of each sequence.
+          positions: where they stand; all before the first is cached. Nothing is kept of what
+            stands past the cache's length.
           cache: updated in place where the caller donates it.
+          rows: which rows of the cache are the sequences', nothing being kept of those past its
+            end; None: all of them, in order.
         """
-        angles = rotary_angles(self.config, positions[:, None])
-        mask = jnp.arange(cache[0][0].shape[2]) <= positions[:, None]
-        rows = jnp.arange(tokens.shape[0])
-        x = self.embedding[...][tokens][:, None]
+        angles = rotary_angles(self.config, positions)
+        mask = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]
+        index = (jnp.arange(len(tokens)) if rows is None else rows)[:, None]
+        x = self.embedding[...][tokens]
         updated = []
-        for i, (keys, values) in enumerate(cache):
+        for i, layer in enumerate(cache):
             block = jax.tree.map(lambda stacked, i=i: stacked[i], self.layers)
             q, k, v = block.queries_keys_values(x, angles)
-            keys = keys.at[rows, :, positions].set(k[:, 0])
-            values = values.at[rows, :, positions].set(v[:, 0])
-            x = block.finish(x, attend_to_cache(q[:, 0], keys, values, mask)[:, None])
+            keys, values = (
+                old.at[index, :, positions].set(new, mode="drop")
+                for old, new in zip(layer, (k, v), strict=True)
+            )
             updated.append((keys, values))
-        return self.norm(x)[:, 0], tuple(updated)
+            if rows is not None:
+                keys, values = (old.at[rows].get(mode="clip") for old in (keys, values))
+            x = block.finish(x, attend_to_cache(q, keys, values, mask))
+        return self.norm(x), tuple(updated)
 
     def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """Returns fp32 logits, for sampling and evaluation; training uses `summed_loss`."""

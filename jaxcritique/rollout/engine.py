@@ -1,8 +1,16 @@
-"""Our own engine: continuous batching over a slot KV cache, in JAX, on whatever JAX runs on."""
+"""Our own engine: continuous batching over a slot KV cache, in JAX, on whatever JAX runs on.
 
+A slot is a row of the cache. Its prompt is read in chunks of a fixed size, then it is written on
+together with all others, a block of steps at a time. Prompts that begin alike are read once: a
+slot that already holds the beginning is copied. All shapes are fixed but the cache's length, which
+takes few values; each is compiled once.
+"""
+
+import collections
 import dataclasses
 import functools
-import zlib
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,12 +23,13 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import KVCache, Params, Structure, join
-from jaxcritique.rollout.sampler import Completion, Request
+from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
+from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_probabilities
 
 _BLOCK = 8  # Decoding steps between two looks at the results.
-_PREFILL_ROWS = 8
-_PREFILL_STEP = 64  # Prompts are padded to a multiple of this.
-
+_CHUNK = 64  # Tokens of a prompt that are read at a time,
+_ROWS = 8  # of so many prompts.
+_CPU_CACHE_BYTES = 4 * 2**30
 
 Arrays = Any  # NumPy on the host, JAX in a jitted function.
 
@@ -28,94 +37,110 @@ Arrays = Any  # NumPy on the host, JAX in a jitted function.
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """What each slot is doing. Every array is [slots]."""
+    """What each slot is doing."""
 
     token: Int[Arrays, " b"]  # The last token, whose keys and values are not in the cache yet.
     position: Int[Arrays, " b"]  # Where it stands.
     end: Int[Arrays, " b"]  # The position no token may be sampled for any more.
+    floor: Int[Arrays, " b"]  # The first position after which a stop token may be drawn.
     active: Bool[Arrays, " b"]
     seed: Int[Arrays, " b"]
     temperature: Float[Arrays, " b"]
+    top_k: Int[Arrays, " b"]
+    top_p: Float[Arrays, " b"]
+    stops: Int[Arrays, "b s"]  # Its stop tokens, filled up with numbers past the vocabulary.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What must be worked out in a step beside tokens; static."""
+
+    filters: bool  # top_k and top_p
+    logprobs: bool
 
 
 @dataclasses.dataclass
 class _Sequence:
     """One sample that is being written."""
 
-    request: int
+    request: Request
     sample: int
-    prompt: list[int]
+    prompt: np.ndarray
     tokens: list[int] = dataclasses.field(default_factory=list)
+    logprobs: list[float] = dataclasses.field(default_factory=list)
 
 
-def sample_tokens(
-    logits: Float[Array, "b v"],
-    seed: Int[Array, " b"],
-    position: Int[Array, " b"],
-    temperature: Float[Array, " b"],
-) -> Int[Array, " b"]:
-    """Draws one token a row; temperature 0 takes the likeliest.
-
-    The draw depends on the row's seed and position alone, so a request's text does not depend on
-    what shares its batch. One uniform number a row is inverted through the cumulative sum.
-    """
-
-    def draw(row: Array, seed: Array, position: Array, temperature: Array) -> Array:
-        key = jax.random.fold_in(jax.random.key(seed), position)
-        mass = jnp.cumsum(jax.nn.softmax(row / jnp.maximum(temperature, 1e-6)))
-        sampled = jnp.searchsorted(mass, jax.random.uniform(key) * mass[-1], side="right")
-        sampled = jnp.minimum(sampled, row.shape[0] - 1)
-        return jnp.where(temperature == 0, jnp.argmax(row), sampled)
-
-    return jax.vmap(draw)(logits, seed, position, temperature)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
 def _decode_block(
-    structure: Structure, params: Params, slots: Slots, cache: KVCache, stops: Int[Array, " s"]
-) -> tuple[Slots, KVCache, Int[Array, "block b"]]:
-    """Runs _BLOCK steps; returns the tokens drawn, -1 where a slot was not active."""
+    structure: Structure, wanted: _Wanted, params: Params, slots: Slots, cache: KVCache
+) -> tuple[Slots, KVCache, Int[Array, "block b"], Float[Array, "block b"] | None]:
+    """Runs _BLOCK steps; returns tokens, -1 where a slot was not active, and their likelihood."""
     model = join(structure, params)
 
-    def step(carry: tuple[Slots, KVCache], _: None) -> tuple[tuple[Slots, KVCache], Array]:
+    def step(carry: tuple[Slots, KVCache], _: None) -> tuple[tuple[Slots, KVCache], Any]:
         slots, cache = carry
-        hidden, cache = model.decode(slots.token, slots.position, cache)
-        drawn = sample_tokens(model.logits(hidden), slots.seed, slots.position, slots.temperature)
+        hidden, cache = model.extend(slots.token[:, None], slots.position[:, None], cache)
+        logits = model.logits(hidden[:, 0])
+        allowed = jax.vmap(lambda row, stops: row.at[stops].set(-1e30, mode="drop"))
+        early = (slots.position < slots.floor)[:, None]
+        allowed = jnp.where(early, allowed(logits, slots.stops), logits)
+        rest = slots.seed, slots.position, slots.temperature
+        if wanted.filters:
+            drawn = draw_filtered_tokens(allowed, *rest, slots.top_k, slots.top_p)
+        else:
+            drawn = draw_tokens(allowed, *rest)
         position = jnp.where(slots.active, slots.position + 1, slots.position)
-        going_on = slots.active & (position < slots.end) & ~jnp.isin(drawn, stops)
+        stopped = (drawn[:, None] == slots.stops).any(axis=1)
         after = dataclasses.replace(
             slots,
             token=jnp.where(slots.active, drawn, slots.token),
             position=position,
-            active=going_on,
+            active=slots.active & (position < slots.end) & ~stopped,
         )
-        return (after, cache), jnp.where(slots.active, drawn, -1)
+        likely = log_probabilities(logits, drawn) if wanted.logprobs else None
+        return (after, cache), (jnp.where(slots.active, drawn, -1), likely)
 
-    (slots, cache), drawn = jax.lax.scan(step, (slots, cache), length=_BLOCK)
-    return slots, cache, drawn
+    (slots, cache), (drawn, likely) = jax.lax.scan(step, (slots, cache), length=_BLOCK)
+    return slots, cache, drawn, likely
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _prefill(
+def _read_chunk(
     structure: Structure,
     params: Params,
     cache: KVCache,
-    prompts: Int[Array, "rows s"],
-    source: Int[Array, " b"],
-    target: Int[Array, " b"],
+    tokens: Int[Array, "rows chunk"],
+    start: Int[Array, " rows"],
+    slot: Int[Array, " rows"],
 ) -> KVCache:
-    """Reads prompts and copies row `source[i]` to slot `target[i]`; a target past the end: none."""
-    fresh = join(structure, params).prefill(prompts)
-    length = prompts.shape[1]
+    """Reads a chunk of some slots' prompts, from position `start`; a slot past the end: none."""
+    positions = start[:, None] + jnp.arange(tokens.shape[1])
+    return join(structure, params).extend(tokens, positions, cache, slot)[1]
 
-    def put(old: Array, new: Array) -> Array:
-        return old.at[target, :, :length].set(new[source], mode="drop")
 
-    return jax.tree.map(put, cache, fresh)
+@functools.partial(jax.jit, donate_argnums=0)
+def _copy_slots(
+    cache: KVCache, source: Int[Array, " rows"], target: Int[Array, " rows"]
+) -> KVCache:
+    """Copies slots; a target past the end: none."""
+    return jax.tree.map(lambda x: x.at[target].set(x[source], mode="drop"), cache)
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxConfig:
+    """What the engine may use."""
+
+    slots: int = 64  # Samples written at a time; fewer where the cache is too small for them.
+    cache_bytes: int | None = None  # For keys and values; None: by what the device has.
 
 
 class JaxSampler:
-    """The `jax` engine; see `Sampler`."""
+    """The `jax` engine; see `Sampler`.
+
+    Attributes:
+      shapes: the different programs that were needed so far, each compiled once.
+      seconds: what the time went into: "prefill", "decode" and "host".
+    """
 
     def __init__(
         self,
@@ -124,7 +149,7 @@ class JaxSampler:
         structure: Structure,
         params: Params,
         tokenizer: Tokenizer,
-        slots: int = 64,
+        settings: JaxConfig,
     ):
         """Holds a model ready.
 
@@ -134,177 +159,352 @@ class JaxSampler:
           structure: the model's.
           params: the weights.
           tokenizer: with the chat format the model was trained on.
-          slots: how many samples are written at a time.
+          settings: what it may use.
         """
         self.key = key
+        self.shapes: set[tuple[Any, ...]] = set()
+        self.seconds: dict[str, float] = collections.defaultdict(float)
         self._config, self._structure, self._params = config, structure, params
         self._tokenizer = tokenizer
-        self._num_slots = slots
-        self._stops = jnp.array(sorted(tokenizer.stop_ids), jnp.int32)
+        self._settings = settings
 
     def generate(
         self, requests: Sequence[Request], progress: Callable[[int, int], None]
-    ) -> list[Completion]:
-        """Answers all requests; see `Sampler.generate`."""
-        completions: dict[tuple[int, int], Completion] = {}
-        waiting: list[tuple[int, list[int]]] = []
-        for index, request in enumerate(requests):
-            text = self._tokenizer.prompt(request.messages)
-            prompt = self._tokenizer.encode(text) + self._tokenizer.encode(request.prefix)
-            if len(prompt) < self._config.max_positions:
-                waiting.append((index, prompt))
-                continue
-            error = f"the prompt has {len(prompt)} tokens, the context {self._config.max_positions}"
-            for sample in range(request.n):
-                completions[index, sample] = Completion(
-                    request.id, sample, "", "error", len(prompt), 0, error
-                )
-        # Prompts of like length go together: the cache is as long as the longest needs.
-        waiting.sort(key=lambda entry: len(entry[1]))
-        run = _Run(self, requests, deque(waiting))
-        for sequence in run.finished_sequences(progress):
-            completion = self._completion(requests[sequence.request], sequence)
-            completions[sequence.request, sequence.sample] = completion
-        return [
-            completions[index, sample]
-            for index, request in enumerate(requests)
-            for sample in range(request.n)
-        ]
+    ) -> Iterator[Completion]:
+        """Answers all requests; see `Sampler.generate`.
 
-    def _completion(self, request: Request, sequence: _Sequence) -> Completion:
-        stopped = sequence.tokens[-1] in self._tokenizer.stop_ids
-        text = self._tokenizer.decode(sequence.tokens[:-1] if stopped else sequence.tokens)
-        return Completion(
-            request=request.id,
-            sample=sequence.sample,
-            text=request.prefix + text,
-            finish_reason="stop" if stopped else "length",
-            prompt_tokens=len(sequence.prompt),
-            completion_tokens=len(sequence.tokens),
+        Raises:
+          SamplerError: not even one sample's keys and values fit into the budget.
+        """
+        waiting: list[_Sequence] = []
+        context = self._config.max_positions
+        for request in requests:
+            prompt = np.array(request.token_ids(self._tokenizer), np.int32)
+            error = None
+            if len(prompt) >= context:
+                error = too_long(len(prompt), context)
+            elif not len(prompt):
+                error = "the prompt has no tokens"
+            for sample in range(request.n):
+                if error is None:
+                    waiting.append(_Sequence(request, sample, prompt))
+                else:
+                    progress(0, 1)
+                    yield request.failure(sample, error, len(prompt))
+        if not waiting:
+            return
+        # Prompts of like length go together, the cache being as long as the longest needs, and of
+        # these the ones that begin alike, whose beginning is read once.
+        waiting.sort(key=lambda s: (_round_up(len(s.prompt), _CHUNK), s.prompt.tolist()))
+        count = self._fit_slots(waiting)
+        known = len(self.shapes)
+        for sequence in _Run(self, waiting, count).finished_sequences(progress):
+            yield sequence.request.completion(
+                self._tokenizer,
+                sequence.sample,
+                len(sequence.prompt),
+                sequence.tokens,
+                sequence.logprobs,
+            )
+        if len(self.shapes) > known:
+            print(f"jax engine: {len(self.shapes)} programs compiled so far", file=sys.stderr)
+
+    def close(self) -> None:
+        """Frees the weights."""
+        self._params = None
+
+    def _fit_slots(self, waiting: Sequence[_Sequence]) -> int:
+        """How many slots there are work and memory for, at the greatest length ever needed."""
+        c = self._config
+        longest = max(
+            min(len(sequence.prompt) + sequence.request.max_tokens, c.max_positions)
+            for sequence in waiting
         )
+        itemsize = jax.tree.leaves(self._params)[0].dtype.itemsize
+        position = 2 * c.num_layers * c.num_kv_heads * c.head_dim * itemsize
+        slot = position * _cache_length(longest + _BLOCK, c.max_positions)
+        # While the cache grows, one layer of it is there twice.
+        budget = self._budget() * c.num_layers // (c.num_layers + 1)
+        if slot > budget:
+            raise SamplerError(
+                f"the keys and values of one sample of {longest} tokens need {slot} bytes, the "
+                f"budget is {budget}. Raise --cache_gib or ask for fewer tokens."
+            )
+        return min(self._settings.slots, budget // slot, _round_up(len(waiting), _ROWS))
+
+    def _budget(self) -> int:
+        if self._settings.cache_bytes is not None:
+            return self._settings.cache_bytes
+        memory = jax.devices()[0].memory_stats() or {}
+        if "bytes_limit" not in memory:
+            return _CPU_CACHE_BYTES
+        return (memory["bytes_limit"] - memory["bytes_in_use"]) // 2
 
 
 class _Run:
     """One call of `generate`: the slots, the cache, and who sits where."""
 
-    def __init__(
-        self,
-        sampler: JaxSampler,
-        requests: Sequence[Request],
-        waiting: deque[tuple[int, list[int]]],
-    ):
+    def __init__(self, sampler: JaxSampler, waiting: Sequence[_Sequence], count: int):
         self._sampler = sampler
-        self._requests = requests
-        self._config = sampler._config
-        # A sample of each request at a time, its samples one after the other: they share a prompt.
-        self._waiting = deque(
-            _Sequence(index, sample, prompt)
-            for index, prompt in waiting
-            for sample in range(requests[index].n)
+        self._context = sampler._config.max_positions
+        self._waiting = deque(waiting)
+        self._count = count
+        requests = [sequence.request for sequence in waiting]
+        self._wanted = _Wanted(
+            filters=any(r.top_k > 0 or r.top_p < 1 for r in requests),
+            logprobs=any(r.logprobs for r in requests),
         )
-        count = sampler._num_slots
+        self._ends = sampler._tokenizer.stop_ids
+        most_ends = max(len(self._ends.union(r.stop_token_ids)) for r in requests)
         self._seated: list[_Sequence | None] = [None] * count
+        # The tokens whose keys and values each slot still holds, its own or a former one's.
+        self._held = [np.zeros(0, np.int32)] * count
+        ends = np.full((count, _round_up(most_ends, 4)), sampler._config.vocab_size, np.int32)
+        ints = lambda: np.zeros(count, np.int32)  # noqa: E731
         self._slots = Slots(
-            token=np.zeros(count, np.int32),
-            position=np.zeros(count, np.int32),
-            end=np.zeros(count, np.int32),
+            token=ints(),
+            position=ints(),
+            end=ints(),
+            floor=ints(),
             active=np.zeros(count, bool),
             seed=np.zeros(count, np.uint32),
             temperature=np.zeros(count, np.float32),
+            top_k=ints(),
+            top_p=np.ones(count, np.float32),
+            stops=ends,
         )
-        self._cache = self._new_cache(_PREFILL_STEP)
+        self._cache: KVCache = self._new_cache(_cache_length(1, self._context))
 
     def finished_sequences(self, progress: Callable[[int, int], None]) -> Iterator[_Sequence]:
         """Yields sequences as they are completed."""
+        clock = _Clock(self._sampler.seconds)
         while self._waiting or any(self._seated):
             self._admit()
-            longest = max(
-                int(position)
-                for position, seat in zip(self._slots.position, self._seated, strict=True)
-                if seat
-            )
-            self._resize(longest + _BLOCK + 1)
-            self._slots, self._cache, drawn = _decode_block(
+            jax.block_until_ready(self._cache)
+            clock.lap("prefill")
+            self._resize()
+            self._note("decode", *dataclasses.astuple(self._wanted), self._slots.stops.shape[1])
+            self._slots, self._cache, drawn, likely = _decode_block(
                 self._sampler._structure,
+                self._wanted,
                 self._sampler._params,
                 self._slots,
                 self._cache,
-                self._sampler._stops,
             )
             self._slots = jax.tree.map(np.array, self._slots)  # Writable copies on the host.
             drawn = np.asarray(drawn)
-            finished = sum(map(bool, self._seated)) - int(self._slots.active.sum())
-            progress(int((drawn >= 0).sum()), finished)
-            for slot, sequence in enumerate(self._seated):
-                if sequence is None:
-                    continue
-                sequence.tokens.extend(int(token) for token in drawn[:, slot] if token >= 0)
-                if not self._slots.active[slot]:
-                    self._seated[slot] = None
-                    yield sequence
+            likely = None if likely is None else np.asarray(likely)
+            clock.lap("decode")
+            finished = self._collect(drawn, likely)
+            progress(int((drawn >= 0).sum()), len(finished))
+            clock.lap("host")
+            yield from finished
+            clock.lap("consumer")
+
+    def _collect(self, drawn: np.ndarray, likely: np.ndarray | None) -> list[_Sequence]:
+        """Gives each sequence what was drawn for it; returns those that are finished."""
+        finished = []
+        for slot, sequence in enumerate(self._seated):
+            if sequence is None:
+                continue
+            count = int((drawn[:, slot] >= 0).sum())
+            sequence.tokens += drawn[:count, slot].tolist()
+            if likely is not None:
+                sequence.logprobs += likely[:count, slot].tolist()
+            if self._at_stop_string(sequence, count):
+                self._slots.active[slot] = False
+            if not self._slots.active[slot]:
+                # The last token's keys and values were never worked out.
+                self._held[slot] = np.append(sequence.prompt, sequence.tokens[:-1])
+                self._seated[slot] = None
+                finished.append(sequence)
+        return finished
+
+    def _at_stop_string(self, sequence: _Sequence, new: int) -> bool:
+        """Whether the text holds a stop string; if so, drops the tokens after its first end.
+
+        So the tokens kept do not depend on when we looked.
+        """
+        tokens, tokenizer = sequence.tokens, self._sampler._tokenizer
+        if sequence.request.stop_at(tokenizer, tokens) is None:
+            return False
+        count = len(tokens) - new + 1
+        while sequence.request.stop_at(tokenizer, tokens[:count]) is None:
+            count += 1
+        del sequence.tokens[count:], sequence.logprobs[count:]
+        return True
 
     def _admit(self) -> None:
-        """Seats waiting sequences, a batch of prompts at a time, as long as there are seats."""
+        """Seats waiting sequences as long as there are seats, and has their prompts read."""
         free = [slot for slot, seat in enumerate(self._seated) if seat is None]
+        new: list[tuple[int, np.ndarray]] = []
         while free and self._waiting:
-            prompts: dict[int, list[int]] = {}
-            source, target = [], []
-            while free and self._waiting:
-                sequence = self._waiting[0]
-                if sequence.request not in prompts and len(prompts) == _PREFILL_ROWS:
-                    break
-                prompts.setdefault(sequence.request, sequence.prompt)
-                source.append(list(prompts).index(sequence.request))
-                target.append(free.pop(0))
-                self._seat(target[-1], self._waiting.popleft())
-            length = _round_up(max(map(len, prompts.values())), _PREFILL_STEP)
-            self._resize(length)
-            padded = np.zeros((_PREFILL_ROWS, length), np.int32)
-            for row, prompt in enumerate(prompts.values()):
-                padded[row, : len(prompt)] = prompt
-            count = self._sampler._num_slots
-            unused = count - len(source)
-            self._cache = _prefill(
-                self._sampler._structure,
-                self._sampler._params,
+            slot, sequence = free.pop(0), self._waiting.popleft()
+            self._seat(slot, sequence)
+            # The last token is run by the first decoding step, which draws what follows it.
+            new.append((slot, sequence.prompt[:-1]))
+        if new:
+            self._resize()
+        while new:
+            # What begins like another of the new ones waits until that one is read.
+            now: list[tuple[int, np.ndarray]] = []
+            later = []
+            donors, starts = [], []
+            for slot, prompt in new:
+                donor, shared = _most_shared(prompt, self._held)
+                if _most_shared(prompt, [other for _, other in now])[1] > shared:
+                    later.append((slot, prompt))
+                else:
+                    now.append((slot, prompt))
+                    donors.append(donor)
+                    starts.append(shared)
+            targets = [slot for slot, _ in now]
+            copies = [
+                (donor, target)
+                for donor, target, start in zip(donors, targets, starts, strict=True)
+                if start and donor != target
+            ]
+            self._copy(copies)
+            self._read(now, starts)
+            for slot, prompt in now:
+                self._held[slot] = prompt
+            new = later
+
+    def _copy(self, copies: list[tuple[int, int]]) -> None:
+        """Copies slots. A slot is read before anything is written to it."""
+        # A slot that is both read and written by different copies: all that read it come first.
+        targets = {target for _, target in copies}
+        copies = sorted(copies, key=lambda copy: copy[0] not in targets)
+        while copies:
+            batch = copies[:_ROWS]
+            written = {target for _, target in batch}
+            # Within a batch all is read before anything is written; across batches, not.
+            if any(source in written for source, _ in copies[_ROWS:]):
+                batch = copies[:]
+            copies = copies[len(batch) :]
+            size = _round_up(len(batch), _ROWS)
+            unused = size - len(batch)
+            self._note("copy", size)
+            self._cache = _copy_slots(
                 self._cache,
-                padded,
-                np.array(source + [0] * unused, np.int32),
-                np.array(target + [count] * unused, np.int32),
+                np.array([source for source, _ in batch] + [0] * unused, np.int32),
+                np.array([target for _, target in batch] + [self._count] * unused, np.int32),
+            )
+
+    def _read(self, prompts: list[tuple[int, np.ndarray]], starts: list[int]) -> None:
+        """Reads prompts from where they start to differ, _ROWS of them at a time."""
+        todo = deque(
+            (slot, prompt, start)
+            for (slot, prompt), start in zip(prompts, starts, strict=True)
+            if start < len(prompt)
+        )
+        self._note("read")
+        while todo:
+            tokens = np.zeros((_ROWS, _CHUNK), np.int32)
+            start = np.zeros(_ROWS, np.int32)
+            slots = np.full(_ROWS, self._count, np.int32)
+            batch = [todo.popleft() for _ in range(min(_ROWS, len(todo)))]
+            for row, (slot, prompt, begin) in enumerate(batch):
+                slots[row], start[row] = slot, begin
+                chunk = prompt[begin : begin + _CHUNK]
+                tokens[row, : len(chunk)] = chunk
+                if begin + _CHUNK < len(prompt):
+                    todo.appendleft((slot, prompt, begin + _CHUNK))
+            self._cache = _read_chunk(
+                self._sampler._structure, self._sampler._params, self._cache, tokens, start, slots
             )
 
     def _seat(self, slot: int, sequence: _Sequence) -> None:
-        request = self._requests[sequence.request]
-        last = len(sequence.prompt) - 1
+        request, prompt = sequence.request, sequence.prompt
+        last = len(prompt) - 1
         self._seated[slot] = sequence
-        # The last prompt token is run by the first decoding step, which draws what follows it.
-        self._slots.token[slot] = sequence.prompt[last]
+        self._slots.token[slot] = prompt[last]
         self._slots.position[slot] = last
-        self._slots.end[slot] = min(last + request.max_tokens, self._config.max_positions - 1)
+        self._slots.end[slot] = min(last + request.max_tokens, self._context - 1)
+        self._slots.floor[slot] = last + request.min_tokens
         self._slots.active[slot] = True
-        self._slots.seed[slot] = zlib.crc32(f"{request.id}/{sequence.sample}".encode())
+        self._slots.seed[slot] = request.sample_seed(sequence.sample)
         self._slots.temperature[slot] = request.temperature
+        self._slots.top_k[slot] = request.top_k
+        self._slots.top_p[slot] = request.top_p
+        ends = sorted(self._ends.union(request.stop_token_ids))
+        self._slots.stops[slot] = self._sampler._config.vocab_size
+        self._slots.stops[slot, : len(ends)] = ends
 
     def _new_cache(self, length: int) -> KVCache:
-        c = self._config
-        shape = (self._sampler._num_slots, c.num_kv_heads, length, c.head_dim)
+        c = self._sampler._config
+        shape = (self._count, c.num_kv_heads, length, c.head_dim)
         dtype = jax.tree.leaves(self._sampler._params)[0].dtype
         return tuple(
             (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(c.num_layers)
         )
 
-    def _resize(self, needed: int) -> None:
-        """Makes the cache as long as needed, in few different sizes: each is compiled once."""
-        size = 128
-        while size < needed:
-            size += 64 if size < 256 else size // 2 if size & (size - 1) == 0 else size // 3
-        size = min(size, _round_up(self._config.max_positions, _PREFILL_STEP))
+    def _resize(self) -> None:
+        """Makes the cache as long as the next block needs, in few different lengths."""
+        seated = [slot for slot, sequence in enumerate(self._seated) if sequence]
+        longest = int(self._slots.position[seated].max())
+        size = _cache_length(longest + _BLOCK + 1, self._context)
         have = self._cache[0][0].shape[2]
-        if size > have:
-            grow = ((0, 0), (0, 0), (0, size - have), (0, 0))
-            self._cache = jax.tree.map(lambda x: jnp.pad(x, grow), self._cache)
-        elif size < have and size >= max(self._slots.position) + 1:
-            self._cache = jax.tree.map(lambda x: x[:, :, :size], self._cache)
+        if size < have:
+            # What a slot holds beyond the new length is no beginning any more.
+            self._held = [held[:size] for held in self._held]
+        if size != have:
+            layers = list(self._cache)
+            self._cache = ()
+            for i, (keys, values) in enumerate(layers):
+                # One at a time, so that all of it is never there twice.
+                layers[i] = _with_length(keys, size), _with_length(values, size)
+            self._cache = tuple(layers)
+
+    def _note(self, *shape: Any) -> None:
+        self._sampler.shapes.add((*shape, *self._cache[0][0].shape))
+
+
+@dataclasses.dataclass
+class _Clock:
+    """Adds up what time goes into."""
+
+    seconds: dict[str, float]
+    last: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] += now - self.last
+        self.last = now
+
+
+def _most_shared(prompt: np.ndarray, held: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Finds who holds most of a prompt's beginning.
+
+    Returns:
+      Its number, and how many tokens: all of the prompt's, or a multiple of the chunk, so that a
+      chunk is always the same tokens at the same positions, whoever reads it.
+    """
+    best, shared = 0, 0
+    for number, tokens in enumerate(held):
+        length = min(len(tokens), len(prompt))
+        if length <= shared:
+            continue
+        different = np.flatnonzero(tokens[:length] != prompt[:length])
+        same = int(different[0]) if len(different) else length
+        if same < len(prompt):
+            same -= same % _CHUNK
+        if same > shared:
+            best, shared = number, same
+    return best, shared
+
+
+def _with_length(x: Array, length: int) -> Array:
+    missing = length - x.shape[2]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else x[:, :, :length]
+
+
+def _cache_length(needed: int, context: int) -> int:
+    """The next length there is: 128, 192, 256, 384, 512, 768, 1,024 and so on."""
+    size = 128
+    while size < needed:
+        size += size // 2 if size & (size - 1) == 0 else size // 3
+    return min(size, _round_up(context, _CHUNK))
 
 
 def _round_up(value: int, step: int) -> int:

@@ -1,48 +1,186 @@
-"""Generation as a stage: shards, resumption, and the bar. All sampling goes through here."""
+"""Generation that loses nothing: shards, a journal, and the bar. All sampling goes through here."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from jaxcritique.records import digest, from_json
+from jaxcritique.records import digest
 from jaxcritique.rollout.sampler import Completion, Request, Sampler
 from jaxcritique.store import Stage, read_rows, write_atomically, write_rows
 
 _SHARD_SAMPLES = 2048
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A part of the requests and the file of its rows."""
+
+    requests: tuple[Request, ...]
+    path: pathlib.Path
+
+    @property
+    def manifest(self) -> pathlib.Path:
+        """Written last: without it the file was never finished."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def journal(self) -> pathlib.Path:
+        """What an unfinished shard has so far, as it came."""
+        return self.path.with_suffix(".journal")
+
+
 def complete(
     stage: Stage, name: str, sampler: Sampler, requests: Sequence[Request]
 ) -> list[list[Completion]]:
-    """Answers requests, shard by shard; a shard once finished is never sampled again.
-
-    Which requests share a shard is a function of the requests alone, so what shares a batch with
-    a request is the same whether or not the process was killed in between.
-
-    Args:
-      stage: where the shards are kept.
-      name: what the bar shows.
-      sampler: the engine.
-      requests: what is asked.
+    """Answers requests as part of a stage; see `generate_shards`.
 
     Returns:
       The completions of each request, in the order of the requests.
     """
-    # Neighbours in length make full batches.
-    order = sorted(range(len(requests)), key=lambda i: (_length(requests[i]), requests[i].id))
-    shards: list[list[int]] = [[]]
-    samples = 0
-    for index in order:
-        if samples + requests[index].n > _SHARD_SAMPLES and shards[-1]:
-            shards.append([])
-            samples = 0
-        shards[-1].append(index)
-        samples += requests[index].n
     answers: dict[str, list[Completion]] = {}
+    for shard in generate_shards(stage.folder, name, sampler, requests):
+        for completion in read_shard(shard):
+            answers.setdefault(completion.request, []).append(completion)
+    return [answers[request.id] for request in requests]
+
+
+def generate_shards(
+    folder: pathlib.Path,
+    name: str,
+    sampler: Sampler,
+    requests: Sequence[Request],
+    retry_failed: bool = False,
+) -> list[Shard]:
+    """Answers requests, shard by shard; what was once sampled is never sampled again.
+
+    Each request goes to the shard's journal as it is answered, and a finished shard is written
+    anew in order. Which requests share a shard is a function of the requests alone.
+
+    Args:
+      folder: where the shards are kept.
+      name: what the bar shows.
+      sampler: the engine.
+      requests: what is asked, each with an id of its own.
+      retry_failed: ask again what failed before.
+
+    Raises:
+      ValueError: a finished shard is not what its manifest says; the file is named.
+    """
+    shards = _divide(folder, requests)
+    known = [_answered(shard, retry_failed) for shard in shards]
     total = sum(request.n for request in requests)
-    with tqdm(total=total, desc=name, unit="sample") as bar:
+    done = sum(len(completions) for answers in known for completions in answers.values())
+    with _bar(name, total, done) as progress:
+        for shard, answers in zip(shards, known, strict=True):
+            if len(answers) < len(shard.requests) or not shard.manifest.is_file():
+                _finish(shard, answers, sampler, progress)
+    return shards
+
+
+def read_shard(shard: Shard) -> Iterator[Completion]:
+    """Yields the completions of a finished shard, by request and sample.
+
+    Raises:
+      ValueError: the file is not what its manifest says.
+    """
+    sha256 = json.loads(shard.manifest.read_text())["sha256"]
+    yield from map(_completion, read_rows(shard.path, sha256))
+
+
+def _divide(folder: pathlib.Path, requests: Sequence[Request]) -> list[Shard]:
+    """Neighbours in length make full batches, and go into one shard."""
+    groups: list[list[Request]] = [[]]
+    samples = 0
+    for request in sorted(requests, key=lambda request: (_length(request), request.content)):
+        if samples + request.n > _SHARD_SAMPLES and groups[-1]:
+            groups.append([])
+            samples = 0
+        groups[-1].append(request)
+        samples += request.n
+    return [
+        Shard(tuple(group), folder / f"shard-{digest(*(r.content for r in group))}.jsonl")
+        for group in groups
+        if group
+    ]
+
+
+def _answered(shard: Shard, retry_failed: bool) -> dict[str, list[Completion]]:
+    """Returns what is known of a shard: requests of which every sample was answered."""
+    if shard.manifest.is_file():
+        found = list(read_shard(shard))
+    elif shard.journal.is_file():
+        *lines, _ = shard.journal.read_text(encoding="utf-8", errors="replace").split("\n")
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # Torn in a crash.
+                found.append(_completion(json.loads(line)))
+    else:
+        return {}
+    answers: dict[str, list[Completion]] = {}
+    for completion in found:
+        answers.setdefault(completion.request, []).append(completion)
+    return {
+        request.id: completions
+        for request in shard.requests
+        if len(completions := answers.get(request.id, [])) == request.n
+        and not (retry_failed and any(c.finish_reason == "error" for c in completions))
+    }
+
+
+def _finish(
+    shard: Shard,
+    answers: dict[str, list[Completion]],
+    sampler: Sampler,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Samples what `answers` lacks, and writes the shard."""
+    shard.manifest.unlink(missing_ok=True)
+    kept = [completion for completions in answers.values() for completion in completions]
+    write_atomically(shard.journal, "".join(map(_line, kept)))
+    missing = {r.id: r for r in shard.requests if r.id not in answers}
+    open_samples: dict[str, list[Completion]] = {}
+    with shard.journal.open("a", encoding="utf-8") as journal:
+        for completion in sampler.generate(list(missing.values()), progress):
+            samples = open_samples.setdefault(completion.request, [])
+            samples.append(completion)
+            if len(samples) == missing[completion.request].n:
+                answers[completion.request] = sorted(samples, key=lambda c: c.sample)
+                journal.write("".join(map(_line, samples)))
+                journal.flush()  # A killed process loses nothing; a dead machine redoes the shard.
+    rows = [_row(completion) for request in shard.requests for completion in answers[request.id]]
+    sha256 = write_rows(shard.path, rows)
+    write_atomically(shard.manifest, json.dumps({"rows": len(rows), "sha256": sha256}))
+    shard.journal.unlink()
+
+
+def _row(completion: Completion) -> dict[str, Any]:
+    """The row of a file: without what there is none of."""
+    row = dataclasses.asdict(completion)
+    row = {"id": row.pop("request"), **row}
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _line(completion: Completion) -> str:
+    return json.dumps(_row(completion), ensure_ascii=False) + "\n"
+
+
+def _completion(row: dict[str, Any]) -> Completion:
+    row = dict(row)
+    logprobs = row.pop("logprobs", None)
+    return Completion(
+        request=row.pop("id"), logprobs=None if logprobs is None else tuple(logprobs), **row
+    )
+
+
+@contextlib.contextmanager
+def _bar(name: str, total: int, done: int) -> Iterator[Callable[[int, int], None]]:
+    """Shows samples, time left and tokens a second; yields what is told of progress."""
+    with tqdm(total=total, initial=done, desc=name, unit="sample") as bar:
         tokens = 0
 
         def progress(new_tokens: int, finished: int) -> None:
@@ -52,22 +190,9 @@ def complete(
             bar.set_postfix(tokens_per_s=f"{tokens / elapsed:.0f}", refresh=False)
             bar.update(finished)
 
-        for shard in shards:
-            path = stage.folder / f"shard-{digest(*(requests[i].id for i in shard))}.jsonl"
-            manifest = path.with_suffix(".json")
-            if manifest.is_file():
-                rows = read_rows(path, json.loads(manifest.read_text())["sha256"])
-                completions = [from_json(Completion, row) for row in rows]
-                bar.update(len(completions))
-            else:
-                completions = sampler.generate([requests[i] for i in shard], progress)
-                sha256 = write_rows(path, map(dataclasses.asdict, completions))
-                facts = {"rows": len(completions), "sha256": sha256}
-                write_atomically(manifest, json.dumps(facts))
-            for completion in completions:
-                answers.setdefault(completion.request, []).append(completion)
-    return [answers[request.id] for request in requests]
+        yield progress
 
 
 def _length(request: Request) -> int:
-    return sum(len(message["content"]) for message in request.messages) + len(request.prefix)
+    chat = sum(len(message["content"]) for message in request.messages)
+    return chat + len(request.text) + len(request.prefix)

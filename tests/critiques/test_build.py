@@ -16,7 +16,8 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Solution
-from jaxcritique.rollout.load import load_sampler
+from jaxcritique.rollout.engine import JaxConfig
+from jaxcritique.rollout.load import load_jax
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks import TINY_BASE
@@ -97,7 +98,7 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
 
 def test_auto_math_critique_end_to_end(game):
     problems = generate("train", 6, 1, (1, 1, 0, 0, 0))
-    actor = load_sampler(ModelFolder.of(TINY_BASE), slots=4)
+    actor = load_jax(ModelFolder.of(TINY_BASE), JaxConfig(slots=4))
     data = build_critiques(game, actor, problems, ANNOTATOR, CONFIG)
     counts = collections.Counter(data.facts["counts"])
     flawed = [critique for critique in data if not critique.solution.correct]

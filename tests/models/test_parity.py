@@ -201,23 +201,22 @@ def test_stories_logits(stories, tmp_path, record_testsuite_property):
 
 def test_stories_tells_the_same_story(stories, tmp_path):
     stories.save_pretrained(tmp_path)
-    _, structure, params = load_pretrained(tmp_path)
+    config, structure, params = load_pretrained(tmp_path)
     prompt, count = np.array([[1]]), 64
     theirs = stories.generate(torch.tensor(prompt), max_new_tokens=count, do_sample=False)
+    shape = (1, config.num_kv_heads, count, config.head_dim)
 
     def story(params):
         model = join(structure, params)
-        cache = jax.tree.map(
-            lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, count), (0, 0)]), model.prefill(prompt)
-        )
 
         def next_token(carry, position):
             token, cache = carry
-            hidden, cache = model.decode(token, position[None], cache)
+            hidden, cache = model.extend(token, position[None, None], cache)
             token = model.logits(hidden).argmax(-1)
-            return (token, cache), token[0]
+            return (token, cache), token[0, 0]
 
-        return jax.lax.scan(next_token, (prompt[:, -1], cache), jnp.arange(count))[1]
+        cache = tuple((jnp.zeros(shape),) * 2 for _ in range(config.num_layers))
+        return jax.lax.scan(next_token, (prompt, cache), jnp.arange(count))[1]
 
     ours = jax.jit(story)(params).tolist()
     assert ours == theirs[0, 1:].tolist()

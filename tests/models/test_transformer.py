@@ -47,30 +47,42 @@ def test_remat_changes_nothing(remat, tiny, prompt):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_prefill_and_decode_are_hidden_for_prompts_of_unequal_length(tiny, prompt):
-    _, structure, params = tiny
+@pytest.mark.parametrize("chunk", [131, 50])
+def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
+    config, structure, params = tiny
     tokens, expected = prompt
     lengths, steps = np.array([131, 4]), 6
     prompts = np.where(np.arange(131) < lengths[:, None], tokens[:, :131], 0)
-    rows = np.arange(2)
+    order = np.array([2, 0])  # The rows of the cache, of which there are three.
+    shape = (3, config.num_kv_heads, 140, config.head_dim)
 
     @jax.jit
     def run(params):
         model = join(structure, params)
-        # Room for the new tokens, filled with what a former sequence left, never to be read.
-        room = [(0, 0), (0, 0), (0, 20), (0, 0)]
-        cache = jax.tree.map(
-            lambda x: jnp.pad(x, room, constant_values=1e3), model.prefill(prompts)
-        )
+        # Full of what former sequences left, never to be read.
+        cache = tuple((jnp.full(shape, 1e3),) * 2 for _ in range(config.num_layers))
+        for start in range(0, 131, chunk):
+            part = prompts[:, start : start + chunk]
+            positions = np.broadcast_to(start + np.arange(part.shape[1]), part.shape)
+            _, cache = model.extend(part, positions, cache, order)
 
         def one(cache, positions):
-            token = jnp.asarray(tokens)[rows, positions]
-            return model.decode(token, positions, cache)[::-1]
+            token = jnp.asarray(tokens)[np.arange(2), positions][:, None]
+            # A row past the end is no one's.
+            rows = jnp.append(order, 3)
+            token, positions = (jnp.append(x, x[:1], axis=0) for x in (token, positions[:, None]))
+            hidden, cache = model.extend(token, positions, cache, rows)
+            return cache, hidden[:2, 0]
 
-        return jax.lax.scan(one, cache, lengths - 1 + np.arange(steps)[:, None])[1]
+        cache, some = jax.lax.scan(one, cache, lengths - 1 + np.arange(steps)[:, None])
+        who = np.array([1, 1, 0])  # All rows, the one in the middle being no one's.
+        positions = lengths[who] + steps - 1
+        token = jnp.asarray(tokens)[who, positions]
+        return some, model.extend(token[:, None], positions[:, None], cache)[0][order, 0]
 
-    for step, got in enumerate(run(params)):
-        np.testing.assert_allclose(got, expected[rows, lengths - 1 + step], atol=1e-5)
+    some, last = run(params)
+    for step, got in enumerate([*some, last]):
+        np.testing.assert_allclose(got, expected[[0, 1], lengths - 1 + step], atol=1e-5)
 
 
 @pytest.mark.parametrize(

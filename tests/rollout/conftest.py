@@ -7,7 +7,7 @@ from jaxcritique.models.huggingface import load_pretrained
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.templates import COMPACT, solve_messages
 from jaxcritique.records import Messages
-from jaxcritique.rollout.engine import JaxSampler
+from jaxcritique.rollout.engine import JaxConfig, JaxSampler
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.tasks.word_problems import generate
 
@@ -23,9 +23,12 @@ def make_sampler(base) -> Callable[..., JaxSampler]:
     """Returns a function: (slots, context) -> the tiny base in the engine."""
     config, structure, params, tokenizer = base
 
-    def make(slots: int = 4, context: int = config.max_positions) -> JaxSampler:
+    def make(
+        slots: int = 4, context: int = config.max_positions, cache_bytes: int | None = None
+    ) -> JaxSampler:
         limited = dataclasses.replace(config, max_positions=context)
-        return JaxSampler("tiny", limited, structure, params, tokenizer, slots)
+        settings = JaxConfig(slots, cache_bytes)
+        return JaxSampler("tiny", limited, structure, params, tokenizer, settings)
 
     return make
 

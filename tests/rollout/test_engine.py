@@ -1,5 +1,8 @@
 import collections
 import dataclasses
+import itertools
+import os
+import random
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +13,20 @@ import torch
 import transformers
 
 from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import join
-from jaxcritique.rollout.engine import sample_tokens
-from jaxcritique.rollout.load import load_sampler
-from jaxcritique.rollout.sampler import Completion, Request
-from jaxcritique.tasks import TINY_BASE
+from jaxcritique.prompts.templates import FULL, solve_messages
+from jaxcritique.rollout import engine
+from jaxcritique.rollout.engine import JaxConfig
+from jaxcritique.rollout.load import load_jax
+from jaxcritique.rollout.sampler import Completion, Request, SamplerError
+from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens
+from jaxcritique.tasks import TINY_BASE, word_problems
 
 
 def generate(sampler, requests: list[Request]) -> list[Completion]:
-    return sampler.generate(requests, lambda tokens, finished: None)
+    found = {(c.request, c.sample): c for c in sampler.generate(requests, lambda *_: None)}
+    return [found[request.id, sample] for request in requests for sample in range(request.n)]
 
 
 def texts(completions: list[Completion]) -> dict[tuple[str, int], str]:
@@ -27,17 +35,22 @@ def texts(completions: list[Completion]) -> dict[tuple[str, int], str]:
 
 @pytest.fixture(scope="module")
 def mixed(prompts) -> list[Request]:
-    """Requests of all kinds: greedy and hot, once and thrice, short and long, with prefix."""
+    """200 requests of all kinds: greedy and hot, once and twice, short and long, cut and not."""
+    rng = random.Random(0)
     return [
         Request(
-            messages,
-            n=1 + i % 3,
-            max_tokens=(5, 24, 40)[i % 7 % 3],
-            temperature=(0.0, 1.0, 1.5)[i % 5 % 3],
-            seed=i // 2,
-            prefix="That makes" if i % 4 == 0 else "",
+            rng.choice(prompts),
+            n=rng.choice((1, 1, 2)),
+            max_tokens=rng.choice((3, 8, 14)),
+            temperature=rng.choice((0.0, 0.7, 1.5)),
+            seed=i,
+            prefix=rng.choice(("", "That makes")),
+            top_k=rng.choice((0, 0, 5)),
+            top_p=rng.choice((1.0, 0.8)),
+            min_tokens=rng.choice((0, 2)),
+            stop=rng.choice(((), ("\n",))),
         )
-        for i, messages in enumerate(prompts)
+        for i in range(200)
     ]
 
 
@@ -82,17 +95,19 @@ def test_completions_come_in_the_order_of_the_requests(mixed, answers):
 
 def test_token_limits_are_kept(base, mixed, answers):
     tokenizer = base[3]
-    limits = {request.id: request.max_tokens for request in mixed}
-    prefixes = {request.id: request.prefix for request in mixed}
+    asked = {request.id: request for request in mixed}
     for completion in answers:
-        drawn = tokenizer.encode(completion.text.removeprefix(prefixes[completion.request]))
+        request = asked[completion.request]
+        drawn = tokenizer.encode(completion.text.removeprefix(request.prefix))
+        assert request.min_tokens <= completion.completion_tokens <= request.max_tokens
         if completion.finish_reason == "length":
-            assert completion.completion_tokens == limits[completion.request]
+            assert completion.completion_tokens == request.max_tokens
+            assert abs(len(drawn) - completion.completion_tokens) <= 2  # But for odd tokenisations.
         else:
             assert completion.finish_reason == "stop"
-            assert completion.completion_tokens <= limits[completion.request]
             assert "</s>" not in completion.text
-        assert abs(len(drawn) - completion.completion_tokens) <= 2  # But for odd tokenisations.
+        if not request.min_tokens:
+            assert not any(stop in completion.text for stop in request.stop)
     assert {c.finish_reason for c in answers} == {"stop", "length"}
 
 
@@ -108,18 +123,43 @@ def test_samples_differ_when_hot_and_are_one_when_greedy(make_sampler, prompts):
     assert len(set(drawn[greedy.id])) == 1
 
 
-@pytest.mark.parametrize("slots", [1, 64])
+@pytest.mark.parametrize("slots", [1, 8, 64])
 def test_neither_slots_nor_order_change_a_text(slots, make_sampler, mixed, answers):
-    got = generate(make_sampler(slots), mixed[::-1] if slots == 64 else mixed[::2])
-    expected = texts(answers)
-    assert texts(got).items() <= expected.items()
-    assert len(got) == (len(answers) if slots == 64 else sum(r.n for r in mixed[::2]))
+    shuffled = random.Random(slots).sample(mixed, len(mixed))
+    assert texts(generate(make_sampler(slots), shuffled)) == texts(answers)
 
 
 def test_company_does_not_change_a_text(make_sampler, mixed, answers):
     sampler = make_sampler(slots=4)
     for request in mixed[3:9]:
         assert texts(generate(sampler, [request])).items() <= texts(answers).items()
+
+
+def test_what_begins_alike_is_read_once(base, make_sampler, monkeypatch):
+    chunks = []
+    read = engine._read_chunk
+
+    def counted(structure, params, cache, tokens, start, slots):
+        chunks.extend(start[slots < cache[0][0].shape[0]].tolist())
+        return read(structure, params, cache, tokens, start, slots)
+
+    monkeypatch.setattr(engine, "_read_chunk", counted)
+    shots = "Tom has 5 eggs and eats 2. That makes 3 eggs.\n" * 12
+    requests = [
+        Request([], 3, 8, 1.0, 0, text=f"{shots}{name} has {i} apples.")
+        for i, name in enumerate(("Ann", "Bob", "Joe", "Sue", "Tim"))
+    ]
+    together = generate(make_sampler(slots=15), requests)
+    columns = zip(*(request.token_ids(base[3]) for request in requests), strict=False)
+    alike = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns)) // 64
+    assert alike >= 3
+    for start in set(chunks):  # The shots are read once, not 15 times, the rest once a prompt.
+        assert chunks.count(start) == (1 if start < alike * 64 else 5)
+    for request in requests:
+        assert texts(generate(make_sampler(slots=3), [request])).items() <= texts(together).items()
+    chunks.clear()
+    assert texts(generate(make_sampler(slots=2), requests)) == texts(together)
+    assert len(chunks) <= alike + 5 * 2  # Slots taken over hold what came before.
 
 
 def test_a_prefix_is_gone_on_from(make_sampler, prompts):
@@ -161,7 +201,7 @@ def test_a_text_ends_with_the_context(base, make_sampler, prompts):
 
 def test_progress_counts_every_token_and_sample(make_sampler, mixed, answers):
     calls = []
-    make_sampler(slots=4).generate(mixed, lambda *counts: calls.append(counts))
+    list(make_sampler(slots=4).generate(mixed, lambda *counts: calls.append(counts)))
     tokens, finished = map(sum, zip(*calls, strict=True))
     assert tokens == sum(c.completion_tokens for c in answers)
     assert finished == len(answers)
@@ -173,17 +213,103 @@ def test_no_requests(make_sampler):
 
 def test_loading_a_folder(make_sampler, prompts):
     folder = ModelFolder.of(TINY_BASE)
-    sampler = load_sampler(folder, slots=4)
+    sampler = load_jax(folder, JaxConfig(slots=4))
     assert sampler.key == folder.key
     request = Request(prompts[0], 1, 16, 0.0, 0)
     assert generate(sampler, [request]) == generate(make_sampler(), [request])
+
+
+def test_stop_strings_end_a_text_where_they_begin(make_sampler, prompts):
+    sampler = make_sampler()
+    request = Request(prompts[0], 1, 60, 0.0, 0)
+    [whole] = generate(sampler, [request])
+    for stop in (("\n",), ("zebra", "kes"), ("zebra",)):
+        [cut] = generate(sampler, [dataclasses.replace(request, stop=stop)])
+        at = min((i for s in stop if (i := whole.text.find(s)) >= 0), default=len(whole.text))
+        assert cut.text == whole.text[:at]
+        assert cut.finish_reason == "stop"
+        assert cut.completion_tokens <= whole.completion_tokens
+
+
+def test_stop_tokens_end_a_text_and_min_tokens_hold_them_back(base, make_sampler, prompts):
+    tokenizer = base[3]
+    sampler = make_sampler()
+    request = Request(prompts[0], 1, 60, 0.0, 0)
+    [whole] = generate(sampler, [request])
+    assert whole.finish_reason == "stop"
+    fourth = tokenizer.encode(whole.text)[3]
+    [cut] = generate(sampler, [dataclasses.replace(request, stop_token_ids=(fourth,))])
+    assert whole.text.startswith(cut.text)
+    assert (cut.finish_reason, cut.completion_tokens) == ("stop", 4)
+    [long] = generate(sampler, [dataclasses.replace(request, min_tokens=60)])
+    assert (long.finish_reason, long.completion_tokens) == ("length", 60)
+    assert long.text.startswith(whole.text)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
+    _, structure, params, tokenizer = base
+    request = Request(prompts[0], 1, 30, temperature, 3, top_k=20, logprobs=True)
+    [completion] = generate(make_sampler(), [request])
+    assert completion.logprobs is not None
+    assert len(completion.logprobs) == completion.completion_tokens
+    prompt = request.token_ids(tokenizer)
+    tokens = prompt + tokenizer.encode(completion.text)
+    assert tokenizer.decode(tokens[len(prompt) :]) == completion.text
+    padded = np.zeros((1, 128), np.int32)
+    padded[0, : len(tokens)] = tokens
+    model = join(structure, params)
+    ones, causal = jnp.arange(128)[None], jnp.tri(128, dtype=bool)[None]
+    likely = jax.nn.log_softmax(model.logits(model.hidden(padded, ones, causal)[0]))
+    expected = [likely[i - 1, tokens[i]] for i in range(len(prompt), len(tokens))]
+    got = completion.logprobs[: len(expected)]  # Without the stop token.
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
+    config = base[0]
+    slot = 128 * config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4
+    sampler = make_sampler(slots=64, cache_bytes=4 * slot)
+    assert texts(generate(sampler, mixed)) == texts(answers)
+    assert {shape[-4] for shape in sampler.shapes} == {3}  # A layer is there twice as it grows.
+    with pytest.raises(SamplerError, match="budget is"):
+        generate(make_sampler(cache_bytes=slot), mixed)
+
+
+def test_short_ones_do_not_cut_a_long_one_short(make_sampler, prompts):
+    long = Request(prompts[0], 1, 200, 1.0, 0, min_tokens=200)
+    short = [Request(messages, 1, 4, 1.0, 0) for messages in prompts]
+    [alone] = generate(make_sampler(slots=1), [long])
+    assert generate(make_sampler(slots=2), [long, *short])[0] == alone
+
+
+def test_few_programs_are_compiled(make_sampler, prompts):
+    sampler = make_sampler(slots=8)
+    generate(sampler, [Request(m, 3, 5 + i, 1.0, 0) for i, m in enumerate(prompts)])
+    assert len(sampler.shapes) <= 3  # To read, to copy, to decode.
+
+
+@pytest.mark.skipif(
+    "JAXCRITIQUE_SMOLLM2" not in os.environ, reason="JAXCRITIQUE_SMOLLM2 names no folder"
+)
+def test_smollm2_writes_what_transformers_writes():
+    folder = ModelFolder.of(os.environ["JAXCRITIQUE_SMOLLM2"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder.folder, dtype=torch.float32)
+    stories = [solve_messages(FULL, p) for p in word_problems.generate("test", 8, 0)]
+    sampler = load_jax(folder, JaxConfig(slots=8))
+    ours = generate(sampler, [Request(messages, 1, 64, 0.0, 0) for messages in stories])
+    tokenizer = Tokenizer(folder.folder)
+    for messages, completion in zip(stories, ours, strict=True):
+        prompt = tokenizer.encode(tokenizer.prompt(messages))
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=64, do_sample=False)[0]
+        assert completion.text == tokenizer.decode(theirs[len(prompt) :].tolist())
 
 
 @jax.jit
 def draw(seeds, positions, temperature):
     rows = len(seeds)
     logits = jnp.broadcast_to(LOGITS, (rows, len(LOGITS)))
-    return sample_tokens(logits, seeds, positions, jnp.full(rows, temperature))
+    return draw_tokens(logits, seeds, positions, jnp.full(rows, temperature))
 
 
 LOGITS = np.array([1.0, -1.0, 2.5, 0.0, -40.0, 2.4], np.float32)
@@ -206,3 +332,54 @@ def test_draws_follow_the_softmax(varied, temperature):
 def test_temperature_zero_is_argmax():
     numbers = np.arange(1000, dtype=np.uint32)
     assert set(draw(numbers, numbers, 0.0).tolist()) == {2}
+
+
+@jax.jit
+def draw_filtered(seeds, top_k, top_p, temperature):
+    rows = len(seeds)
+    logits = jnp.broadcast_to(LOGITS, (rows, len(LOGITS)))
+    filters = jnp.full(rows, top_k), jnp.full(rows, top_p)
+    return draw_filtered_tokens(logits, seeds, seeds, jnp.full(rows, temperature), *filters)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "kept"),
+    [
+        (0, 1.0, {0, 1, 2, 3, 5}),
+        (1, 1.0, {2}),
+        (2, 1.0, {2, 5}),
+        (3, 1.0, {0, 2, 5}),
+        (0, 0.4, {2}),
+        (0, 0.6, {2, 5}),  # Masses 0.466, 0.422, 0.104 and less at temperature 1.
+        (3, 0.9, {0, 2, 5}),  # Of the three's mass.
+        (2, 0.9, {2, 5}),
+        (0, 1e-6, {2}),
+    ],
+)
+def test_filters_keep_the_likeliest_in_their_proportion(top_k, top_p, kept):
+    counts = np.bincount(
+        draw_filtered(np.arange(20_000, dtype=np.uint32), top_k, top_p, 1.0), minlength=len(LOGITS)
+    )
+    assert set(np.flatnonzero(counts).tolist()) == kept
+    expected = np.exp(LOGITS[sorted(kept)], dtype=np.float64)
+    expected *= counts.sum() / expected.sum()
+    if len(kept) > 1:
+        assert scipy.stats.chisquare(counts[sorted(kept)], expected).pvalue > 1e-3
+
+
+def test_draws_from_a_large_vocabulary_follow_the_softmax():
+    logits = np.random.default_rng(0).normal(0, 2, 1000).astype(np.float32)
+    seeds = np.arange(200_000, dtype=np.uint32)
+    drawn = np.concatenate(
+        [
+            jax.jit(draw_tokens)(jnp.broadcast_to(logits, (20_000, 1000)), s, s, jnp.ones(20_000))
+            for s in np.split(seeds, 10)
+        ]
+    )
+    expected = np.exp(logits, dtype=np.float64)
+    expected *= len(seeds) / expected.sum()
+    often = expected > 20
+    observed = np.bincount(drawn, minlength=1000)
+    observed = np.append(observed[often], observed[~often].sum())
+    expected = np.append(expected[often], expected[~often].sum())
+    assert scipy.stats.chisquare(observed, expected).pvalue > 1e-3

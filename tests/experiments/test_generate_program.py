@@ -1,0 +1,207 @@
+"""Generation as its users start it."""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxcritique.tasks import TINY_BASE
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "rollout"))
+
+from flaky import serve  # noqa: E402
+
+
+def start(*flags: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.generate", *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*flags: str) -> str:
+    process = start(*flags)
+    out, error = process.communicate(timeout=600)
+    assert process.returncode == 0, error
+    return out
+
+
+def write(path: pathlib.Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"--prompts={path}"
+
+
+def rows(folder: pathlib.Path) -> list[dict]:
+    files = sorted(folder.glob("shard-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def samples(folder: pathlib.Path) -> dict[tuple[str, int], dict]:
+    found = {(row["id"], row["sample"]): row for row in rows(folder)}
+    assert len(found) == len(rows(folder))
+    return found
+
+
+def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(tmp_path):
+    flags = [
+        write(tmp_path / "p.jsonl", ({"id": f"q{i}", "prompt": f"say {i}"} for i in range(1000))),
+        "--engine=server",
+        "--model=flaky",
+        "--request_seconds=1",
+    ]
+    with serve(0.3, delay=0.01) as server:
+        flags.append(f"--endpoint={server.url}")
+        process = start(*flags, f"--output={tmp_path / 'out'}")
+        while server.answered.total() < 200:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        answered = collections.Counter(server.answered)
+        finish(*flags, f"--output={tmp_path / 'out'}")
+        # What was answered once is not asked again, but for the few whose answer was on its way.
+        again = sum(server.answered[text] > 1 for text in answered)
+        assert again <= 64
+    found = samples(tmp_path / "out")
+    assert found.keys() == {(f"q{i}", 0) for i in range(1000)}
+    failed = [row for row in found.values() if row["finish_reason"] == "error"]
+    for (name, sample), row in found.items():
+        assert row["finish_reason"] in ("stop", "error")
+        if row["finish_reason"] == "stop":
+            assert row["text"] == f"say {name[1:]}/{sample}"
+        else:
+            assert row["error"].startswith("given up after 10 attempts")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["samples"], manifest["failed"]) == (1000, len(failed))
+    assert not list((tmp_path / "out").glob("*.journal"))
+
+
+def test_what_failed_is_asked_again_when_told_to(tmp_path):
+    flags = [
+        write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}]),
+        "--engine=server",
+        "--model=flaky",
+        "--request_attempts=1",
+        f"--output={tmp_path / 'out'}",
+    ]
+    with serve(doomed=lambda text: "500" if text == "a" else None) as server:
+        flags.append(f"--endpoint={server.url}")
+        finish(*flags)
+        assert sorted(row["finish_reason"] for row in rows(tmp_path / "out")) == ["error", "stop"]
+        server.doomed = lambda text: None
+        finish(*flags)
+        assert server.asked == {"a": 1, "b": 1}
+        finish(*flags, "--retry_failed")
+        assert server.asked == {"a": 2, "b": 1}
+    assert sorted(row["text"] for row in rows(tmp_path / "out")) == ["a/0", "b/0"]
+
+
+@pytest.fixture(scope="module")
+def story_flags(tmp_path_factory):
+    """Ten prompts, one of them twice, and one in chat format."""
+    folder = tmp_path_factory.mktemp("stories")
+    prompts = [{"prompt": f"Tom has {i} apples. That"} for i in (1, 2, 3, 1)]
+    prompts += [{"id": i, "messages": [{"role": "user", "content": "Tö has 5."}]} for i in (7, 8)]
+    flags = (f"--model={TINY_BASE}", "--n=2", "--max_tokens=12", "--seed=3", "--slots=4")
+    return (write(folder / "p.jsonl", prompts), *flags)
+
+
+@pytest.fixture(scope="module")
+def stories(story_flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    finish(*story_flags, f"--output={folder}")
+    return folder
+
+
+def test_ids_are_given_or_of_the_content(stories):
+    counts = collections.Counter(name for name, _ in samples(stories))
+    assert sorted(counts.values()) == [2, 2, 2, 2, 4]
+    assert (counts["7"], counts["8"]) == (2, 2)
+    for row in rows(stories):
+        keys = {"id", "sample", "text", "finish_reason", "prompt_tokens", "completion_tokens"}
+        assert row.keys() == keys
+        assert row["completion_tokens"] > 0
+    manifest = json.loads((stories / "manifest.json").read_text())
+    assert (manifest["rows_read"], manifest["requests"], manifest["samples"]) == (6, 5, 12)
+
+
+def test_parts_make_the_whole(story_flags, stories, tmp_path):
+    for index in range(2):
+        finish(*story_flags, f"--output={tmp_path}", f"--shard={index}/2")
+    assert samples(tmp_path) == samples(stories)
+    assert (tmp_path / "manifest-1-of-2.json").is_file()
+
+
+def test_a_batch_in_and_out(tmp_path):
+    body = {"model": "m", "messages": [{"role": "user", "content": "Tom has 5."}], "n": 2,
+            "max_completion_tokens": 5, "temperature": 0}  # fmt: skip
+    batch = [
+        {"custom_id": "b", "method": "POST", "url": "/v1/chat/completions", "body": body},
+        {"custom_id": "a", "method": "POST", "url": "/v1/completions",
+         "body": {"prompt": "Tom has " * 2000, "max_tokens": 3}},
+    ]  # fmt: skip
+    finish(write(tmp_path / "in", batch), f"--model={TINY_BASE}", f"--output={tmp_path / 'out'}")
+    lines = (tmp_path / "out" / "batch.jsonl").read_text().splitlines()
+    first, second = map(json.loads, lines)
+    assert (first["custom_id"], first["error"], second["custom_id"]) == ("b", None, "a")
+    reply = first["response"]["body"]
+    assert first["response"]["status_code"] == 200
+    assert [choice["index"] for choice in reply["choices"]] == [0, 1]
+    assert reply["choices"][0]["message"] == reply["choices"][1]["message"]
+    assert reply["usage"]["completion_tokens"] <= 10
+    assert second["response"] is None
+    assert second["error"]["message"].endswith("tokens, the context 1024")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "there are no rows"),
+        ('{"prompt": "a"}\n{"prompt": 3}\n', "line 2: 'prompt' is not a text"),
+        ("not json\n", "line 1: Expecting value"),
+        ('{"text": "a"}\n', "line 1: a row needs either 'prompt' or 'messages'"),
+        ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', "line 2: line 1 has the same"),
+        ('{"custom_id": "x", "body": {"prompt": "a", "tools": []}}\n', "'tools' is not supported"),
+        ("\xff\n".encode("latin-1"), "line 1: "),
+    ],
+)
+def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):
+    from jaxcritique.rollout.files import Defaults, read_requests
+
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
+    with pytest.raises(ValueError, match=message) as refused:
+        read_requests(path, Defaults(1, 8, 1.0, 0))
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--engine=server", "--vllm_python=/nowhere/python"], "--vllm_python=/nowhere/python: No"),
+        (["--endpoint=http://127.0.0.1:9"], "--endpoint is for --engine=server"),
+    ],
+)
+def test_bad_flags_are_refused_in_a_line(flags, message, tmp_path):
+    prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
+    process = start(prompts, f"--model={TINY_BASE}", f"--output={tmp_path / 'out'}", *flags)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert message in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_another_run_s_folder_is_refused(story_flags, stories):
+    process = start(*story_flags, f"--output={stories}", "--temperature=0.5")
+    error = process.communicate(timeout=120)[1]
+    assert "holds a run with another --temperature (1.0, now 0.5)" in error

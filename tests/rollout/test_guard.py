@@ -1,0 +1,73 @@
+"""No process is left, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from jaxcritique.rollout import guard
+
+# A program with a child that leaves its group and a child of that; and one deaf to SIGTERM.
+PROGRAM = """
+import subprocess, sys, time, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+grandchild = "import time; time.sleep(600)  # {mark}"
+child = (
+    f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {{grandchild!r}}]);"
+    "time.sleep(600)  # {mark}"
+)
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+print("up", flush=True)
+time.sleep({seconds})
+"""
+PARENT = """
+import os, subprocess, sys, time
+command = [sys.executable, {file!r}, str(os.getpid()), sys.executable, "-c", {program!r}]
+guard = subprocess.Popen(command, start_new_session=True)
+print(guard.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    return [
+        p for p in psutil.process_iter(["cmdline"]) if mark in " ".join(p.info["cmdline"] or ())
+    ]
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert condition()
+
+
+@pytest.mark.parametrize("end", ["parent killed", "guard stopped", "program ends"])
+def test_nothing_is_left(end, monkeypatch):
+    mark = f"mark-{os.getpid()}-{end.replace(' ', '-')}"
+    program = PROGRAM.format(mark=mark, seconds=3 if end == "program ends" else 600)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(file=guard.__file__, program=program)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "up\n"
+        wait_for(lambda: len(marked(mark)) == 5)  # Parent, guard, program, its two descendants.
+        if end == "parent killed":
+            parent.kill()
+            parent.wait()
+        elif end == "guard stopped":
+            os.kill(pid, signal.SIGTERM)
+        left = {parent.pid} if end != "parent killed" else set()
+        # The guard itself waits there as a zombie where its parent does not ask for it.
+        wait_for(lambda: {p.pid for p in marked(mark)} <= left)
+    finally:
+        parent.kill()
+        parent.wait()

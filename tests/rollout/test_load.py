@@ -1,0 +1,55 @@
+import pathlib
+
+from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.rollout.load import Engine
+from jaxcritique.rollout.sampler import Request
+
+ACTOR, CRITIC = (ModelFolder(pathlib.Path(name), name) for name in ("actor", "critic"))
+ASKED = [Request([{"role": "user", "content": "?"}], 1, 8, 1.0, 0)]
+
+
+class Loads:
+    """Notes what is loaded, asked and closed, in order."""
+
+    def __init__(self):
+        self.log = []
+
+    def __call__(self, model):
+        self.log.append(f"load {model.key}")
+        return Loaded(model.key, self.log)
+
+
+class Loaded:
+    def __init__(self, key, log):
+        self.key, self.log = key, log
+
+    def generate(self, requests, progress):
+        self.log.append(f"ask {self.key}")
+        return []
+
+    def close(self):
+        self.log.append(f"close {self.key}")
+
+
+def ask(sampler, requests=ASKED):
+    assert list(sampler.generate(requests, lambda *_: None)) == []
+
+
+def test_one_model_at_a_time_is_loaded_and_only_when_asked():
+    loads = Loads()
+    with Engine(loads) as engine:
+        actor, critic = engine.sampler(ACTOR), engine.sampler(CRITIC)
+        assert (actor.key, critic.key) == ("actor", "critic")
+        ask(actor, [])
+        assert loads.log == []
+        ask(actor)
+        ask(actor)
+        ask(critic)
+        engine.release()
+        engine.release()
+        ask(engine.sampler(CRITIC))
+    assert loads.log == [
+        "load actor", "ask actor", "ask actor", "close actor",
+        "load critic", "ask critic", "close critic",
+        "load critic", "ask critic", "close critic",
+    ]  # fmt: skip

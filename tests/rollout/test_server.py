@@ -1,0 +1,176 @@
+import dataclasses
+import time
+
+import pytest
+from flaky import FAILURES, serve
+
+from jaxcritique.rollout.sampler import Request, SamplerError
+from jaxcritique.rollout.server import ClientConfig, Endpoints, ServerSampler
+
+IMPATIENT = ClientConfig(attempt_seconds=0.5, concurrency=32)
+
+
+def sampler(*urls: str, config: ClientConfig = IMPATIENT) -> ServerSampler:
+    return ServerSampler("flaky", Endpoints(urls), "flaky-1", config)
+
+
+def ask(*texts: str, n: int = 2, **settings) -> list[Request]:
+    return [Request([{"role": "user", "content": t}], n, 8, 1.0, 0, **settings) for t in texts]
+
+
+def answers(sampler: ServerSampler, requests: list[Request]):
+    """The completions by (text asked, sample)."""
+    names = {request.id: (request.messages or [{"content": request.text}])[-1]["content"]
+             for request in requests}  # fmt: skip
+    found = list(sampler.generate(requests, lambda *_: None))
+    by_sample = {(names[c.request], c.sample): c for c in found}
+    assert len(found) == len(by_sample) == sum(request.n for request in requests)
+    return by_sample
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
+    requests = ask(*(f"question {i} é" for i in range(1000 // servers)))
+    with serve(0.3) as first, serve(0.3) as second:
+        urls = [first.url, f"{second.url}/v1/"][:servers]
+        found = answers(sampler(*urls), requests)
+        attempts = first.asked + second.asked
+        failures = first.failures + second.failures
+    for (text, sample), completion in found.items():
+        if completion.error is None:
+            assert (completion.text, completion.finish_reason) == (f"{text}/{sample}", "stop")
+            assert (completion.prompt_tokens, completion.completion_tokens) == (3, 5)
+        else:
+            assert attempts[text] == 10
+    assert all(failures[kind] > 10 // servers for kind in FAILURES)
+    assert sum(c.error is not None for c in found.values()) <= 8
+    assert sum(attempts.values()) > 1.3 * len(requests)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("500", 'answers 500: {"error": "not now"}'),
+        ("429", "answers 429"),
+        ("hang", "no answer within 2 s"),
+        ("reset", "ReadError"),
+        ("truncated", "the answer is not JSON"),
+        ("choices", "the answer has 3 choices, not 2"),
+        ("empty", "a choice has no text"),
+        ("malformed", "the answer is malformed"),
+    ],
+)
+def test_what_never_works_is_a_failed_row_with_its_reason(kind, reason):
+    config = dataclasses.replace(IMPATIENT, attempts=3)
+    with serve(doomed=lambda text: kind if text == "doomed" else None) as server:
+        found = answers(sampler(server.url, config=config), ask("fine", "doomed"))
+        assert server.asked == {"fine": 1, "doomed": 3}
+    assert found["fine", 1].text == "fine/1"
+    for sample in range(2):
+        completion = found["doomed", sample]
+        assert (completion.finish_reason, completion.text) == ("error", "")
+        assert completion.error is not None
+        assert completion.error.startswith("given up after 3 attempts: ")
+        assert reason in completion.error
+
+
+def test_what_the_server_refuses_is_not_asked_again():
+    with serve(doomed=lambda text: "400" if text == "bad" else None) as server:
+        found = answers(sampler(server.url), ask("bad", "good"))
+        assert server.asked == {"bad": 1, "good": 1}
+    assert found["bad", 0].error is not None
+    assert "answers 400" in found["bad", 0].error
+    assert found["good", 0].error is None
+
+
+def test_a_deadline_ends_the_attempts():
+    config = ClientConfig(attempt_seconds=0.4, deadline_seconds=1.5)
+    with serve(1.0, kinds=("hang",)) as server:
+        started = time.monotonic()
+        found = answers(sampler(server.url, config=config), ask("slow"))
+        assert time.monotonic() - started < 10
+    assert found["slow", 0].finish_reason == "error"
+
+
+@pytest.mark.parametrize("status", ["401", "404"])
+def test_wrong_settings_end_it_at_once(status):
+    with (
+        serve(1.0, kinds=(status,)) as server,
+        pytest.raises(SamplerError, match=f"/v1/chat/completions answers {status}: .*not now"),
+    ):
+        answers(sampler(server.url), ask("a", "b"))
+
+
+def test_a_server_without_a_route_for_texts_is_sent_messages():
+    with serve() as server:
+        server.doomed = lambda text: (
+            "404" if server.bodies[-1][0].endswith("v1/completions") else None
+        )
+        request = Request([], 1, 8, 1.0, 0, text="Once upon")
+        found = answers(sampler(server.url), [request])
+        assert server.bodies[-1][2]["messages"] == [{"role": "user", "content": "Once upon"}]
+    assert found["Once upon", 0].text == "Once upon/0"
+
+
+def test_what_is_sent():
+    config = ClientConfig(api_key="secret")
+    chat = ask("hi", n=3, prefix="Well, ", top_k=5, top_p=0.9, min_tokens=2, stop=("\n", "é"))
+    text = [Request([], 1, 4, 0.0, 7, text="Once", stop_token_ids=(3,))]
+    with serve() as server:
+        found = list(sampler(server.url, config=config).generate(chat, lambda *_: None))
+        assert {c.text for c in found} == {f"Well, Well, /{i}" for i in range(3)}
+        list(sampler(server.url, config=config).generate(text, lambda *_: None))
+        (path, key, body), (text_path, _, text_body) = server.bodies
+    assert (path, key) == ("/v1/chat/completions", "Bearer secret")
+    assert body == {
+        "model": "flaky-1",
+        "n": 3,
+        "max_tokens": 8,
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_tokens": 2,
+        "stop": ["\n", "é"],
+        "seed": chat[0].sample_seed(0),
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": "Well, "},
+        ],
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+    }
+    assert text_path == "/v1/completions"
+    assert (text_body["prompt"], text_body["stop_token_ids"]) == ("Once", [3])
+    assert "top_k" not in text_body
+
+
+def test_concurrency_and_rate_are_kept():
+    requests = ask(*map(str, range(30)), n=1)
+    with serve(delay=0.05) as server:
+        answers(sampler(server.url, config=ClientConfig(concurrency=4)), requests)
+        assert server.most_running == 4
+        started = time.monotonic()
+        config = ClientConfig(requests_per_minute=1200)
+        answers(sampler(server.url, config=config), requests)
+        assert time.monotonic() - started >= 29 * 60 / 1200
+
+
+def test_work_is_balanced_over_servers():
+    with serve(delay=0.02) as first, serve(delay=0.02) as second:
+        config = ClientConfig(concurrency=2)
+        answers(sampler(first.url, second.url, config=config), ask(*map(str, range(40))))
+        assert min(first.answered.total(), second.answered.total()) > 10
+
+
+def test_nothing_answers():
+    with serve() as server:
+        url = server.url
+    with pytest.raises(ValueError, match=f"--endpoint={url}.*nothing answers there"):
+        Endpoints([url])
+    with pytest.raises(ValueError, match="not an http"):
+        Endpoints(["localhost:8000"])
+
+
+def test_no_requests():
+    with serve() as server:
+        assert answers(sampler(server.url), []) == {}

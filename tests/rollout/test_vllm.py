@@ -1,0 +1,139 @@
+"""Real vLLM. JAXCRITIQUE_VLLM_PYTHON names the interpreter of an environment that has it."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from jaxcritique.models.huggingface import ModelFolder, load_pretrained, save_pretrained
+from jaxcritique.rollout.engine import JaxConfig
+from jaxcritique.rollout.load import Engine, load_jax, load_vllm
+from jaxcritique.rollout.sampler import Request, SamplerError
+from jaxcritique.rollout.server import ClientConfig
+from jaxcritique.rollout.vllm import VllmConfig, VllmServers
+from jaxcritique.tasks import TINY_BASE
+
+PYTHON = os.environ.get("JAXCRITIQUE_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(not PYTHON, reason="JAXCRITIQUE_VLLM_PYTHON names no vLLM environment"),
+]
+CLIENT = ClientConfig(attempt_seconds=600, deadline_seconds=1200)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+MARK = str(os.getpid())
+
+
+def ours(mark: str = MARK) -> list[psutil.Process]:
+    """The processes of vLLM servers started with a mark, wherever they stand in the tree."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if (process.info["environ"] or {}).get("JAXCRITIQUE_TEST") == mark
+        and process.pid != os.getpid()
+    ]
+
+
+def wait_until_gone(mark: str = MARK) -> None:
+    end = time.monotonic() + 30
+    while ours(mark) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not ours(mark)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> ModelFolder:
+    """The tiny base as training exports it."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    config, _, params = load_pretrained(TINY_BASE)
+    save_pretrained(folder, config, params, TINY_BASE)
+    return ModelFolder.of(folder)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    os.environ["JAXCRITIQUE_TEST"] = MARK
+    with Engine(lambda model: load_vllm(model, VllmConfig(PYTHON), CLIENT)) as engine:
+        yield engine
+    wait_until_gone()
+    del os.environ["JAXCRITIQUE_TEST"]
+
+
+def found(sampler, requests):
+    answers = {(c.request, c.sample): c for c in sampler.generate(requests, lambda *_: None)}
+    return [answers[request.id, sample] for request in requests for sample in range(request.n)]
+
+
+def test_greedy_is_what_the_jax_engine_writes(engine, exported, prompts):
+    requests = [Request(messages, 1, 64, 0.0, 0, logprobs=True) for messages in prompts]
+    theirs = found(engine.sampler(exported), requests)
+    mine = found(load_jax(exported, JaxConfig(slots=16)), requests)
+    same = [a.text == b.text for a, b in zip(theirs, mine, strict=True)]
+    assert sum(same) >= 0.95 * len(same)
+    for a, b in zip(theirs, mine, strict=True):
+        assert a.prompt_tokens == b.prompt_tokens
+        if a.text == b.text:
+            assert (a.finish_reason, a.completion_tokens) == (b.finish_reason, b.completion_tokens)
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-3)
+
+
+def test_samples_stops_and_limits(engine, prompts):
+    long = [{"role": "user", "content": "Tom has 5 eggs. " * 400}]
+    requests = [
+        Request(prompts[0], 3, 30, 1.0, 0, top_k=40, top_p=0.95, min_tokens=4, stop=("\n",)),
+        Request(prompts[1], 2, 10, 1.0, 0, prefix="That makes"),
+        Request(long, 1, 10, 0.0, 0),
+    ]
+    sampler = engine.sampler(ModelFolder.of(TINY_BASE))
+    answers = found(sampler, requests)
+    assert len({c.text for c in answers[:3]}) > 1
+    assert all("\n" not in c.text for c in answers[:3])
+    assert all(c.text.startswith("That makes") for c in answers[3:5])
+    assert all(0 < c.completion_tokens <= 10 for c in answers[3:5])
+    assert answers[5].error is not None
+    assert answers[5].error.endswith("tokens, the context 1024")
+    assert found(sampler, requests) == answers  # Seeds decide.
+
+
+def test_a_killed_server_is_started_again_and_asked_again(engine, prompts):
+    sampler = engine.sampler(ModelFolder.of(TINY_BASE))
+    requests = [Request(messages, 4, 60, 1.0, 0) for messages in prompts]
+    expected = found(sampler, requests)
+    answers = sampler.generate(requests, lambda *_: None)
+    first = next(iter(answers))
+    [server] = [p for p in ours() if "-m vllm.entrypoints" in " ".join(p.cmdline()[:3])]
+    server.kill()
+    rest = list(answers)
+    texts = {(c.request, c.sample): c.text for c in [first, *rest]}
+    assert texts == {(c.request, c.sample): c.text for c in expected}
+
+
+def test_nothing_is_left_when_we_are_killed():
+    code = (
+        "import os, sys, time; from jaxcritique.rollout.vllm import *;"
+        "from jaxcritique.tasks import TINY_BASE;"
+        f"VllmServers(VllmConfig({PYTHON!r}), TINY_BASE, 'tiny'); print('up', flush=True);"
+        "time.sleep(600)"
+    )
+    mark = f"{MARK} killed"  # The servers of other tests may still be running.
+    environment = {**os.environ, "JAXCRITIQUE_TEST": mark, "PYTHONPATH": str(ROOT)}
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "up\n"
+    assert len(ours(mark)) > 3  # It, the guard, the server, its engine.
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    wait_until_gone(mark)
+
+
+def test_a_server_that_does_not_start_shows_its_log():
+    with pytest.raises(SamplerError, match=r"(?s)did not start.*\.failed\.log:.*unrecognized"):
+        VllmServers(VllmConfig(PYTHON, arguments=("--no-such",)), TINY_BASE, "tiny")
