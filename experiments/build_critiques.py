@@ -51,6 +51,7 @@ from jaxcritique.prompts.players import COSTS, Game
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, to_json
 from jaxcritique.rollout.load import Engine
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Store, write_atomically, write_rows
 from jaxcritique.tasks import TASKS, TINY_BASE, load_problems
 
@@ -78,7 +79,13 @@ flags.DEFINE_string(
     "annotator",
     "checker",
     "Who writes the critiques: 'checker', a program for solutions whose calculations are marked, "
-    "or a model's Hugging Face folder.",
+    "or a model's Hugging Face folder; with --annotator_endpoint the name its servers know.",
+)
+flags.DEFINE_list(
+    "annotator_endpoint",
+    [],
+    "Base URLs of OpenAI-compatible servers of the annotator, as https://host/v1; the key is in "
+    "the variable that --api_key_env names. The actor is sampled by --engine all the same.",
 )
 flags.DEFINE_enum(
     "annotation",
@@ -169,7 +176,8 @@ flags.DEFINE_float(
 
 _MISTAKE_TOKENS = 200  # A step and a sentence.
 _TEST_SEED = 1_000_003  # The test stories are those of experiments/self_improve.py.
-_FREE = ("run_dir", "dry_run", "tau", "filter")  # May change within a run folder.
+# May change within a run folder.
+_FREE = ("run_dir", "dry_run", "tau", "filter", "annotator_endpoint")
 
 
 def main(_: list[str]) -> None:
@@ -178,13 +186,13 @@ def main(_: list[str]) -> None:
     with refusing_bad_input():
         config = _config()
         models = {"actor": ModelFolder.of(FLAGS.actor)}
-        if FLAGS.annotator != "checker":
+        if FLAGS.annotator != "checker" and not FLAGS.annotator_endpoint:
             models["annotator"] = ModelFolder.of(FLAGS.annotator)
         data = FLAGS.task, FLAGS.data_dir
         problems = load_problems(*data, "train", FLAGS.problems, FLAGS.seed)
         tests = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
         checker = _checker(problems)
-        if checker is None and ("annotator" not in models or FLAGS.mistakes == "program"):
+        if checker is None and "program" in (FLAGS.mistakes, _program_or_model()):
             raise ValueError(
                 f"--task={FLAGS.task}: a program can annotate and make mistakes only where "
                 "solutions have calculations (<<1+2=3>>), which most of these do not. Name a model "
@@ -195,9 +203,9 @@ def main(_: list[str]) -> None:
             return
         claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
         engine = engines.engine()
+        annotator = _annotator(models, engine, checker)
     clean, contaminated = decontaminated(problems, tests, config.ngram, FLAGS.contaminated)
     actor = engine.sampler(models["actor"])
-    annotator = _annotator(models, engine, checker)
     inserter: Inserter = ProgramInserter()
     if FLAGS.mistakes == "model":
         inserter = ModelInserter(actor, FLAGS.temperature, _MISTAKE_TOKENS)
@@ -249,19 +257,26 @@ def main(_: list[str]) -> None:
 def _annotator(
     models: dict[str, ModelFolder], engine: Engine, checker: ArithmeticAnnotator | None
 ) -> Annotator:
-    model = models.get("annotator")
-    if model is None:
+    if _program_or_model() == "program":
         if checker is None:
             raise RuntimeError("there is nobody to annotate")
         return checker
+    if FLAGS.annotator_endpoint:
+        model: Sampler = engines.endpoint(FLAGS.annotator, FLAGS.annotator_endpoint)
+    else:
+        model = engine.sampler(models["annotator"])
     return ModelAnnotator(
-        engine.sampler(model),
+        model,
         pathlib.Path(FLAGS.annotator).name,
         FLAGS.annotation,
         FLAGS.critic_tokens,
         FLAGS.annotation_temperature,
         FLAGS.annotation_attempts,
     )
+
+
+def _program_or_model() -> str:
+    return "program" if FLAGS.annotator == "checker" else "model"
 
 
 def _checker(problems: list[Problem]) -> ArithmeticAnnotator | None:

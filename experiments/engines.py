@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import multiprocessing
 import shlex
 from collections.abc import Callable, Iterator
@@ -141,6 +142,13 @@ def sampler(model: str) -> Iterator[Sampler]:
     else:
         with engine() as made:
             yield made.sampler(ModelFolder.of(model))
+
+
+def endpoint(model: str, urls: list[str]) -> Sampler:
+    """Returns a sampler of a model that running servers know by this name, whatever --engine is."""
+    client = _client_config(_REQUEST_SECONDS.value, _REQUEST_DEADLINE.value)
+    client = dataclasses.replace(client, api_key=api_key(_API_KEY_ENV.value))
+    return ServerSampler(model, Endpoints(urls), model, client)
 
 
 def jax_config() -> JaxConfig:
