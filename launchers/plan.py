@@ -104,7 +104,7 @@ def main(_: list[str]) -> None:
             for topology in topologies
             for mesh in _meshes(config, topology)
         ]
-        for _, config, topology, chips, mesh in jobs:
+        for _name, config, topology, chips, mesh in jobs:
             _check(config, topology, chips, mesh)
     plans, all_fit = [], True
     for job in tqdm(jobs, desc="compiling", unit="plan", disable=len(jobs) == 1):

@@ -27,14 +27,15 @@ from tqdm import tqdm
 
 from jaxcritique.grading.grader import Grader
 
-_INPUT = flags.DEFINE_string("input", None, "The rows to grade, one JSON object a line.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the graded rows go.")
+_INPUT = flags.DEFINE_string(
+    "input", None, "The rows to grade, one JSON object a line.", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Where the graded rows go.", required=True)
 _WORKERS = flags.DEFINE_integer("workers", 2, "The most worker processes.", lower_bound=1)
 _TIMEOUT = flags.DEFINE_float(
     "timeout", 5.0, "Seconds that one comparison may take.", lower_bound=0.01, upper_bound=86400
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Accept only the same form of an answer.")
-flags.mark_flags_as_required(["input", "output"])
 
 _CHUNK = 1000  # Rows held in memory at a time.
 

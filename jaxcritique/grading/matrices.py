@@ -33,8 +33,9 @@ def carried_out(node: Node) -> Node:
 def _if_small(node: Node | None) -> Node | None:
     """Returns `node` with its numbers worked out; None where an entry is still too large."""
     if isinstance(node, Matrix):
-        entries = tuple(map(_if_small, children(node)))
-        return None if None in entries else rebuild(node, entries)
+        entries = [_if_small(entry) for entry in children(node)]
+        small = tuple(entry for entry in entries if entry is not None)
+        return rebuild(node, small) if len(small) == len(entries) else None
     if node is None or _is_large(node):
         return None
     value = rational(node)

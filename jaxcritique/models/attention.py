@@ -8,6 +8,7 @@ Shapes: b batch, s queries, t keys, n heads, k key/value heads, h head.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ def _splash(q: Array, k: Array, v: Array, segments: Array, interpret: bool = Fal
     q = (q * h**-0.5).reshape(b, s, k.shape[2], -1, h).transpose(0, 2, 3, 1, 4)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     row = jax.vmap(kernel, in_axes=(0, 0, 0, None))
-    out = jax.vmap(row)(q, k, v, splash.SegmentIds(segments, segments))
+    out: Any = jax.vmap(row)(q, k, v, splash.SegmentIds(segments, segments))
     return out.transpose(0, 3, 1, 2, 4).reshape(b, s, n, h)
 
 

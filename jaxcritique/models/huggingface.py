@@ -136,7 +136,7 @@ def load_pretrained(
         layer_sharding = sharding
         if isinstance(sharding, NamedSharding):
             layer_sharding = NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
-        stack = None
+        stack: Any = None
         for i in range(leaf.shape[0]):
             layer = weights.read(name.format(i=i), path, leaf.shape[1:], layer_sharding)
             if stack is None:
@@ -184,9 +184,11 @@ class _Weights:
             theirs, expected = tuple(stored.get_shape()), _hf_shape(path, shape)
             if theirs != expected:
                 raise ValueError(f"{self._folder}: {name} has shape {theirs}, expected {expected}")
-            return jax.make_array_from_callback(
-                shape, sharding, lambda index: _part(path, stored, shape, index)
-            )
+
+            def part(index: Any) -> np.ndarray:
+                return _part(path, stored, shape, index)
+
+            return jax.make_array_from_callback(shape, sharding, part)
 
     def expect_no_more(self, allowed: set[str]) -> None:
         """Raises if there are tensors that nothing has read."""

@@ -48,7 +48,7 @@ def parse_mesh(text: str, devices: int) -> dict[str, int]:
     Raises:
       ValueError: an axis is unknown, or the sizes do not multiply to the number of devices.
     """
-    sizes = dict.fromkeys(AXES, 1)
+    sizes: dict[str, int] = dict.fromkeys(AXES, 1)
     if not text:
         return {**sizes, "fsdp": devices}
     for part in text.split(","):
