@@ -295,30 +295,39 @@ class _Run:
             drawn = np.asarray(drawn)
             likely = None if likely is None else np.asarray(likely)
             clock.lap("decode")
-            finished = self._collect(drawn, likely)
-            progress(int((drawn >= 0).sum()), len(finished))
+            kept, finished = self._collect(drawn, likely)
+            progress(kept, len(finished))
             clock.lap("host")
             yield from finished
             clock.lap("consumer")
 
-    def _collect(self, drawn: np.ndarray, likely: np.ndarray | None) -> list[_Sequence]:
-        """Gives each sequence what was drawn for it; returns those that are finished."""
+    def _collect(
+        self, drawn: np.ndarray, likely: np.ndarray | None
+    ) -> tuple[int, list[_Sequence]]:
+        """Gives each sequence what was drawn for it.
+
+        Returns:
+          How many tokens were kept, and the sequences that are finished.
+        """
+        kept = 0
         finished = []
         for slot, sequence in enumerate(self._seated):
             if sequence is None:
                 continue
+            before = len(sequence.tokens)
             count = int((drawn[:, slot] >= 0).sum())
             sequence.tokens += drawn[:count, slot].tolist()
             if likely is not None:
                 sequence.logprobs += likely[:count, slot].tolist()
             if self._at_stop_string(sequence, count):
                 self._slots.active[slot] = False
+            kept += len(sequence.tokens) - before
             if not self._slots.active[slot]:
                 # The last token's keys and values were never worked out.
                 self._held[slot] = np.append(sequence.prompt, sequence.tokens[:-1])
                 self._seated[slot] = None
                 finished.append(sequence)
-        return finished
+        return kept, finished
 
     def _at_stop_string(self, sequence: _Sequence, new: int) -> bool:
         """Whether the text holds a stop string; if so, drops the tokens after its first end.

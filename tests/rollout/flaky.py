@@ -92,6 +92,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if failure == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+            self.close_connection = True  # Else the handler waits for another request on it.
             return None
         count = body["n"] + (failure == "choices")
         choices = []

@@ -259,8 +259,9 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     padded = np.zeros((1, 128), np.int32)
     padded[0, : len(tokens)] = tokens
     model = join(structure, params)
-    ones, causal = jnp.arange(128)[None], jnp.tri(128, dtype=bool)[None]
-    likely = jax.nn.log_softmax(model.logits(model.hidden(padded, ones, causal)[0]))
+    positions = jnp.arange(128)[None]
+    hidden = model.hidden(padded, positions, jnp.ones_like(positions))
+    likely = jax.nn.log_softmax(model.logits(hidden[0]))
     expected = [likely[i - 1, tokens[i]] for i in range(len(prompt), len(tokens))]
     got = completion.logprobs[: len(expected)]  # Without the stop token.
     np.testing.assert_allclose(got, expected, atol=1e-4)
