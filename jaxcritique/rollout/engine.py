@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.tokenizer import Tokenizer
@@ -207,7 +208,7 @@ class JaxSampler:
                 sequence.logprobs,
             )
         if len(self.shapes) > known:
-            print(f"jax engine: {len(self.shapes)} programs compiled so far", file=sys.stderr)
+            tqdm.write(f"jax engine: {len(self.shapes)} programs compiled so far", file=sys.stderr)
 
     def close(self) -> None:
         """Frees the weights."""
@@ -301,9 +302,7 @@ class _Run:
             yield from finished
             clock.lap("consumer")
 
-    def _collect(
-        self, drawn: np.ndarray, likely: np.ndarray | None
-    ) -> tuple[int, list[_Sequence]]:
+    def _collect(self, drawn: np.ndarray, likely: np.ndarray | None) -> tuple[int, list[_Sequence]]:
         """Gives each sequence what was drawn for it.
 
         Returns:
