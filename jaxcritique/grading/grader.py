@@ -182,7 +182,9 @@ def _bare(answer: str) -> str:
     """Returns an answer without the box or the solution it may come in."""
     if "boxed" in answer or "####" in answer or len(answer) > LONGEST_ANSWER:
         extraction = extract_answer(answer)
-        return answer if extraction is None else extraction.text
+        # The last number of something long that announces no answer is only a part of it.
+        if extraction is not None and not extraction.fallback:
+            return extraction.text
     return answer
 
 

@@ -130,7 +130,8 @@ def plain(cleaned: str) -> str:
 def choice(cleaned: str) -> str | None:
     """Returns the letter of a multiple-choice answer (`C`, `(C) 12 apples`), else None."""
     match = _OPTION.fullmatch(_TEXT.sub(r"\1", cleaned).strip())
-    return match[1] if match else None
+    # "(A) or (B)" chooses nothing.
+    return match[1] if match and len(_CHOICE.findall(match[0])) <= 1 else None
 
 
 def readings(cleaned: str) -> list[str]:

@@ -334,3 +334,16 @@ def test_rule_names_what_decided(grader):
     }
     for (gold, answer), rule in rules.items():
         assert grader.grade(gold, answer, kind="answer").rule == rule
+
+
+def test_a_long_answer_is_not_its_last_number(grader):
+    polynomial = "+".join(f"{n}x^{{{n}}}" for n in range(1, 61))
+    assert len(polynomial) > 300
+    assert grader.grade(polynomial, "60", "answer").verdict != "correct"
+    assert grader.grade(polynomial, polynomial, "answer").verdict == "correct"
+
+
+@pytest.mark.parametrize("hedge", ["(A) or (B) or (C) or (D)", "(A) and (B)"])
+def test_several_choices_are_no_choice(hedge, grader):
+    assert grader.grade("A", hedge, "answer").verdict != "correct"
+    assert grader.grade("A", f"The answer is {hedge}.").verdict != "correct"
