@@ -64,7 +64,6 @@ class FastAlgebra:
 
     def __init__(self, strict: bool):
         self._strict = strict
-        self._evaluator = Evaluator()
 
     def equal(self, a: Node, b: Node) -> bool | None:
         """Whether the two expressions are equal wherever both are defined; None: undecided."""
@@ -98,14 +97,15 @@ class FastAlgebra:
     def _refuted(self, a: Node, b: Node) -> bool:
         """Whether the values differ at a sample point by far more than rounding explains."""
         positive = has_fractional_power(a) or has_fractional_power(b)
+        evaluator = Evaluator()  # Of this call alone: threads share the algebra.
         for sample in range(SAMPLES):
-            self._evaluator.start(sample, positive)
+            evaluator.start(sample, positive)
             try:
-                first, second = self._evaluator.value(a), self._evaluator.value(b)
+                first, second = evaluator.value(a), evaluator.value(b)
             except NoValue:
                 continue
             size = max(abs(first), abs(second))
-            if self._evaluator.scale < 1e5 * size and abs(first - second) > 1e-7 * size:
+            if evaluator.scale < 1e5 * size and abs(first - second) > 1e-7 * size:
                 return True
         return False
 

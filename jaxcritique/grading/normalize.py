@@ -53,7 +53,10 @@ _ORDINAL = re.compile(
 )
 _CHOICE = re.compile(r"\(?([A-Z])\)")
 _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
-_OPTION = re.compile(r"\(?([A-J])(?:\).*|[.:]\s.*)?", re.DOTALL)
+# What follows the mark is the option's text: not another option, and not a connective.
+_OPTION = re.compile(
+    r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
+)
 _CHOOSE = re.compile(r"\{([^{}\\]{1,20})\\choose([^{}\\]{1,20})\}")
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
 _UNWRAP = re.compile(r"\\(?:boxed|fbox|ensuremath)\s*(?=\{)")
@@ -130,8 +133,7 @@ def plain(cleaned: str) -> str:
 def choice(cleaned: str) -> str | None:
     """Returns the letter of a multiple-choice answer (`C`, `(C) 12 apples`), else None."""
     match = _OPTION.fullmatch(_TEXT.sub(r"\1", cleaned).strip())
-    # "(A) or (B)" chooses nothing.
-    return match[1] if match and len(_CHOICE.findall(match[0])) <= 1 else None
+    return match[1] if match else None
 
 
 def readings(cleaned: str) -> list[str]:

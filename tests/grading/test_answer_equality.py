@@ -1,8 +1,12 @@
 """The equality of answers, kind by kind. Each pair is also checked the other way round."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from jaxcritique.grading import Grader
+from jaxcritique.grading.algebra import FastAlgebra
+from jaxcritique.grading.compare import compare
 
 SAME = {
     "integers": [
@@ -343,7 +347,21 @@ def test_a_long_answer_is_not_its_last_number(grader):
     assert grader.grade(polynomial, polynomial, "answer").verdict == "correct"
 
 
-@pytest.mark.parametrize("hedge", ["(A) or (B) or (C) or (D)", "(A) and (B)"])
+@pytest.mark.parametrize(
+    "hedge", ["(A) or (B) or (C) or (D)", "(A) and (B)", "(A), (B)", "A: B", "(A) is wrong. B"]
+)
 def test_several_choices_are_no_choice(hedge, grader):
     assert grader.grade("A", hedge, "answer").verdict != "correct"
     assert grader.grade("A", f"The answer is {hedge}.").verdict != "correct"
+
+
+def test_threads_do_not_disturb_each_other():
+    algebra = FastAlgebra(strict=False)
+
+    def decide(k: int) -> str | None:
+        terms = [rf"\sqrt{{x^2+{k + i}}}" for i in range(20)]
+        other = "+".join(reversed(terms)).replace("x^2", r"x\cdot x")
+        return compare("+".join(terms), other, algebra).verdict
+
+    with ThreadPoolExecutor(8) as threads:
+        assert "wrong" not in set(threads.map(decide, range(200)))
