@@ -137,8 +137,7 @@ def sampler(model: str) -> Iterator[Sampler]:
     if _ENGINE.value == "server" and bool(_ENDPOINT.value) == bool(_VLLM_PYTHON.value):
         raise ValueError("--engine=server: give either --endpoint or --vllm_python.")
     if _ENGINE.value == "server" and _ENDPOINT.value:
-        client = _client_config(_REQUEST_SECONDS.value, _REQUEST_DEADLINE.value)
-        yield ServerSampler(model, Endpoints(_ENDPOINT.value), model, client)
+        yield endpoint(model, _ENDPOINT.value)
     else:
         with engine() as made:
             yield made.sampler(ModelFolder.of(model))
@@ -172,7 +171,6 @@ def own_client_config() -> ClientConfig:
 
 def _client_config(attempt_seconds: float, deadline_seconds: float) -> ClientConfig:
     return ClientConfig(
-        api_key=api_key(_API_KEY_ENV.value) if _ENDPOINT.value else None,
         concurrency=_CONCURRENCY.value,
         requests_per_minute=_REQUESTS_PER_MINUTE.value,
         attempts=_REQUEST_ATTEMPTS.value,

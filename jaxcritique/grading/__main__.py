@@ -5,7 +5,7 @@ Each row is a JSON object with "gold", "prediction" and, where it is not a whole
 "extracted" added; a null prediction is a missing answer. The output appears when it is complete.
 
 The exit code is 0 if every row was graded; 1 if some were corrupt: each is named by its line on
-stderr and left out of the output; 2 if nothing could be graded, and then there is no output.
+stderr and left out of the output; 2 if a flag or a file is wrong, and then there is no output.
 """
 
 import contextlib

@@ -245,7 +245,8 @@ class _Report:
         compiling = self._step.seconds
         if self._log is not None:
             tqdm.write(
-                f"{self._run.name}: compiled in {compiling:.1f} s, first step {seconds:.2f} s, "
+                f"{self._run.name}: step compiled (once for all runs alike) in {compiling:.1f} s, "
+                f"the first took {seconds:.2f} s, "
                 f"{used / 2**20:,.0f} MiB a device"
             )
         return {

@@ -205,7 +205,7 @@ class CompiledStep(NamedTuple):
     """A step ready to run (or only to be measured) on a mesh."""
 
     run: Any  # (state, batch, rates) -> (state, metrics)
-    seconds: float  # What compiling took.
+    seconds: float  # What compiling took, when it was done.
 
 
 @functools.lru_cache(maxsize=8)
