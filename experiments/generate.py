@@ -104,7 +104,9 @@ def _defaults() -> Defaults:
       ValueError: they contradict each other.
     """
     if _MIN_TOKENS.value > _MAX_TOKENS.value:
-        raise ValueError("--min_tokens must not exceed --max_tokens.")
+        raise ValueError(
+            f"--min_tokens={_MIN_TOKENS.value} must not exceed --max_tokens={_MAX_TOKENS.value}."
+        )
     if not all(token.isdecimal() for token in _STOP_TOKEN_IDS.value):
         raise ValueError(f"--stop_token_ids={','.join(_STOP_TOKEN_IDS.value)}: numbers wanted.")
     return Defaults(

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jinja2
+
 
 class Tokenizer:
     """A folder's tokenizer with its chat template.
@@ -79,4 +81,7 @@ class Tokenizer:
             turns = [f"{m['role'].capitalize()}: {m['content']}\n" for m in messages]
             end = "Assistant: " if options.get("add_generation_prompt") else ""
             return "".join([self._start, *turns, end])
-        return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
+        try:
+            return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
+        except jinja2.TemplateError as error:  # Such as roles that do not take turns.
+            raise ValueError(f"the chat template refuses the messages: {error}") from error

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained
-from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.sampler import Completion, Request, Sampler
@@ -87,7 +86,7 @@ def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
     Raises:
       ValueError: the mesh does not fit the devices of this host or the model.
     """
-    mesh = make_mesh(config.mesh, jax.local_devices())
+    mesh = config.devices()
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model_config, structure, params = load_pretrained(model.folder, mesh, dtype)
     tokenizer = Tokenizer(model.folder)
