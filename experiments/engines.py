@@ -164,11 +164,19 @@ def jax_config() -> JaxConfig:
 
 
 def vllm_config() -> VllmConfig:
-    """The settings of vLLM servers of our own, by the flags."""
+    """The settings of vLLM servers of our own, by the flags.
+
+    Raises:
+      ValueError: --vllm_args has a quotation without an end.
+    """
+    try:
+        arguments = tuple(shlex.split(_VLLM_ARGS.value))
+    except ValueError as error:
+        raise ValueError(f"--vllm_args={_VLLM_ARGS.value}: {error}") from error
     return VllmConfig(
         python=_VLLM_PYTHON.value or "",
         device_sets=tuple(_VLLM_DEVICES.value) or ("",),
-        arguments=tuple(shlex.split(_VLLM_ARGS.value)),
+        arguments=arguments,
     )
 
 

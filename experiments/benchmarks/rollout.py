@@ -59,8 +59,9 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
         greedy = Defaults(1, _AGREEMENT_TOKENS, 0.0, seed=0)
         greedy_requests = read_requests(pathlib.Path(_PROMPTS.value), greedy).requests
         contenders: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {"jax": _jax}
+        vllm = engines.vllm_config()
         try:
-            engines.vllm_config().check()
+            vllm.check()
             contenders["vllm"] = _vllm
         except ValueError as error:
             print(f"vLLM is left out: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.engine import JaxConfig, JaxSampler
-from jaxcritique.rollout.sampler import Completion, Request, Sampler
+from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
 from jaxcritique.rollout.server import ClientConfig, Local, ServerSampler
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
 
@@ -43,10 +43,17 @@ class Engine:
         return _LazySampler(self, model)
 
     def load(self, model: ModelFolder) -> Sampler:
-        """Loads a model, unless it is the one in memory."""
+        """Loads a model, unless it is the one in memory.
+
+        Raises:
+          SamplerError: it cannot be loaded.
+        """
         if self._loaded is None or self._model != model:
             self.release()
-            self._loaded, self._model = self._load(model), model
+            try:
+                self._loaded, self._model = self._load(model), model
+            except (OSError, ValueError) as error:
+                raise SamplerError(f"{model.folder} cannot be loaded: {error}") from error
         return self._loaded
 
     def release(self) -> None:

@@ -268,6 +268,14 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
+    requests = [Request(messages, 1, 4, 0.0, 0, logprobs=True) for messages in prompts[:4]]
+    rounded = generate(make_sampler(dtype="bfloat16"), requests)
+    for half, whole in zip(rounded, generate(make_sampler(), requests), strict=True):
+        assert half.logprobs != whole.logprobs
+        assert half.logprobs[0] == pytest.approx(whole.logprobs[0], abs=0.05)
+
+
 def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
     config = base[0]
     slot = 128 * config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4
