@@ -37,6 +37,7 @@ _BATCHES = flags.DEFINE_list(
     "bench_batches", ["16", "64"], "rollout: batch sizes `transformers` is tried with."
 )
 _AGREEMENT_TOKENS = 64
+_GREEDY = 16  # Prompts `transformers` answers greedily at a time.
 _WARM_UP = 4  # Prompts; few, for vLLM remembers them.
 
 
@@ -175,7 +176,9 @@ def _transformers(
     network: Any = transformers.AutoModelForCausalLM.from_pretrained(
         model.folder, dtype=torch.float32, local_files_only=True
     ).eval()
-    pad = min(tokenizer.stop_ids)
+    network.generation_config = transformers.GenerationConfig()  # What is asked, not the folder's.
+    ends = sorted(tokenizer.stop_ids)
+    pad = ends[0]
 
     def generate(prompts: list[list[int]], **settings: Any) -> list[list[int]]:
         longest = max(map(len, prompts))
@@ -192,14 +195,17 @@ def _transformers(
 
     torch.manual_seed(0)
     texts = []
-    for request in tqdm(greedy, desc="transformers, greedy", unit="prompt"):
-        [drawn] = generate(
-            [request.token_ids(tokenizer)],
+    for start in tqdm(range(0, len(greedy), _GREEDY), desc="transformers, greedy", unit="batch"):
+        some = greedy[start : start + _GREEDY]
+        drawn = generate(
+            [request.token_ids(tokenizer) for request in some],
             do_sample=False,
-            max_new_tokens=request.max_tokens,
-            eos_token_id=sorted(tokenizer.stop_ids),
+            max_new_tokens=_AGREEMENT_TOKENS,
+            eos_token_id=ends,
         )
-        texts.append(request.completion(tokenizer, 0, 0, drawn, ()).text)
+        for request, tokens in zip(some, drawn, strict=True):
+            count = next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens))
+            texts.append(request.completion(tokenizer, 0, 0, tokens[:count], ()).text)
     prompts = sorted((r.token_ids(tokenizer) for r in requests for _ in range(r.n)), key=len)
     tokens = requests[0].max_tokens
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}

@@ -136,6 +136,7 @@ def _copy_slots(
 
 @functools.partial(jax.jit, static_argnums=1)
 def _with_length(x: Array, length: int) -> Array:
+    """Cuts or lengthens the keys or values of one layer."""
     missing = length - x.shape[2]
     x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else x[:, :, :length]
     return constrain(x, CACHE)
@@ -493,6 +494,7 @@ class _Run:
             # What a slot holds beyond the new length is no beginning any more.
             self._held = [held[:size] for held in self._held]
         if size != have:
+            self._note("resize", size)
             layers = list(self._cache)
             self._cache = ()
             for i, (keys, values) in enumerate(layers):
