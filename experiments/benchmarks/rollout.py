@@ -7,6 +7,7 @@ the work twice and the second time is measured, vLLM answers a few of the prompt
 
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import sys
 import time
@@ -162,7 +163,13 @@ def _vllm(
         texts = _texts(sampler, greedy)
     finally:
         sampler.close()
-    result = _result(tokens, seconds, distribution=config.check(), arguments=list(config.arguments))
+    result = _result(
+        tokens,
+        seconds,
+        distribution=config.check(),
+        arguments=config.arguments,
+        environment={key: value for key, value in os.environ.items() if key.startswith("VLLM_")},
+    )
     return result, texts
 
 
