@@ -26,7 +26,7 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.files import Defaults, read_requests
 from jaxcritique.rollout.load import load_jax, load_vllm
-from jaxcritique.rollout.sampler import Request, Sampler
+from jaxcritique.rollout.sampler import Request, Sampler, SamplerError
 
 _MODEL = flags.DEFINE_string("model", None, "rollout: Hugging Face folder.")
 _PROMPTS = flags.DEFINE_string(
@@ -49,6 +49,7 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
 
     Raises:
       SystemExit: the model or the prompts are missing or unreadable.
+      SamplerError: the JAX engine cannot answer them.
     """
     with refusing_bad_input():
         if not _MODEL.value or not _PROMPTS.value:
@@ -75,7 +76,12 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     texts: dict[str, list[str]] = {}
     for name, contender in contenders.items():
-        results[name], texts[name] = contender(model, requests, greedy_requests)
+        try:
+            results[name], texts[name] = contender(model, requests, greedy_requests)
+        except SamplerError as error:
+            if name == "jax":
+                raise
+            print(f"{name} is left out: {error}", file=sys.stderr)
     work = 2 * (
         config.num_parameters - (not config.tie_embeddings) * config.vocab_size * config.dim
     )
@@ -263,7 +269,7 @@ def _timed(name: str, sampler: Sampler, requests: list[Request]) -> tuple[int, f
         done = list(sampler.generate(requests, progress))
     seconds = time.perf_counter() - started
     if failed := next((c.error for c in done if c.error), None):
-        raise SystemExit(f"error: {name}: {failed}")
+        raise SamplerError(f"{name}: {failed}")
     return sum(completion.completion_tokens for completion in done), seconds
 
 
