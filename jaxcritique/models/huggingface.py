@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxcritique.models.config import ModelConfig
@@ -167,8 +167,11 @@ class _Weights:
                 f"{folder}: no *.safetensors; other weight formats are not read."
             )
         for file in files:
-            with safe_open(str(file), framework="numpy") as handle:
-                self._where.update(dict.fromkeys(handle.keys(), file))
+            try:
+                with safe_open(str(file), framework="numpy") as handle:
+                    self._where.update(dict.fromkeys(handle.keys(), file))
+            except SafetensorError as error:
+                raise ValueError(f"{file} is not a whole safetensors file: {error}") from error
         self._left = set(self._where)
 
     def read(self, name: str, path: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jinja2
+
 
 class Tokenizer:
     """A folder's tokenizer with its chat template.
@@ -19,6 +21,7 @@ class Tokenizer:
 
         Raises:
           FileNotFoundError: the folder holds no tokenizer.
+          ValueError: it cannot be read.
         """
         from transformers import AutoTokenizer  # Takes seconds to import; not all need it.
 
@@ -27,7 +30,10 @@ class Tokenizer:
             raise FileNotFoundError(
                 f"{self.folder}: no tokenizer.json or tokenizer.model in this model folder."
             )
-        self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        try:
+            self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        except Exception as error:  # What the libraries below raise has no class of its own.
+            raise ValueError(f"{self.folder}: its tokenizer cannot be read: {error}") from error
 
     @functools.cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -79,4 +85,7 @@ class Tokenizer:
             turns = [f"{m['role'].capitalize()}: {m['content']}\n" for m in messages]
             end = "Assistant: " if options.get("add_generation_prompt") else ""
             return "".join([self._start, *turns, end])
-        return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
+        try:
+            return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
+        except jinja2.TemplateError as error:  # Such as roles that do not take turns.
+            raise ValueError(f"the chat template refuses the messages: {error}") from error
