@@ -48,7 +48,7 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-u
 _LEVEL_WEIGHTS = flags.DEFINE_list(
     "level_weights",
     ["45", "35", "15", "4", "1"],
-    "How often stories of levels 1 to 5 are solved. Long ones are rare, so that the base leaves room.",
+    "How often stories of levels 1 to 5 are solved. Long ones rarely are, so the base leaves room.",
 )
 
 _CONFIG = ModelConfig(
