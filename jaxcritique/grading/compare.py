@@ -33,6 +33,7 @@ from jaxcritique.grading.syntax import (
     Text,
     canonical,
     children,
+    is_call,
     rebuild,
     symbols,
 )
@@ -179,9 +180,9 @@ class _Comparison:
             return self._matrices(a, b)
         if isinstance(a, Group) or isinstance(b, Group):
             return self._groups(a, b)
-        if _is_call(a, "%") != _is_call(b, "%"):
+        if is_call(a, "%") != is_call(b, "%"):
             return self._percent(a, b)
-        if _is_call(a, "ratio") or _is_call(b, "ratio"):
+        if is_call(a, "ratio") or is_call(b, "ratio"):
             return self._ratios(a, b)
         if not self._strict and _same_digits(a, b):
             return True
@@ -322,7 +323,7 @@ class _Comparison:
 
     def _percent(self, a: Node, b: Node) -> bool | None:
         """Compares 10% with 0.1 and, unless strict, with 10."""
-        percent, other = (a, b) if _is_call(a, "%") else (b, a)
+        percent, other = (a, b) if is_call(a, "%") else (b, a)
         results = [self._algebra.equal(percent, other)]
         if not self._strict:
             results.append(self._algebra.equal(children(percent)[0], other))
@@ -330,12 +331,12 @@ class _Comparison:
 
     def _ratios(self, a: Node, b: Node) -> bool | None:
         """Compares 3:4 with the same terms or, unless strict, with 3/4."""
-        if _is_call(a, "ratio") and _is_call(b, "ratio"):
+        if is_call(a, "ratio") and is_call(b, "ratio"):
             same = self._ordered(children(a), children(b))
             if same is not False or self._strict:
                 return same
             return self._ordered(children(_time_of_day(a)), children(_time_of_day(b)))
-        ratio, other = (children(a), b) if _is_call(a, "ratio") else (children(b), a)
+        ratio, other = (children(a), b) if is_call(a, "ratio") else (children(b), a)
         if self._strict or len(ratio) != 2:
             return False
         return self._algebra.equal(multiply(ratio[0], Call("inv", (ratio[1],))), other)
@@ -354,13 +355,9 @@ def _distinct(group: Group) -> Group:
     return Group(group.left, tuple(items.values()), group.right)
 
 
-def _is_call(node: Node, op: str) -> bool:
-    return isinstance(node, Call) and node.op == op
-
-
 def _same_digits(a: Node, b: Node) -> bool:
     """Whether one side is a numeral in a named base and the other leaves that base out."""
-    match (a, b) if _is_call(a, "base") else (b, a):
+    match (a, b) if is_call(a, "base") else (b, a):
         case Call("base", (Text(words=digits), _)), Number(value=value, decimals=0):
             return digits == str(value)
         case _:
@@ -387,7 +384,7 @@ def _time_of_day(node: Node) -> Node:
 
 
 def _has_label(node: Node) -> bool:
-    return _is_call(node, "unit")
+    return is_call(node, "unit")
 
 
 def _same_words(a: Node, b: Node) -> bool:
@@ -399,7 +396,7 @@ def _same_words(a: Node, b: Node) -> bool:
 
 
 def _has_plus_minus(node: Node) -> bool:
-    return _is_call(node, "pm") or _is_call(node, "mp") or any(map(_has_plus_minus, children(node)))
+    return is_call(node, "pm") or is_call(node, "mp") or any(map(_has_plus_minus, children(node)))
 
 
 def _expand_list(node: Node) -> Node:

@@ -57,14 +57,16 @@ _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
 _OPTION = re.compile(
     r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
 )
-_CHOOSE = re.compile(r"\{([^{}\\]{1,20})\\choose([^{}\\]{1,20})\}")
+_INFIX = re.compile(r"\{([^{}\\]{1,20})\\(choose|over)(?![a-z])([^{}\\]{1,20})\}")
+_PREFIX = {"choose": "binom", "over": "frac"}
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
 _UNWRAP = re.compile(r"\\(?:boxed|fbox|ensuremath)\s*(?=\{)")
 
-# Blanks part two letters (`\pi r`) or two digits; anywhere else they mean nothing.
+# Blanks part two letters (`\pi r`) or two digits, and `12, 345` is not 12,345; anywhere else they
+# mean nothing.
 _REDUNDANT = re.compile(
-    r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])|(?<=[A-Za-z])\s+(?=[0-9])|°"
-    r"|(?<=[0-9])\s+(?=[A-Za-z])"
+    r"(?<![0-9A-Za-z,])\s+|(?<=,)\s+(?!\s|[0-9]{3})|\s+(?![0-9A-Za-z])"
+    r"|(?<=[A-Za-z])\s+(?=[0-9])|(?<=[0-9])\s+(?=[A-Za-z])"
 )
 _WORD = re.compile(r"(?:\\[a-z]+\{)?\s*\(?([A-Za-z]{3,})\)?\s*\}?")
 
@@ -86,7 +88,7 @@ def clean(text: str) -> str:
         text = _DIGIT_GAP.sub("", text)
         text = _INVISIBLE.sub("", text)
         text = _UNWRAP.sub("", text)
-        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+        text = _INFIX.sub(lambda match: rf"\{_PREFIX[match[2]]}{{{match[1]}}}{{{match[3]}}}", text)
         text = _EMPTY_ROOT.sub(r"\\sqrt", text)
         text = _DEGREE.sub("°", text)
         text = _SPACE.sub(" ", text)
@@ -127,7 +129,7 @@ def word(cleaned: str) -> str | None:
 
 def plain(cleaned: str) -> str:
     """Returns a cleaned answer with no mark of what is text in it: `\\text{Row 3}`, `Row 3`."""
-    return _TEXT.sub(r"\1", cleaned).replace(" ", "")
+    return key(_TEXT.sub(r" \1 ", cleaned))
 
 
 def choice(cleaned: str) -> str | None:
