@@ -127,7 +127,7 @@ def is_rounding(decimal: Node, other: Node) -> bool:
             return False
     elif _is_finite_decimal(other, value):
         is_machine = literal.decimals >= MACHINE_DECIMALS
-        return is_machine and abs(literal.value - value) <= abs(value) / 10**9
+        return is_machine and abs(literal.value - value) <= abs(value) / 10**MACHINE_DECIMALS
     unit = max(Fraction(1, 10**literal.decimals), abs(value) / 10**13)
     return abs(literal.value - value) <= unit / 2 * (1 + Fraction(1, 10**6))
 

@@ -7,12 +7,22 @@ asked again in a worker with the algebra that decides everything.
 import re
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.intervals import Piece, is_real_set, pieces, same_union
 from jaxcritique.grading.matrices import carried_out
-from jaxcritique.grading.normalize import MAX_ANSWER, choice, clean, key, plain, readings, word
+from jaxcritique.grading.normalize import (
+    MAX_ANSWER,
+    choice,
+    clean,
+    is_dollars,
+    key,
+    plain,
+    readings,
+    word,
+)
 from jaxcritique.grading.parser import ParseError, multiply, parse, split_label
 from jaxcritique.grading.relations import (
     as_equation,
@@ -69,12 +79,13 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     """Compares two answers (not whole responses) under one algebra."""
     if max(len(gold), len(answer)) > MAX_ANSWER:
         return Decision("unparsable", "too long")
-    gold, answer = clean(gold), clean(answer)
+    texts = gold, answer
+    gold, answer = map(clean, texts)
     if max(len(gold), len(answer)) > MAX_ANSWER:  # Some single signs stand for many.
         return Decision("unparsable", "too long")
     if not gold or not answer:
         return Decision("unparsable", "empty")
-    if key(gold) == key(answer):
+    if key(gold) == key(answer) or (not strict and _same_but_degrees(gold, answer)):
         return Decision("correct", "string")
     if word(gold) is not None and word(gold) == word(answer):
         return Decision("correct", "text")
@@ -85,18 +96,29 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     if shortest == 1 and choice(gold) and choice(gold) == choice(answer):
         return Decision("correct", "choice")
     try:
-        left, right = _trees(gold), _trees(answer)
+        left, right = _trees(gold, strict), _trees(answer, strict)
         if not left or not right:
             return Decision("unparsable", "syntax")
+        if not strict:
+            left[0], right[0] = map(_in_dollars, texts, (left[0], right[0]))
         return _compare_readings(left, right, _Comparison(algebra, strict))
     except (OutOfPatience, RecursionError):
         return Decision(None, "patience")
+
+
+def _same_but_degrees(gold: str, answer: str) -> bool:
+    r"""Whether only a degree sign is left out: `\cos 58` is often meant in degrees."""
+    return "°" in gold + answer and key(gold.replace("°", "")) == key(answer.replace("°", ""))
 
 
 def _compare_readings(left: list[Node], right: list[Node], comparison: "_Comparison") -> Decision:
     undecided = False
     for first in left:
         for second in right:
+            if (first is not left[0] and _is_bracketed(second)) or (
+                second is not right[0] and _is_bracketed(first)
+            ):
+                continue
             equal = comparison.equal(first, second)
             if equal:
                 return Decision("correct", rule_for(first, second))
@@ -104,9 +126,19 @@ def _compare_readings(left: list[Node], right: list[Node], comparison: "_Compari
     return Decision(None if undecided else "wrong", rule_for(left[0], right[0]))
 
 
-def _trees(cleaned: str) -> list[Node]:
+def _is_bracketed(node: Node) -> bool:
+    return isinstance(node, Group) and node.left != ""
+
+
+def _in_dollars(text: str, tree: Node) -> Node:
+    """Returns the number behind a dollar sign with its unit, so that cents can be told apart."""
+    is_price = isinstance(tree, Number) and is_dollars(text)
+    return Call("unit", (tree, Text("dollars"))) if is_price else tree
+
+
+def _trees(cleaned: str, strict: bool) -> list[Node]:
     trees = []
-    for reading in readings(cleaned):
+    for reading in readings(cleaned)[: 1 if strict else None]:
         try:
             tree = _without_degrees(parse(reading))
         except ParseError:
@@ -166,7 +198,10 @@ class _Comparison:
         if canonical(a) == canonical(b):
             return True
         if _has_label(a) or _has_label(b):
-            return self._labelled(a, b)
+            if isinstance(a, Group) != isinstance(b, Group) and not _is_labelled_group(a, b):
+                return self._groups(a, b)
+            is_time = _clock(a)[1] or _clock(b)[1]
+            return self._times(a, b) if is_time else self._labelled(a, b)
         if _has_plus_minus(a) or _has_plus_minus(b):
             return self._lists(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
@@ -230,13 +265,23 @@ class _Comparison:
             return False
         return self.equal(a, b)
 
+    def _times(self, a: Node, b: Node) -> bool:
+        """Compares 3:30 pm with 15:30 and, as a label left out, with 3:30 (both unless strict)."""
+        (first, half), (second, other_half) = _clock(a), _clock(b)
+        if half and other_half:
+            return (first, half) == (second, other_half)
+        if self._strict or not first or not second:
+            return False
+        (hour, *rest), noon = (first, half == "pm") if half else (second, other_half == "pm")
+        return (second if half else first) in ((hour, *rest), (hour % 12 + 12 * noon, *rest))
+
     def _lists(self, a: Node, b: Node) -> bool | None:
         return self._groups(a, b) if isinstance(a, Group) and isinstance(b, Group) else False
 
     def _real_sets(self, a: Node, b: Node) -> bool | None:
+        if _related(a) and _related(b) and _related(a).isdisjoint(_related(b)):
+            return False
         if isinstance(a, Relation) and isinstance(b, Relation):
-            if variables(a) and variables(b) and variables(a).isdisjoint(variables(b)):
-                return False
             same = self._inequalities(a, b)
             if same:
                 return True
@@ -249,9 +294,15 @@ class _Comparison:
                     return None
                 union = pieces(solution)
             if union is None:
-                return False
+                return self._unions_of_unlike(a, b)
             unions.append(union)
         return same_union(unions[0], unions[1], self._algebra)
+
+    def _unions_of_unlike(self, a: Node, b: Node) -> bool | None:
+        """Compares `x > 2 or y < 5`, which is no set of numbers, part by part."""
+        if not is_call(a, "cup") or not is_call(b, "cup"):
+            return False
+        return self._unordered(children(a), children(b))
 
     def _inequalities(self, a: Relation, b: Relation) -> bool | None:
         """Compares `left < right` with another up to a positive factor on the difference."""
@@ -332,10 +383,7 @@ class _Comparison:
     def _ratios(self, a: Node, b: Node) -> bool | None:
         """Compares 3:4 with the same terms or, unless strict, with 3/4."""
         if is_call(a, "ratio") and is_call(b, "ratio"):
-            same = self._ordered(children(a), children(b))
-            if same is not False or self._strict:
-                return same
-            return self._ordered(children(_time_of_day(a)), children(_time_of_day(b)))
+            return self._ordered(children(a), children(b))
         ratio, other = (children(a), b) if is_call(a, "ratio") else (children(b), a)
         if self._strict or len(ratio) != 2:
             return False
@@ -355,6 +403,13 @@ def _distinct(group: Group) -> Group:
     return Group(group.left, tuple(items.values()), group.right)
 
 
+def _related(node: Node) -> set[str]:
+    """Returns the variables of an inequality, or of several listed together."""
+    parts = children(node) if isinstance(node, Group) or is_call(node, "cup") else (node,)
+    relations = (part for part in parts if isinstance(part, Relation))
+    return set().union(*map(variables, relations))
+
+
 def _same_digits(a: Node, b: Node) -> bool:
     """Whether one side is a numeral in a named base and the other leaves that base out."""
     match (a, b) if is_call(a, "base") else (b, a):
@@ -367,24 +422,44 @@ def _same_digits(a: Node, b: Node) -> bool:
 def _unit_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
     """Reads the `m` of `5m` as a unit where the other side has a unit of that quantity."""
     match node:
-        case Call("*", (*factors, Symbol(name=name))) if factors and not label:
+        case Call("*", (*factors, Symbol(name=name))) if not label and not _named(factors):
             unit, other = unit_of(name), unit_of(other_label)
             if unit and other and unit[0] == other[0]:
                 return multiply(*factors), name
     return node, label
 
 
-def _time_of_day(node: Node) -> Node:
-    """Returns 3:30 pm as 15:30 and 12:30 am as 0:30; anything else as it is."""
-    match node:
-        case Call("ratio", (Number(value=hour), Call("unit", (minute, Text("am" | "pm" as half))))):
-            return Call("ratio", (Number(hour % 12 + 12 * (half == "pm")), minute))
-        case _:
-            return node
-
-
 def _has_label(node: Node) -> bool:
-    return is_call(node, "unit")
+    return is_call(node, "unit") or (is_call(node, "ratio") and _clock(node)[1] != "")
+
+
+def _is_labelled_group(*nodes: Node) -> bool:
+    return any(is_call(node, "unit") and isinstance(node.args[0], Group) for node in nodes)
+
+
+def _named(factors: Sequence[Node]) -> bool:
+    return any(map(variables, factors))
+
+
+def _clock(node: Node) -> tuple[tuple[Fraction, ...], str]:
+    """Returns the (hour, minute, second) of a time and its half of the day ("am", "pm" or "").
+
+    Nothing, and no half, where `node` is no time: 27:30 pm.
+    """
+    if not isinstance(node, Number) and not is_call(node, "ratio") and not is_call(node, "unit"):
+        return (), ""
+    *parts, last = children(node) if is_call(node, "ratio") else (node,)
+    last, half = split_label(last)
+    values = [part.value for part in (*parts, last) if isinstance(part, Number)]
+    hours = (1, 12) if half else (0, 23)
+    is_time = (
+        half in ("am", "pm", "")
+        and len(values) == len(parts) + 1 <= 3
+        and all(value.denominator == 1 for value in values)
+        and hours[0] <= values[0] <= hours[1]
+        and all(0 <= value < 60 for value in values[1:])
+    )
+    return ((*values, *[Fraction()] * (3 - len(values))), half) if is_time else ((), "")
 
 
 def _same_words(a: Node, b: Node) -> bool:

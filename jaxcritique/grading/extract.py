@@ -11,6 +11,8 @@ import re
 
 from jaxcritique.grading.normalize import clean, strip_ends
 from jaxcritique.grading.parser import ParseError, parse
+from jaxcritique.grading.tokens import FUNCTIONS
+from jaxcritique.grading.units import unit_of
 
 MAX_TEXT = 100_000  # Characters read from the end of a solution.
 MAX_SIGNS = 20  # The last boxes, cues and formulas of a solution that are looked at.
@@ -23,7 +25,7 @@ _CHAT_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id)\|
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?=\{|[0-9A-Za-z])")
 _FINAL = re.compile(
     r"####[ \t]*"
-    r"|final[ \t]+answer[\s*:'\\]{0,6}(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
+    r"|final[ \t]+answer(?:[\s*:']|\\(?![A-Za-z(\[{])){0,6}(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
     re.IGNORECASE,
 )
 _ANSWER = re.compile(
@@ -31,6 +33,19 @@ _ANSWER = re.compile(
     r"|\b(?:answers?|correct[ \t]+(?:option|choice))[ \t*]*(?:\b(?:is|are)\b|[:=])[ \t*]*:?",
     re.IGNORECASE | re.MULTILINE,
 )
+# "The answer is not 18": what it denies, to the end of the sentence or of the thought.
+_DENIED = re.compile(
+    r"\banswers?[ \t*]+(?:is|are|was|were|can|could|should|will|would|does)"
+    r"(?:n?['’]t\b|not\b|[ \t]+(?:\w{3,12}ly[ \t]+)?(?:not|never)\b)"
+    r"(?:(?!\.(?:\s|$)|\n|[,;:]\s|\b(?:but|instead|rather)\b).){0,200}",
+    re.IGNORECASE,
+)
+# "18, not 20": only what comes before counts.
+_REJECTED = re.compile(r",?\s+(?:and\s+|but\s+)?(?:not|rather than|instead of)\b", re.IGNORECASE)
+_BLANKS = " \t\r\n:*\"'`"
+_LAYOUT = re.compile(rf"(?:[{_BLANKS}]|\\(?![A-Za-z(\[{{]))*")
+_BRACE = re.compile(r"\\.|[{}]")
+_WORDS = re.compile(r"\\(?:text[a-z]*|mbox)\{[^{}]{1,100}\}")
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
 # No formula is longer than 1,000 characters: without a bound, each opening that never closes
 # would be looked for to the end of the text.
@@ -50,26 +65,12 @@ _PLAIN = re.compile(
 )
 _LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$")
 _PROSE_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_WORDS_IN_MATHEMATICS = frozenset(
-    [
-        "and",
-        "or",
-        "percent",
-        "pct",
-        "sin",
-        "cos",
-        "tan",
-        "log",
-        "ln",
-        "pi",
-        "sqrt",
-        "degrees",
-        "dollars",
-        "cents",
-        "units",
-        "inf",
-    ]
-)
+_CONNECTIVES = frozenset({"and", "or"})
+_WORDS_IN_MATHEMATICS = _CONNECTIVES | FUNCTIONS | frozenset({
+    "percent", "pct", "pi", "sqrt", "degree", "degrees", "units", "inf", "million", "billion",
+    "am", "pm", "a.m", "p.m", "square", "cubic",
+})  # fmt: skip
+_NAME = re.compile(r"[A-Za-z]{1,4}'?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,7 @@ def extract_answer(text: str) -> Extraction | None:
     """
     text = text[-MAX_TEXT:].rpartition(_REASONING_END)[2]
     text = next((part for part in _CHAT_TOKEN.split(text) if part.strip()), "")
+    text = _DENIED.sub(" ", text)
     announced = _announced(text)
     if announced is not None:
         return Extraction(announced)
@@ -149,26 +151,30 @@ def _clause(text: str, start: int) -> str | None:
     display = _DISPLAY.match(text, start)
     if display:
         return strip_ends(display[1] or display[2])
-    rest = text[start : start + MAX_CLAUSE].lstrip(" \t\r\n:*\"'\\`")
+    rest = text[start : start + MAX_CLAUSE]
+    rest = rest[_LAYOUT.match(rest).end() :]
     end = _SENTENCE_END.search(rest)
-    clause = strip_ends(rest[: end.start()] if end else rest)
+    clause = rest[: end.start()] if end else rest
+    rejected = _REJECTED.search(clause)
+    clause = strip_ends(clause[: rejected.start()] if rejected else clause)
     if not clause:
         return None
     boxes = _boxes(clause)
     if boxes:
         return boxes[-1][2]
-    if _is_expression(clause):
+    if _FORMULA.fullmatch(clause) or _WORDS.fullmatch(clause) or _is_expression(clause):
         return clause
     if any(sign.isdigit() or sign in "$\\" for sign in clause):
         return _last_expression(clause)
-    return clause if len(clause.split()) <= 2 and clause[0].isalnum() else None
+    words = [word for word in clause.split() if word not in _CONNECTIVES]
+    return clause if len(words) <= 2 and clause[0].isalnum() else None
 
 
 def _is_expression(text: str) -> bool:
     """Whether the whole text is one formula, perhaps with a unit, and no sentence."""
     if len(text) > 400:
         return False
-    words = [match for match in _PROSE_WORD.finditer(text) if match[0] not in _WORDS_IN_MATHEMATICS]
+    words = [match for match in _PROSE_WORD.finditer(text) if _is_prose(match[0])]
     # One word may follow a number, as its unit; words before it make a sentence.
     if len(words) > 1 or (words and not any(sign.isdigit() for sign in text[: words[0].start()])):
         return False
@@ -179,15 +185,29 @@ def _is_expression(text: str) -> bool:
     return True
 
 
+def _is_prose(word: str) -> bool:
+    return word not in _WORDS_IN_MATHEMATICS and unit_of(word) is None
+
+
 def _last_expression(text: str) -> str | None:
-    """Returns the formula or the number that ends last."""
-    tail = text[-MAX_TAIL:]
+    """Returns the formula or the number that ends last; not what an unfinished formula holds."""
+    tail = _finished(text[-MAX_TAIL:])
     found, end = None, 0
     for match in reversed(collections.deque(_FORMULA.finditer(tail), maxlen=MAX_SIGNS)):
         content = next(group for group in match.groups() if group is not None)
-        if _is_expression(content):
+        if _is_expression(content) or _NAME.fullmatch(content):
             found, end = content.strip(), match.end()
             break
     for match in _PLAIN.finditer(tail, end):
         found = match[0].strip()
     return found
+
+
+def _finished(text: str) -> str:
+    """Returns `text` without a last line that breaks off within braces, as of a cut-off response."""
+    text = text.rstrip()
+    before, _, line = text.rpartition("\n")
+    depth = 0
+    for brace in _BRACE.findall(line):
+        depth = depth + 1 if brace == "{" else max(depth - 1, 0) if brace == "}" else depth
+    return before if depth else text

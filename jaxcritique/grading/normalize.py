@@ -57,6 +57,8 @@ _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
 _OPTION = re.compile(
     r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
 )
+_OPENING, _CLOSING = ("(", "[", r"\{"), (")", "]", r"\}")
+_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*[0-9][0-9.,]*\s*")
 _INFIX = re.compile(r"\{([^{}\\]{1,20})\\(choose|over)(?![a-z])([^{}\\]{1,20})\}")
 _PREFIX = {"choose": "binom", "over": "frac"}
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
@@ -138,11 +140,16 @@ def choice(cleaned: str) -> str | None:
     return match[1] if match else None
 
 
+def is_dollars(text: str) -> bool:
+    """Whether an answer, not yet cleaned, is a number behind a dollar sign."""
+    return _DOLLARS.fullmatch(text) is not None
+
+
 def readings(cleaned: str) -> list[str]:
     """Returns the ways to read the commas of `cleaned`, the likeliest first.
 
     "1,234" is one number and may be a list of two; "2,74" is a list and may be a decimal.
-    Commas inside brackets always separate: `(1,234)` is a pair.
+    Commas inside brackets always part items: `(1,234)` is a pair.
     """
     merged = _THOUSANDS.sub(_merge_outside_brackets, cleaned)
     result = [merged] if merged == cleaned else [merged, cleaned]
@@ -153,5 +160,5 @@ def readings(cleaned: str) -> list[str]:
 
 def _merge_outside_brackets(match: re.Match[str]) -> str:
     before = match.string[: match.start()]
-    depth = sum(before.count(opening) for opening in "([{") - sum(map(before.count, ")]}"))
+    depth = sum(map(before.count, _OPENING)) - sum(map(before.count, _CLOSING))
     return match[0] if depth > 0 else match[0].replace(",", "")

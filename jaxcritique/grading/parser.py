@@ -45,6 +45,7 @@ _LETTER_BASES = frozenset(map(str, range(11, 37)))
 # Letters that, directly before a bracket, name a function rather than a factor.
 _ALWAYS_APPLIED = frozenset("fgh")
 _APPLIED_TO_ATOMS = frozenset("fghpqFGHPQTVW")
+_INVERSE = tokenize("^{-1}(")
 
 
 class ParseError(ValueError):
@@ -364,6 +365,9 @@ class _Parser:
             if self._is_numeral_in_base(name):
                 return Call("base", (Text(name), self._argument()))
             name += "_{" + self._raw_argument() + "}"
+        if name in _ALWAYS_APPLIED and self._tokens[self._next : self._next + 6] == _INVERSE:
+            self._next += 5
+            name += "^{-1}"
         if name[0] in _APPLIED_TO_ATOMS and self._at("("):
             return self._application(name)
         return Symbol(name)

@@ -43,7 +43,7 @@ _UNITS = frozenset({
     "in", "min", "mins", "sec", "secs", "am", "pm", "mph", "kph", "USD",
 })  # fmt: skip
 _SHORT_WORDS = frozenset({
-    "no", "yes", "the", "is", "to", "of", "for", "if", "not", "per", "are", "one", "two",
+    "no", "yes", "the", "is", "of", "for", "if", "not", "per", "are", "one", "two",
     "six", "ten", "odd", "day", "all", "any", "set", "red",
 })  # fmt: skip
 
@@ -94,6 +94,8 @@ def _from_text(content: str) -> list[Token]:
     if separator:
         return [Token("separator", separator[1])]
     content = content.strip()
+    if content == "to":
+        return [Token("sign", ":")]
     if content in FUNCTIONS and content not in _UNITS:
         return [Token("command", content)]
     bare = content.strip("().: ")
@@ -125,6 +127,8 @@ def _from_word(word: str) -> list[Token]:
     """Reads a run of letters: a separator, a function, words, a name, or a product of variables."""
     if word in _SEPARATORS:
         return [Token("separator", word)]
+    if word == "to":  # 3 to 4, as a ratio.
+        return [Token("sign", ":")]
     if word in _UNITS:
         return [Token("text", word)]
     if word in FUNCTIONS or word in ("pi", "sqrt", "cup"):

@@ -13,6 +13,9 @@ _TABLE = {
     "mass": "mg .000001 g .001 gram .001 kg 1 kilogram 1 oz .028349523125 ounce .028349523125 "
     "lb .45359237 lbs .45359237 pound .45359237",
     "time": "s 1 sec 1 second 1 min 60 minute 60 h 3600 hr 3600 hour 3600 day 86400 week 604800",
+    "months": "month 1 year 12",  # Of no fixed number of days.
+    "volume": "ml .001 milliliter .001 l 1 liter 1 litre 1 pint .473176473 quart .946352946 "
+    "gallon 3.785411784",
     "money": "cent .01 dollar 1 usd 1",
     "morning": "am 1",
     "afternoon": "pm 1",
