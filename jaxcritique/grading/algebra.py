@@ -39,7 +39,7 @@ class Algebra(Protocol):
     """Answers questions about expressions; None means "not decided here".
 
     Attributes:
-      patience: seconds after which a comparison is left undecided.
+      patience: characters of the trees compared after which a comparison is left undecided.
     """
 
     patience: float
@@ -60,7 +60,7 @@ class Algebra(Protocol):
 class FastAlgebra:
     """Exact arithmetic for what is rational; machine numbers only to refute."""
 
-    patience = 0.05
+    patience = 20_000
 
     def __init__(self, strict: bool):
         self._strict = strict

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import re
 
-from jaxcritique.grading.normalize import clean, strip_ends
+from jaxcritique.grading.normalize import choice, clean, strip_ends
 from jaxcritique.grading.parser import ParseError, parse
 from jaxcritique.grading.tokens import FUNCTIONS
 from jaxcritique.grading.units import unit_of
@@ -18,13 +18,14 @@ MAX_TEXT = 100_000  # Characters read from the end of a solution.
 MAX_SIGNS = 20  # The last boxes, cues and formulas of a solution that are looked at.
 MAX_BOX = 4000  # Characters in which a box must close.
 MAX_CLAUSE = 1000  # Characters after a cue in which the answer must stand.
+MAX_WORDS = 20  # Of a formula that no dollar signs enclose.
 MAX_TAIL = 4000  # Characters in which the fallback looks.
 
 _REASONING_END = "</think>"
 _CHAT_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id)\|>|</s>")
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?=\{|[0-9A-Za-z])")
 _FINAL = re.compile(
-    r"####[ \t]*"
+    r"####[ \t]*+(?![*#]*(?:answer|case|conclusion|final|method|part|solution|step|summary)\b)"
     r"|final[ \t]+answer(?:[\s*:']|\\(?![A-Za-z(\[{])){0,6}(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
     re.IGNORECASE,
 )
@@ -40,8 +41,12 @@ _DENIED = re.compile(
     r"(?:(?!\.(?:\s|$)|\n|[,;:]\s|\b(?:but|instead|rather)\b).){0,200}",
     re.IGNORECASE,
 )
-# "18, not 20": only what comes before counts.
-_REJECTED = re.compile(r",?\s+(?:and\s+|but\s+)?(?:not|rather than|instead of)\b", re.IGNORECASE)
+# What is added to an answer: "18, not 20", "18, because 3 * 6 = 18", "5 (five)".
+_ASIDE = re.compile(
+    r",?\s+(?:(?:and\s+|but\s+)?not|rather than|instead of|because|since)\b|,\s+(?:which|so)\b"
+    r"|(?<=[0-9])\s+\((?!mod)[a-z]{3}[^()]*\)$",
+    re.IGNORECASE,
+)
 _BLANKS = " \t\r\n:*\"'`"
 _LAYOUT = re.compile(rf"(?:[{_BLANKS}]|\\(?![A-Za-z(\[{{]))*")
 _BRACE = re.compile(r"\\.|[{}]")
@@ -61,6 +66,7 @@ _SIGNED = r"(?:(?<![0-9A-Za-z)}\]])[-+−])?[$€£]?" + _AMOUNT
 _ITEM = r"(?>[-+−]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?)"
 _PLAIN = re.compile(
     rf"[(\[]\s*{_ITEM}(?:\s*[,;]\s*{_ITEM})+\s*[)\]]"
+    r"|(?<![0-9:.])[0-9]{1,2}:[0-9]{2}(?![0-9:])(?:\s?[AaPp]\.?[Mm]\b)?"
     rf"|(?<![A-Za-z0-9_.^]){_SIGNED}(?:/{_AMOUNT})?(?:\s?(?:\\?%|percent|pct))?(?![A-Za-z0-9]*[0-9])"
 )
 _LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$")
@@ -154,15 +160,16 @@ def _clause(text: str, start: int) -> str | None:
     rest = text[start : start + MAX_CLAUSE]
     rest = rest[_LAYOUT.match(rest).end() :]
     end = _SENTENCE_END.search(rest)
-    clause = rest[: end.start()] if end else rest
-    rejected = _REJECTED.search(clause)
-    clause = strip_ends(clause[: rejected.start()] if rejected else clause)
+    clause = strip_ends(rest[: end.start()] if end else rest)
+    aside = _ASIDE.search(clause)
+    clause = strip_ends(clause[: aside.start()] if aside else clause)
     if not clause:
         return None
     boxes = _boxes(clause)
     if boxes:
         return boxes[-1][2]
-    if _FORMULA.fullmatch(clause) or _WORDS.fullmatch(clause) or _is_expression(clause):
+    whole = (_FORMULA.fullmatch, _WORDS.fullmatch, choice, _is_expression)
+    if any(matches(clause) for matches in whole):
         return clause
     if any(sign.isdigit() or sign in "$\\" for sign in clause):
         return _last_expression(clause)
@@ -198,9 +205,24 @@ def _last_expression(text: str) -> str | None:
         if _is_expression(content) or _NAME.fullmatch(content):
             found, end = content.strip(), match.end()
             break
-    for match in _PLAIN.finditer(tail, end):
-        found = match[0].strip()
-    return found
+    last = collections.deque(_PLAIN.finditer(tail, end), maxlen=1)
+    if not last:
+        return found
+    return _around(tail, last[0]) or last[0][0].strip()
+
+
+def _around(text: str, match: re.Match[str]) -> str | None:
+    """Returns the formula without dollar signs that a number ends, as in `so x = \\frac{1}{2}.`."""
+    start = text.rfind("\n", 0, match.start()) + 1
+    end = _SENTENCE_END.search(text, match.end())
+    words = strip_ends(text[start : end.start() if end else None]).split(" ")
+    for first in range(max(0, len(words) - MAX_WORDS), len(words)):
+        candidate = " ".join(words[first:])
+        if "\\" not in candidate:
+            return None
+        if _is_expression(candidate):
+            return candidate
+    return None
 
 
 def _finished(text: str) -> str:

@@ -267,13 +267,12 @@ class _Parser:
 
     def _labelled(self, node: Node) -> Node:
         """Reads words after `node`: its unit, or more words."""
-        words = [self._take().value]
+        words: list[str] = []
         while self.peek().kind == "text":
             words.append(self._take().value)
-        if self._at("^") and self.peek(1).kind == "number":
-            self._take()
-            words.append("^" + self._take().value)
-        label = " ".join(words).replace(" ^", "^")
+            if self._accept("^"):
+                words[-1] += f"^{_integer(self._signed_argument())}"
+        label = " ".join(words)
         if isinstance(node, Text):
             return Text(f"{node.words} {label}")
         node, _ = split_label(node)
@@ -545,6 +544,16 @@ class _Parser:
             raise ParseError("rows of different lengths")
         matrix = Matrix(tuple(rows))
         return Call("det", (matrix,)) if kind == "vmatrix" else matrix
+
+
+def _integer(node: Node) -> int:
+    match node:
+        case Number(value=value, decimals=0):
+            return int(value)
+        case Call("neg", (Number(value=value, decimals=0),)):
+            return -int(value)
+        case _:
+            raise ParseError("not the power of a unit")
 
 
 def _quantity(factors: list[Node]) -> Node:

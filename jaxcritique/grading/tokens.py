@@ -27,7 +27,7 @@ _ALIASES = {
     "lvert": "|", "rvert": "|", "vert": "|", "lVert": "|", "rVert": "|", "Vert": "|", "|": "|",
     "langle": "(", "rangle": ")", "lbrack": "[", "rbrack": "]", "colon": ":", "equiv": "=",
     "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil",
-    "\\": "\\\\", "cr": "\\\\", "lor": "or", "vee": "or", "land": "and", "wedge": "and",
+    "\\": "\\\\", "cr": "\\\\", "lor": "or", "vee": "or", "land": "and", "wedge": "and", "&": "and",
     "setminus": "setminus", "backslash": "setminus",
 }  # fmt: skip
 _SIGN_ALIASES = {"==": "=", "**": "^", "=<": "<=", "=>": ">="}
@@ -42,6 +42,7 @@ _UNITS = frozenset({
     "cm", "mm", "km", "kg", "mg", "ml", "ft", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs",
     "in", "min", "mins", "sec", "secs", "am", "pm", "mph", "kph", "USD",
 })  # fmt: skip
+_UNIT_LETTERS = frozenset("mgshlL")  # Units where marked as text behind a value.
 _SHORT_WORDS = frozenset({
     "no", "yes", "the", "is", "of", "for", "if", "not", "per", "are", "one", "two",
     "six", "ten", "odd", "day", "all", "any", "set", "red",
@@ -70,7 +71,9 @@ def tokenize(cleaned: str) -> list[Token]:
         if kind == "number":
             tokens.append(Token("number", value))
         elif kind == "text":
-            tokens.extend(_from_text(value[value.index("{") + 1 : -1]))
+            content = value[value.index("{") + 1 : -1]
+            is_unit = content.strip() in _UNIT_LETTERS and tokens and _ends_value(tokens[-1])
+            tokens.extend([Token("text", content.strip())] if is_unit else _from_text(content))
         elif kind == "command":
             tokens.extend(_from_command(value[1:]))
         elif kind == "numeral":
@@ -86,6 +89,10 @@ def tokenize(cleaned: str) -> list[Token]:
         else:
             tokens.append(Token("sign", _SIGN_ALIASES.get(value, value)))
     return tokens
+
+
+def _ends_value(token: Token) -> bool:
+    return token.kind == "number" or token == Token("sign", "}")
 
 
 def _from_text(content: str) -> list[Token]:

@@ -4,6 +4,7 @@ Any other label beside a number ("apples", "values") says nothing and is ignored
 """
 
 import re
+from collections import Counter
 from fractions import Fraction
 
 _TABLE = {
@@ -29,22 +30,31 @@ _SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
+_NAME = re.compile(r"([a-z]+)(?:\^(-?[0-9]))?")
+
+
 def unit_of(label: str) -> tuple[str, Fraction] | None:
-    """Returns the quantity a label measures and its size in that quantity's first unit."""
-    parts = re.split(r"\s*/\s*|\s+per\s+", _SPEEDS.get(label.lower().strip(" ."), label))
-    if len(parts) == 2:
-        above, below = unit_of(parts[0]), unit_of(parts[1])
-        return above and below and (f"{above[0]}/{below[0]}", above[1] / below[1])
-    words = label.lower().strip(" .").split()
-    power = 1
-    if len(words) == 2 and words[0] in _POWERS:
-        power, words = _POWERS[words[0]], words[1:]
-    match = re.fullmatch(r"([a-z.]+?)(?:\^\{?([23])\}?)?", words[0]) if len(words) == 1 else None
-    if match is None:
-        return None
-    name = match[1] if match[1] in UNITS else match[1].removesuffix("s")
-    if name not in UNITS:
-        return None
-    power = int(match[2]) if match[2] else power
-    quantity, factor = UNITS[name]
-    return f"{quantity}^{power}", factor**power
+    """Returns the quantity a label measures and its size in that quantity's first unit.
+
+    Reads products, powers and quotients of units: `sq ft`, `cm^2`, `km/h`, `miles per hour`.
+    """
+    label = label.lower().strip(" .")
+    powers: Counter[str] = Counter()
+    size = Fraction(1)
+    for sign, part in zip((1, -1), re.split(r"\s*/\s*|\s+per\s+", _SPEEDS.get(label, label))):
+        power = sign
+        for word in part.split():
+            if word in _POWERS:
+                power *= _POWERS[word]
+                continue
+            match = _NAME.fullmatch(word)
+            unit = match and (UNITS.get(match[1]) or UNITS.get(match[1].removesuffix("s")))
+            if not unit:
+                return None
+            quantity, factor = unit
+            power *= int(match[2] or 1)
+            powers[quantity] += power
+            size *= factor**power
+            power = sign
+    names = " ".join(f"{name}^{power}" for name, power in sorted(powers.items()))
+    return (names, size) if names else None
