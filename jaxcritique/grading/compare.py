@@ -61,6 +61,7 @@ _MEANINGS: dict[str, Node] = {
     "all real numbers": _REALS,
     "all reals": _REALS,
 }
+_ARTICLE = re.compile(r"^(?:an?|the) ")
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 
 
@@ -209,6 +210,8 @@ class _Comparison:
             return self._lists(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
             return _same_words(a, b)
+        if isinstance(a, Matrix) or isinstance(b, Matrix):
+            return self._matrices(carried_out(a), carried_out(b))
         if is_real_set(a) or is_real_set(b):
             return self._real_sets(a, b)
         if isinstance(a, Relation) or isinstance(b, Relation):
@@ -359,6 +362,8 @@ class _Comparison:
         if not isinstance(a, Group) or not isinstance(b, Group):
             group, other = (a, b) if isinstance(a, Group) else (b, a)
             return self._single(group, other) if isinstance(group, Group) else False
+        if not self._strict and (_is_set_of_one(a) or _is_set_of_one(b)) and a.left != b.left:
+            return self.equal(*(node.items[0] if _is_set_of_one(node) else node for node in (a, b)))
         kinds = {a.left, b.left}
         is_tuple = not kinds.isdisjoint({"(", "["})
         if is_tuple and ("{" in kinds or len(a.items) != len(b.items)):
@@ -391,6 +396,10 @@ class _Comparison:
         if self._strict or len(ratio) != 2:
             return False
         return self._algebra.equal(multiply(ratio[0], Call("inv", (ratio[1],))), other)
+
+
+def _is_set_of_one(node: Group) -> bool:
+    return node.left == "{" and len(node.items) == 1
 
 
 def _without_repeats(items: Sequence[Node]) -> Sequence[Node]:
@@ -462,6 +471,7 @@ def _clock(node: Node) -> tuple[tuple[Fraction, ...], str]:
         return (), ""
     *parts, last = children(node) if is_call(node, "ratio") else (node,)
     last, half = split_label(last)
+    half = half.lower()
     values = [part.value for part in (*parts, last) if isinstance(part, Number)]
     hours = (1, 12) if half else (0, 23)
     is_time = (
@@ -476,7 +486,9 @@ def _clock(node: Node) -> tuple[tuple[Fraction, ...], str]:
 
 def _same_words(a: Node, b: Node) -> bool:
     words = [
-        re.findall(r"[a-z0-9]+", node.words.lower()) if isinstance(node, Text) else None
+        _ARTICLE.sub("", " ".join(re.findall(r"[a-z0-9]+", node.words.lower())))
+        if isinstance(node, Text)
+        else None
         for node in (a, b)
     ]
     return words[0] == words[1]

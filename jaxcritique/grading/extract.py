@@ -226,7 +226,7 @@ def _around(text: str, match: re.Match[str]) -> str | None:
 
 
 def _finished(text: str) -> str:
-    """Returns `text` without a last line that breaks off within braces, as of a cut-off response."""
+    """Returns `text` without a last line that breaks off within braces, as cut-off ones do."""
     text = text.rstrip()
     before, _, line = text.rpartition("\n")
     depth = 0

@@ -45,6 +45,7 @@ _ESCAPED_TWICE = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _DEGREE = re.compile(
     r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?:s)?(?![A-Za-z])|\\circ(?![A-Za-z])"
 )
+_TEMPERATURE = re.compile(r"°\s*(?:\\(?:text|mathrm)\s*\{\s*([FC])\s*\}|([FC])\b)")
 _PERCENT = re.compile(r"\\?%|\b(?:percent(?:age)?|pct)\b")
 _HALF_DAY = re.compile(r"\b([AaPp])\.\s?[Mm]\b\.?")
 _CLOCK = re.compile(r"(:[0-9]{2}) ?([AP])M\b")
@@ -58,7 +59,7 @@ _OPTION = re.compile(
     r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
 )
 _OPENING, _CLOSING = ("(", "[", r"\{"), (")", "]", r"\}")
-_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*[0-9][0-9.,]*\s*")
+_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*\.?[0-9][0-9.,]*\s*")
 _INFIX = re.compile(r"\{([^{}\\]{1,20})\\(choose|over)(?![a-z])([^{}\\]{1,20})\}")
 _PREFIX = {"choose": "binom", "over": "frac"}
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
@@ -94,6 +95,8 @@ def clean(text: str) -> str:
         text = _EMPTY_ROOT.sub(r"\\sqrt", text)
         text = _DEGREE.sub("°", text)
         text = _SPACE.sub(" ", text)
+    if "°" in text:
+        text = _TEMPERATURE.sub(r"\\text{degrees \1\2}", text)
     text = _PERCENT.sub("%", text)
     text = _LETTER_TIMES.sub(r"\\times ", text)
     text = _SPEED.sub(r"\\text{\1/\2}", text)

@@ -183,6 +183,9 @@ class _Parser:
 
     def _union(self) -> Node:
         node = self._chain(self._ratio, "cup")
+        match node:
+            case Call("+", (Symbol("set R"), Call("neg", (Group("{"),) as points))):
+                return Call("setminus", (Symbol("set R"), *points))
         return Call("setminus", (node, self._ratio())) if self._accept("setminus") else node
 
     def _ratio(self) -> Node:

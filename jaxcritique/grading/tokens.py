@@ -45,7 +45,7 @@ _UNITS = frozenset({
 _UNIT_LETTERS = frozenset("mgshlL")  # Units where marked as text behind a value.
 _SHORT_WORDS = frozenset({
     "no", "yes", "the", "is", "of", "for", "if", "not", "per", "are", "one", "two",
-    "six", "ten", "odd", "day", "all", "any", "set", "red",
+    "six", "ten", "odd", "day", "all", "any", "set", "red", "an",
 })  # fmt: skip
 
 _TOKEN = re.compile(
@@ -58,6 +58,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _SEPARATOR_TEXT = re.compile(r"[\s,]*(and|or|,)[\s,]*")
+_LISTED = re.compile(r"\s*,\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+")
 _SEPARATORS = frozenset({"and", "or"})
 # What makes a word of its own before it: `min(1, 2)` is no time, and `x in [0, 1]` no length.
 _OPENS = {"min": re.compile(r" ?\("), "in": re.compile(r" ?(?:[(\[]|\\[{m])")}
@@ -108,10 +109,10 @@ def _from_text(content: str) -> list[Token]:
     bare = content.strip("().: ")
     if re.fullmatch(r"[A-Za-z]|[0-9A-F]+|[0-9]+\.[0-9]+", bare):
         return [Token("number" if bare.replace(".", "").isdigit() else "letter", bare)]
-    if re.fullmatch(r"[A-Z](?:\s*(?:,|and|or)\s*[A-Z])+", content):
-        letters = re.findall(r"[A-Z]", content)
-        pairs = [[Token("letter", letter), Token("separator", ",")] for letter in letters]
-        return [token for pair in pairs for token in pair][:-1]
+    parts = _LISTED.split(content)
+    if len(parts) > 1 and all(parts):
+        listed = [[*_from_text(part), Token("separator", ",")] for part in parts]
+        return [token for tokens in listed for token in tokens][:-1]
     return [Token("text", content)] if content else []
 
 

@@ -18,6 +18,8 @@ _TABLE = {
     "volume": "ml .001 milliliter .001 l 1 liter 1 litre 1 pint .473176473 quart .946352946 "
     "gallon 3.785411784",
     "money": "cent .01 dollar 1 usd 1",
+    "celsius": "celsius 1",
+    "fahrenheit": "fahrenheit 1",
     "morning": "am 1",
     "afternoon": "pm 1",
 }
@@ -26,7 +28,15 @@ UNITS = {
     for quantity, row in _TABLE.items()
     for name, factor in zip(*[iter(row.split())] * 2, strict=True)
 }
-_SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h"}
+_SPELLINGS = {
+    "mph": "mi/h",
+    "kph": "km/h",
+    "kmh": "km/h",
+    "degrees c": "celsius",
+    "degrees f": "fahrenheit",
+    "degrees celsius": "celsius",
+    "degrees fahrenheit": "fahrenheit",
+}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
@@ -41,8 +51,8 @@ def unit_of(label: str) -> tuple[str, Fraction] | None:
     label = label.lower().strip(" .")
     powers: Counter[str] = Counter()
     size = Fraction(1)
-    for sign, part in zip((1, -1), re.split(r"\s*/\s*|\s+per\s+", _SPEEDS.get(label, label))):
-        power = sign
+    for index, part in enumerate(re.split(r"\s*/\s*|\s+per\s+", _SPELLINGS.get(label, label))):
+        power = sign = -1 if index else 1
         for word in part.split():
             if word in _POWERS:
                 power *= _POWERS[word]
