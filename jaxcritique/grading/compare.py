@@ -6,7 +6,6 @@ asked again in a worker with the algebra that decides everything.
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 from jaxcritique.grading.algebra import Algebra
@@ -16,13 +15,20 @@ from jaxcritique.grading.normalize import (
     MAX_ANSWER,
     choice,
     clean,
-    is_dollars,
     key,
     plain,
     readings,
     word,
 )
-from jaxcritique.grading.parser import ParseError, multiply, parse, split_label
+from jaxcritique.grading.parser import ParseError, multiply, parse
+from jaxcritique.grading.quantities import (
+    has_label,
+    in_dollars,
+    in_one_unit,
+    is_half_day,
+    is_labelled_group,
+    same_time,
+)
 from jaxcritique.grading.relations import (
     as_equation,
     as_less,
@@ -46,7 +52,6 @@ from jaxcritique.grading.syntax import (
     rebuild,
     symbols,
 )
-from jaxcritique.grading.units import unit_of
 from jaxcritique.records import Verdict
 
 _FIXED_WORK = 20  # What a comparison costs beside reading its trees, in characters.
@@ -81,7 +86,7 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     if max(len(gold), len(answer)) > MAX_ANSWER:
         return Decision("unparsable", "too long")
     texts = gold, answer
-    gold, answer = map(clean, texts)
+    gold, answer = clean(gold), clean(answer)
     if max(len(gold), len(answer)) > MAX_ANSWER:  # Some single signs stand for many.
         return Decision("unparsable", "too long")
     if not gold or not answer:
@@ -97,11 +102,9 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     if shortest == 1 and choice(gold) and choice(gold) == choice(answer):
         return Decision("correct", "choice")
     try:
-        left, right = _trees(gold, strict), _trees(answer, strict)
+        left, right = _trees(gold, texts[0], strict), _trees(answer, texts[1], strict)
         if not left or not right:
             return Decision("unparsable", "syntax")
-        if not strict:
-            left[0], right[0] = map(_in_dollars, texts, (left[0], right[0]))
         return _compare_readings(left, right, _Comparison(algebra, strict))
     except (OutOfPatience, RecursionError):
         return Decision(None, "patience")
@@ -116,6 +119,7 @@ def _compare_readings(left: list[Node], right: list[Node], comparison: "_Compari
     undecided = False
     for first in left:
         for second in right:
+            # 12,345 may be the list of 12 and 345, but never the pair (12,345).
             if (first is not left[0] and _is_bracketed(second)) or (
                 second is not right[0] and _is_bracketed(first)
             ):
@@ -131,14 +135,9 @@ def _is_bracketed(node: Node) -> bool:
     return isinstance(node, Group) and node.left != ""
 
 
-def _in_dollars(text: str, tree: Node) -> Node:
-    """Returns the number behind a dollar sign with its unit, so that cents can be told apart."""
-    is_price = isinstance(tree, Number) and is_dollars(text)
-    return Call("unit", (tree, Text("dollars"))) if is_price else tree
-
-
-def _trees(cleaned: str, strict: bool) -> list[Node]:
-    trees = []
+def _trees(cleaned: str, text: str, strict: bool) -> list[Node]:
+    """Returns the trees an answer may be read into, the likeliest first; strictly only that."""
+    trees: list[Node] = []
     for reading in readings(cleaned)[: 1 if strict else None]:
         try:
             tree = _without_degrees(parse(reading))
@@ -146,6 +145,8 @@ def _trees(cleaned: str, strict: bool) -> list[Node]:
             continue
         meaning = _MEANINGS.get(tree.words.lower()) if isinstance(tree, Text) else None
         trees.append(meaning or tree)
+    if trees and not strict:
+        trees[0] = in_dollars(text, trees[0])
     return trees
 
 
@@ -201,11 +202,8 @@ class _Comparison:
             raise OutOfPatience
         if first == second:
             return True
-        if _has_label(a) or _has_label(b):
-            if isinstance(a, Group) != isinstance(b, Group) and not _is_labelled_group(a, b):
-                return self._groups(a, b)
-            is_time = _clock(a)[1] or _clock(b)[1]
-            return self._times(a, b) if is_time else self._labelled(a, b)
+        if has_label(a) or has_label(b):
+            return self._labelled(a, b)
         if _has_plus_minus(a) or _has_plus_minus(b):
             return self._lists(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
@@ -253,33 +251,12 @@ class _Comparison:
 
     def _labelled(self, a: Node, b: Node) -> bool | None:
         """Compares values with units: converted where both are known, ignored where not."""
-        a, first = split_label(a)
-        b, second = split_label(b)
-        if not self._strict and (first or second):
-            a, first = _unit_letter(a, first, second)
-            b, second = _unit_letter(b, second, first)
-        units = unit_of(first), unit_of(second)
-        if units[0] and units[1]:
-            if units[0][0] != units[1][0]:
-                return False
-            a, b = (
-                multiply(Number(unit[1]), node) if units[0] != units[1] else node
-                for unit, node in zip(units, (a, b), strict=True)
-                if unit
-            )
-        elif self._strict and first != second:
-            return False
-        return self.equal(a, b)
-
-    def _times(self, a: Node, b: Node) -> bool:
-        """Compares 3:30 pm with 15:30 and, as a label left out, with 3:30 (both unless strict)."""
-        (first, half), (second, other_half) = _clock(a), _clock(b)
-        if half and other_half:
-            return (first, half) == (second, other_half)
-        if self._strict or not first or not second:
-            return False
-        (hour, *rest), noon = (first, half == "pm") if half else (second, other_half == "pm")
-        return (second if half else first) in ((hour, *rest), (hour % 12 + 12 * noon, *rest))
+        if isinstance(a, Group) != isinstance(b, Group) and not any(map(is_labelled_group, (a, b))):
+            return self._groups(a, b)
+        if is_half_day(a) or is_half_day(b):
+            return same_time(a, b, self._strict)
+        values = in_one_unit(a, b, self._strict)
+        return values is not None and self.equal(*values)
 
     def _lists(self, a: Node, b: Node) -> bool | None:
         return self._groups(a, b) if isinstance(a, Group) and isinstance(b, Group) else False
@@ -429,59 +406,6 @@ def _same_digits(a: Node, b: Node) -> bool:
             return digits == str(value)
         case _:
             return False
-
-
-def _unit_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
-    """Reads the `m` of `5m` as a unit where the other side has a unit of that quantity."""
-    match node:
-        case Call("*", (*factors, last)) if not label and not _named(factors):
-            name = canonical(last) if isinstance(last, Symbol) else _power_of_unit(last)
-            unit, other = unit_of(name), unit_of(other_label)
-            if unit and other and unit[0] == other[0]:
-                return multiply(*factors), name
-    return node, label
-
-
-def _has_label(node: Node) -> bool:
-    return is_call(node, "unit") or (is_call(node, "ratio") and _clock(node)[1] != "")
-
-
-def _is_labelled_group(*nodes: Node) -> bool:
-    return any(is_call(node, "unit") and isinstance(node.args[0], Group) for node in nodes)
-
-
-def _power_of_unit(node: Node) -> str:
-    match node:
-        case Call("^", (Symbol(name=name), Number(value=power))):
-            return f"{name}^{power}"
-        case _:
-            return ""
-
-
-def _named(factors: Sequence[Node]) -> bool:
-    return any(map(variables, factors))
-
-
-def _clock(node: Node) -> tuple[tuple[Fraction, ...], str]:
-    """Returns the (hour, minute, second) of a time and its half of the day ("am", "pm" or "").
-
-    Nothing, and no half, where `node` is no time: 27:30 pm.
-    """
-    if not isinstance(node, Number) and not is_call(node, "ratio") and not is_call(node, "unit"):
-        return (), ""
-    *parts, last = children(node) if is_call(node, "ratio") else (node,)
-    last, half = split_label(last)
-    half = half.lower()
-    values = [part.value for part in (*parts, last) if isinstance(part, Number)]
-    hours = (1, 12) if half else (0, 23)
-    is_time = (
-        half in ("am", "pm", "")
-        and len(values) == len(parts) + 1 <= 3
-        and all(value.denominator == 1 for value in values)
-        and hours[0] <= values[0] <= hours[1]
-        and all(0 <= value < 60 for value in values[1:])
-    )
-    return ((*values, *[Fraction()] * (3 - len(values))), half) if is_time else ((), "")
 
 
 def _same_words(a: Node, b: Node) -> bool:

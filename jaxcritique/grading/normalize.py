@@ -59,7 +59,6 @@ _OPTION = re.compile(
     r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
 )
 _OPENING, _CLOSING = ("(", "[", r"\{"), (")", "]", r"\}")
-_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*\.?[0-9][0-9.,]*\s*")
 _INFIX = re.compile(r"\{([^{}\\]{1,20})\\(choose|over)(?![a-z])([^{}\\]{1,20})\}")
 _PREFIX = {"choose": "binom", "over": "frac"}
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
@@ -141,11 +140,6 @@ def choice(cleaned: str) -> str | None:
     """Returns the letter of a multiple-choice answer (`C`, `(C) 12 apples`), else None."""
     match = _OPTION.fullmatch(_TEXT.sub(r"\1", cleaned).strip())
     return match[1] if match else None
-
-
-def is_dollars(text: str) -> bool:
-    """Whether an answer, not yet cleaned, is a number behind a dollar sign."""
-    return _DOLLARS.fullmatch(text) is not None
 
 
 def readings(cleaned: str) -> list[str]:
