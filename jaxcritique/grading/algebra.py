@@ -60,7 +60,7 @@ class Algebra(Protocol):
 class FastAlgebra:
     """Exact arithmetic for what is rational; machine numbers only to refute."""
 
-    patience = 20_000
+    patience: float = 20_000
 
     def __init__(self, strict: bool):
         self._strict = strict

@@ -48,8 +48,7 @@ _ASIDE = re.compile(
     r"|(?<=[0-9])\s+\((?!mod)[a-z]{3}[^()]*\)$",
     re.IGNORECASE,
 )
-_BLANKS = " \t\r\n:*\"'`"
-_LAYOUT = re.compile(rf"(?:[{_BLANKS}]|\\(?![A-Za-z(\[{{]))*")
+_LAYOUT = re.compile(r"\A(?:[\s:*\"'`]|\\(?![A-Za-z(\[{]))+")
 _BRACE = re.compile(r"\\.|[{}]")
 _WORDS = re.compile(r"\\(?:text[a-z]*|mbox)\{[^{}]{1,100}\}")
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
@@ -57,8 +56,8 @@ _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[
 # would be looked for to the end of the text.
 _DISPLAY = re.compile(r"\s*(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOTALL)
 _FORMULA = re.compile(
-    r"\$\$(?P<a>.{1,1000}?)\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\]){1,1000})\$"
-    r"|\\\((?P<c>.{1,1000}?)\\\)|\\\[(?P<d>.{1,1000}?)\\\]",
+    r"\$\$(?P<a>[^$]{1,1000})\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\]){1,1000})\$"
+    r"|\\\((?P<c>(?:(?!\\\)).){1,1000})\\\)|\\\[(?P<d>(?:(?!\\\]).){1,1000})\\\]",
     re.DOTALL,
 )
 _AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
@@ -77,7 +76,6 @@ _WORDS_IN_MATHEMATICS = _CONNECTIVES | FUNCTIONS | frozenset({
     "percent", "pct", "pi", "sqrt", "degree", "degrees", "units", "inf", "million", "billion",
     "am", "pm", "a.m", "p.m", "square", "cubic",
 })  # fmt: skip
-_NAME = re.compile(r"[A-Za-z]{1,4}'?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +156,11 @@ def _clause(text: str, start: int) -> str | None:
     display = _DISPLAY.match(text, start)
     if display:
         return strip_ends(display[1] or display[2])
-    rest = text[start : start + MAX_CLAUSE]
-    rest = rest[_LAYOUT.match(rest).end() :]
+    rest = _LAYOUT.sub("", text[start : start + MAX_CLAUSE], count=1)
     end = _SENTENCE_END.search(rest)
     clause = strip_ends(rest[: end.start()] if end else rest)
+    if _FORMULA.fullmatch(clause) or _WORDS.fullmatch(clause):
+        return clause
     aside = _ASIDE.search(clause)
     clause = strip_ends(clause[: aside.start()] if aside else clause)
     if not clause:
@@ -169,8 +168,7 @@ def _clause(text: str, start: int) -> str | None:
     boxes = _boxes(clause)
     if boxes:
         return boxes[-1][2]
-    whole = (_FORMULA.fullmatch, _WORDS.fullmatch, choice, _is_expression)
-    if any(matches(clause) for matches in whole):
+    if choice(clause) or _is_expression(clause):
         return clause
     if any(sign.isdigit() or sign in "$\\" for sign in clause):
         return _last_expression(clause)
@@ -203,7 +201,7 @@ def _last_expression(text: str) -> str | None:
     found, end = None, 0
     for match in reversed(collections.deque(_FORMULA.finditer(tail), maxlen=MAX_SIGNS)):
         content = next(group for group in match.groups() if group is not None)
-        if _is_expression(content) or _NAME.fullmatch(content):
+        if _is_expression(content):
             found, end = content.strip(), match.end()
             break
     last = collections.deque(_PLAIN.finditer(tail, end), maxlen=1)

@@ -58,10 +58,12 @@ def unit_of(label: str) -> tuple[str, Fraction] | None:
                 power *= _POWERS[word]
                 continue
             match = _NAME.fullmatch(word)
-            unit = match and (UNITS.get(match[1]) or UNITS.get(match[1].removesuffix("s")))
-            if not unit:
+            if match is None:
                 return None
-            quantity, factor = unit
+            name = match[1] if match[1] in UNITS else match[1].removesuffix("s")
+            if name not in UNITS:
+                return None
+            quantity, factor = UNITS[name]
             power *= int(match[2] or 1)
             powers[quantity] += power
             size *= factor**power

@@ -34,6 +34,8 @@ ANNOUNCED = [
     ("The answer is 18, not 20.", "18"),
     ("The answer is 12, because 3 groups of 4 make it.", "12"),
     ("The answer is 5 (five).", "5"),
+    (r"The answer is \(5\), not \(6\).", r"\(5\)"),
+    (r"The answer is $\text{does not exist}$.", r"$\text{does not exist}$"),
     ("The answer is C) 12.", "C) 12"),
     ("The answer is not 18. The answer is 20.", "20"),
     ("The answer is Alice and Bob.", "Alice and Bob"),
