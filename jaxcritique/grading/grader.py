@@ -52,6 +52,7 @@ class Grader:
     Args:
       workers: the most worker processes to have at once.
       timeout: seconds that one comparison may take in a worker, from the moment it starts there.
+        Of the four verdicts only "timeout" can depend on how busy the machine is.
       strict: accept only the same form: no rounded decimals, no 10% for 10, lists in order,
         units and names present on both sides or neither.
 
