@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 from jaxcritique.records import digest, from_json, to_json
 
@@ -125,13 +125,39 @@ def read_rows(path: pathlib.Path, sha256: str) -> list[dict[str, Any]]:
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a kill at any moment leaves the old one or the new one."""
+    with replace_file(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replace_file(path: pathlib.Path) -> Iterator[TextIO]:
+    """Yields a stream whose text takes the place of the file `path` once the block ends well.
+
+    A missing folder is made, a link is followed, and what is no file (a device, a pipe) is written
+    to as it is.
+
+    Raises:
+      OSError: `path` is a folder, or nothing can be written there.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        file = temporary.open("w", encoding="utf-8", newline="")
+    except OSError as error:  # Named by the file that was asked for.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

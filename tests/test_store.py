@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from jaxcritique.records import Problem
-from jaxcritique.store import Store, replace_folder, write_atomically
+from jaxcritique.store import Store, replace_file, replace_folder, write_atomically
 
 STORIES = [Problem(str(i), f"{i} + 1?", str(i + 1), "", "gsm8k", level=i or None) for i in range(3)]
 
@@ -129,6 +129,22 @@ def test_write_atomically_replaces_all_or_nothing(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "\ud800")
     assert path.read_bytes() == "line\r\nline\u2028".encode()
+
+
+def test_a_replaced_file_keeps_its_link_and_leaves_nothing_behind(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    with pytest.raises(UnicodeEncodeError), replace_file(link) as file:
+        file.write("half\ud800")
+    assert target.read_text() == "old"
+    with replace_file(link) as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"target", "link"}
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)), replace_file(tmp_path):
+        pass
 
 
 def test_replaced_folder_holds_only_the_new(tmp_path):

@@ -4,21 +4,20 @@ Each row is a JSON object with "gold", "prediction" and, where it is not a whole
 "kind": "answer". The output has the same rows in the same order with "verdict", "rule" and
 "extracted" added; a null prediction is a missing answer. The output appears when it is complete.
 
-The exit code is 0 if every row was graded; 1 if some were corrupt: each is named by its line on
-stderr and left out of the output; 2 if a flag or a file is wrong, and then there is no output.
+The exit code is 0 if every row was graded (an empty file has none); 1 if any, or all, were corrupt:
+each is named by its line on stderr and left out of the output; 2 if a flag is wrong or a file
+cannot be read or written, and then there is no output.
 """
 
-import contextlib
 import functools
 import itertools
 import json
 import math
-import os
 import pathlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TextIO
 
@@ -26,6 +25,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from jaxcritique.grading.grader import Grader
+from jaxcritique.store import replace_file
 
 _INPUT = flags.DEFINE_string(
     "input", None, "The rows to grade, one JSON object a line.", required=True
@@ -87,22 +87,6 @@ def grade_lines(lines: Iterable[bytes], output: TextIO, grader: Grader, name: st
     return counts
 
 
-@contextlib.contextmanager
-def _appearing_whole(path: pathlib.Path) -> Iterator[TextIO]:
-    """Opens a file that takes the place of `path` once it is written; a device is written to."""
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as output:
-            yield output
-        return
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("w", encoding="utf-8") as output:
-            yield output
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def main(argv: Sequence[str]) -> int:
     """Grades the input file and returns the exit code."""
     if len(argv) > 1:
@@ -112,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with (
             open(_INPUT.value, "rb") as lines,
-            _appearing_whole(pathlib.Path(_OUTPUT.value)) as output,
+            replace_file(pathlib.Path(_OUTPUT.value)) as output,
             Grader(_WORKERS.value, _TIMEOUT.value, _STRICT.value) as grader,
         ):
             counts = grade_lines(lines, output, grader, _INPUT.value)
@@ -123,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     seconds = time.monotonic() - started
     summary = ", ".join(f"{verdict} {count}" for verdict, count in sorted(counts.items()))
     print(
-        f"{counts.total()} rows ({summary}), {corrupt} corrupt, {seconds:.1f} s, "
+        f"{counts.total()} rows ({summary or 'none'}), {corrupt} corrupt, {seconds:.1f} s, "
         f"{counts.total() / seconds:.0f} verdicts/s",
         file=sys.stderr,
     )

@@ -39,7 +39,7 @@ class Algebra(Protocol):
     """Answers questions about expressions; None means "not decided here".
 
     Attributes:
-      patience: seconds after which a comparison is left undecided.
+      patience: characters of the trees compared after which a comparison is left undecided.
     """
 
     patience: float
@@ -60,7 +60,7 @@ class Algebra(Protocol):
 class FastAlgebra:
     """Exact arithmetic for what is rational; machine numbers only to refute."""
 
-    patience = 0.05
+    patience: float = 20_000
 
     def __init__(self, strict: bool):
         self._strict = strict
@@ -127,7 +127,7 @@ def is_rounding(decimal: Node, other: Node) -> bool:
             return False
     elif _is_finite_decimal(other, value):
         is_machine = literal.decimals >= MACHINE_DECIMALS
-        return is_machine and abs(literal.value - value) <= abs(value) / 10**9
+        return is_machine and abs(literal.value - value) <= abs(value) / 10**MACHINE_DECIMALS
     unit = max(Fraction(1, 10**literal.decimals), abs(value) / 10**13)
     return abs(literal.value - value) <= unit / 2 * (1 + Fraction(1, 10**6))
 

@@ -5,15 +5,30 @@ asked again in a worker with the algebra that decides everything.
 """
 
 import re
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.intervals import Piece, is_real_set, pieces, same_union
 from jaxcritique.grading.matrices import carried_out
-from jaxcritique.grading.normalize import MAX_ANSWER, choice, clean, key, plain, readings, word
-from jaxcritique.grading.parser import ParseError, multiply, parse, split_label
+from jaxcritique.grading.normalize import (
+    MAX_ANSWER,
+    choice,
+    clean,
+    key,
+    plain,
+    readings,
+    word,
+)
+from jaxcritique.grading.parser import ParseError, multiply, parse
+from jaxcritique.grading.quantities import (
+    has_label,
+    in_dollars,
+    in_one_unit,
+    is_half_day,
+    is_labelled_group,
+    same_time,
+)
 from jaxcritique.grading.relations import (
     as_equation,
     as_less,
@@ -33,12 +48,13 @@ from jaxcritique.grading.syntax import (
     Text,
     canonical,
     children,
+    is_call,
     rebuild,
     symbols,
 )
-from jaxcritique.grading.units import unit_of
 from jaxcritique.records import Verdict
 
+_FIXED_WORK = 20  # What a comparison costs beside reading its trees, in characters.
 MAX_UNORDERED = 60  # Items; matching without an order takes the square of their number.
 _NOTHING, _REALS = Group("{", (), "}"), Symbol("set R")
 _MEANINGS: dict[str, Node] = {
@@ -50,6 +66,7 @@ _MEANINGS: dict[str, Node] = {
     "all real numbers": _REALS,
     "all reals": _REALS,
 }
+_ARTICLE = re.compile(r"^(?:an?|the) ")
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 
 
@@ -68,12 +85,13 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     """Compares two answers (not whole responses) under one algebra."""
     if max(len(gold), len(answer)) > MAX_ANSWER:
         return Decision("unparsable", "too long")
+    texts = gold, answer
     gold, answer = clean(gold), clean(answer)
     if max(len(gold), len(answer)) > MAX_ANSWER:  # Some single signs stand for many.
         return Decision("unparsable", "too long")
     if not gold or not answer:
         return Decision("unparsable", "empty")
-    if key(gold) == key(answer):
+    if key(gold) == key(answer) or (not strict and _same_but_degrees(gold, answer)):
         return Decision("correct", "string")
     if word(gold) is not None and word(gold) == word(answer):
         return Decision("correct", "text")
@@ -84,7 +102,7 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
     if shortest == 1 and choice(gold) and choice(gold) == choice(answer):
         return Decision("correct", "choice")
     try:
-        left, right = _trees(gold), _trees(answer)
+        left, right = _trees(gold, texts[0], strict), _trees(answer, texts[1], strict)
         if not left or not right:
             return Decision("unparsable", "syntax")
         return _compare_readings(left, right, _Comparison(algebra, strict))
@@ -92,10 +110,20 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
         return Decision(None, "patience")
 
 
+def _same_but_degrees(gold: str, answer: str) -> bool:
+    r"""Whether only a degree sign is left out: `\cos 58` is often meant in degrees."""
+    return "°" in gold + answer and key(gold.replace("°", "")) == key(answer.replace("°", ""))
+
+
 def _compare_readings(left: list[Node], right: list[Node], comparison: "_Comparison") -> Decision:
     undecided = False
     for first in left:
         for second in right:
+            # 12,345 may be the list of 12 and 345, but never the pair (12,345).
+            if (first is not left[0] and _is_bracketed(second)) or (
+                second is not right[0] and _is_bracketed(first)
+            ):
+                continue
             equal = comparison.equal(first, second)
             if equal:
                 return Decision("correct", rule_for(first, second))
@@ -103,15 +131,22 @@ def _compare_readings(left: list[Node], right: list[Node], comparison: "_Compari
     return Decision(None if undecided else "wrong", rule_for(left[0], right[0]))
 
 
-def _trees(cleaned: str) -> list[Node]:
-    trees = []
-    for reading in readings(cleaned):
+def _is_bracketed(node: Node) -> bool:
+    return isinstance(node, Group) and node.left != ""
+
+
+def _trees(cleaned: str, text: str, strict: bool) -> list[Node]:
+    """Returns the trees an answer may be read into, the likeliest first; strictly only that."""
+    trees: list[Node] = []
+    for reading in readings(cleaned)[: 1 if strict else None]:
         try:
             tree = _without_degrees(parse(reading))
         except ParseError:
             continue
         meaning = _MEANINGS.get(tree.words.lower()) if isinstance(tree, Text) else None
         trees.append(meaning or tree)
+    if trees and not strict:
+        trees[0] = in_dollars(text, trees[0])
     return trees
 
 
@@ -157,19 +192,24 @@ class _Comparison:
     def __init__(self, algebra: Algebra, strict: bool):
         self._algebra = algebra
         self._strict = strict
-        self._until = time.monotonic() + algebra.patience
+        self._work = 0
 
     def equal(self, a: Node, b: Node) -> bool | None:
-        if time.monotonic() > self._until:
+        first, second = canonical(a), canonical(b)
+        # Counted, not timed: what is left to a worker must not depend on how busy a machine is.
+        self._work += len(first) + len(second) + _FIXED_WORK
+        if self._work > self._algebra.patience:
             raise OutOfPatience
-        if canonical(a) == canonical(b):
+        if first == second:
             return True
-        if _has_label(a) or _has_label(b):
+        if has_label(a) or has_label(b):
             return self._labelled(a, b)
         if _has_plus_minus(a) or _has_plus_minus(b):
             return self._lists(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
             return _same_words(a, b)
+        if isinstance(a, Matrix) or isinstance(b, Matrix):
+            return self._matrices(carried_out(a), carried_out(b))
         if is_real_set(a) or is_real_set(b):
             return self._real_sets(a, b)
         if isinstance(a, Relation) or isinstance(b, Relation):
@@ -179,9 +219,9 @@ class _Comparison:
             return self._matrices(a, b)
         if isinstance(a, Group) or isinstance(b, Group):
             return self._groups(a, b)
-        if _is_call(a, "%") != _is_call(b, "%"):
+        if is_call(a, "%") != is_call(b, "%"):
             return self._percent(a, b)
-        if _is_call(a, "ratio") or _is_call(b, "ratio"):
+        if is_call(a, "ratio") or is_call(b, "ratio"):
             return self._ratios(a, b)
         if not self._strict and _same_digits(a, b):
             return True
@@ -211,31 +251,20 @@ class _Comparison:
 
     def _labelled(self, a: Node, b: Node) -> bool | None:
         """Compares values with units: converted where both are known, ignored where not."""
-        a, first = split_label(a)
-        b, second = split_label(b)
-        if not self._strict and (first or second):
-            a, first = _unit_letter(a, first, second)
-            b, second = _unit_letter(b, second, first)
-        units = unit_of(first), unit_of(second)
-        if units[0] and units[1]:
-            if units[0][0] != units[1][0]:
-                return False
-            a, b = (
-                multiply(Number(unit[1]), node) if units[0] != units[1] else node
-                for unit, node in zip(units, (a, b), strict=True)
-                if unit
-            )
-        elif self._strict and first != second:
-            return False
-        return self.equal(a, b)
+        if isinstance(a, Group) != isinstance(b, Group) and not any(map(is_labelled_group, (a, b))):
+            return self._groups(a, b)
+        if is_half_day(a) or is_half_day(b):
+            return same_time(a, b, self._strict)
+        values = in_one_unit(a, b, self._strict)
+        return values is not None and self.equal(*values)
 
     def _lists(self, a: Node, b: Node) -> bool | None:
         return self._groups(a, b) if isinstance(a, Group) and isinstance(b, Group) else False
 
     def _real_sets(self, a: Node, b: Node) -> bool | None:
+        if _related(a) and _related(b) and _related(a).isdisjoint(_related(b)):
+            return False
         if isinstance(a, Relation) and isinstance(b, Relation):
-            if variables(a) and variables(b) and variables(a).isdisjoint(variables(b)):
-                return False
             same = self._inequalities(a, b)
             if same:
                 return True
@@ -248,9 +277,15 @@ class _Comparison:
                     return None
                 union = pieces(solution)
             if union is None:
-                return False
+                return self._unions_of_unlike(a, b)
             unions.append(union)
         return same_union(unions[0], unions[1], self._algebra)
+
+    def _unions_of_unlike(self, a: Node, b: Node) -> bool | None:
+        """Compares `x > 2 or y < 5`, which is no set of numbers, part by part."""
+        if not is_call(a, "cup") or not is_call(b, "cup"):
+            return False
+        return self._unordered(children(a), children(b))
 
     def _inequalities(self, a: Relation, b: Relation) -> bool | None:
         """Compares `left < right` with another up to a positive factor on the difference."""
@@ -304,6 +339,8 @@ class _Comparison:
         if not isinstance(a, Group) or not isinstance(b, Group):
             group, other = (a, b) if isinstance(a, Group) else (b, a)
             return self._single(group, other) if isinstance(group, Group) else False
+        if not self._strict and (_is_set_of_one(a) or _is_set_of_one(b)) and a.left != b.left:
+            return self.equal(*(node.items[0] if _is_set_of_one(node) else node for node in (a, b)))
         kinds = {a.left, b.left}
         is_tuple = not kinds.isdisjoint({"(", "["})
         if is_tuple and ("{" in kinds or len(a.items) != len(b.items)):
@@ -322,7 +359,7 @@ class _Comparison:
 
     def _percent(self, a: Node, b: Node) -> bool | None:
         """Compares 10% with 0.1 and, unless strict, with 10."""
-        percent, other = (a, b) if _is_call(a, "%") else (b, a)
+        percent, other = (a, b) if is_call(a, "%") else (b, a)
         results = [self._algebra.equal(percent, other)]
         if not self._strict:
             results.append(self._algebra.equal(children(percent)[0], other))
@@ -330,15 +367,16 @@ class _Comparison:
 
     def _ratios(self, a: Node, b: Node) -> bool | None:
         """Compares 3:4 with the same terms or, unless strict, with 3/4."""
-        if _is_call(a, "ratio") and _is_call(b, "ratio"):
-            same = self._ordered(children(a), children(b))
-            if same is not False or self._strict:
-                return same
-            return self._ordered(children(_time_of_day(a)), children(_time_of_day(b)))
-        ratio, other = (children(a), b) if _is_call(a, "ratio") else (children(b), a)
+        if is_call(a, "ratio") and is_call(b, "ratio"):
+            return self._ordered(children(a), children(b))
+        ratio, other = (children(a), b) if is_call(a, "ratio") else (children(b), a)
         if self._strict or len(ratio) != 2:
             return False
         return self._algebra.equal(multiply(ratio[0], Call("inv", (ratio[1],))), other)
+
+
+def _is_set_of_one(node: Group) -> bool:
+    return node.left == "{" and len(node.items) == 1
 
 
 def _without_repeats(items: Sequence[Node]) -> Sequence[Node]:
@@ -354,52 +392,34 @@ def _distinct(group: Group) -> Group:
     return Group(group.left, tuple(items.values()), group.right)
 
 
-def _is_call(node: Node, op: str) -> bool:
-    return isinstance(node, Call) and node.op == op
+def _related(node: Node) -> set[str]:
+    """Returns the variables of an inequality, or of several listed together."""
+    parts = children(node) if isinstance(node, Group) or is_call(node, "cup") else (node,)
+    relations = (part for part in parts if isinstance(part, Relation))
+    return set().union(*map(variables, relations))
 
 
 def _same_digits(a: Node, b: Node) -> bool:
     """Whether one side is a numeral in a named base and the other leaves that base out."""
-    match (a, b) if _is_call(a, "base") else (b, a):
+    match (a, b) if is_call(a, "base") else (b, a):
         case Call("base", (Text(words=digits), _)), Number(value=value, decimals=0):
             return digits == str(value)
         case _:
             return False
 
 
-def _unit_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
-    """Reads the `m` of `5m` as a unit where the other side has a unit of that quantity."""
-    match node:
-        case Call("*", (*factors, Symbol(name=name))) if factors and not label:
-            unit, other = unit_of(name), unit_of(other_label)
-            if unit and other and unit[0] == other[0]:
-                return multiply(*factors), name
-    return node, label
-
-
-def _time_of_day(node: Node) -> Node:
-    """Returns 3:30 pm as 15:30 and 12:30 am as 0:30; anything else as it is."""
-    match node:
-        case Call("ratio", (Number(value=hour), Call("unit", (minute, Text("am" | "pm" as half))))):
-            return Call("ratio", (Number(hour % 12 + 12 * (half == "pm")), minute))
-        case _:
-            return node
-
-
-def _has_label(node: Node) -> bool:
-    return _is_call(node, "unit")
-
-
 def _same_words(a: Node, b: Node) -> bool:
     words = [
-        re.findall(r"[a-z0-9]+", node.words.lower()) if isinstance(node, Text) else None
+        _ARTICLE.sub("", " ".join(re.findall(r"[a-z0-9]+", node.words.lower())))
+        if isinstance(node, Text)
+        else None
         for node in (a, b)
     ]
     return words[0] == words[1]
 
 
 def _has_plus_minus(node: Node) -> bool:
-    return _is_call(node, "pm") or _is_call(node, "mp") or any(map(_has_plus_minus, children(node)))
+    return is_call(node, "pm") or is_call(node, "mp") or any(map(_has_plus_minus, children(node)))
 
 
 def _expand_list(node: Node) -> Node:

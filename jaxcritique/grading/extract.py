@@ -9,21 +9,25 @@ import collections
 import dataclasses
 import re
 
-from jaxcritique.grading.normalize import clean, strip_ends
+from jaxcritique.grading.normalize import choice, clean, strip_ends
 from jaxcritique.grading.parser import ParseError, parse
+from jaxcritique.grading.tokens import FUNCTIONS
+from jaxcritique.grading.units import unit_of
 
 MAX_TEXT = 100_000  # Characters read from the end of a solution.
 MAX_SIGNS = 20  # The last boxes, cues and formulas of a solution that are looked at.
 MAX_BOX = 4000  # Characters in which a box must close.
 MAX_CLAUSE = 1000  # Characters after a cue in which the answer must stand.
+MAX_WORDS = 20  # Of a formula that no dollar signs enclose.
 MAX_TAIL = 4000  # Characters in which the fallback looks.
 
 _REASONING_END = "</think>"
 _CHAT_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id)\|>|</s>")
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?=\{|[0-9A-Za-z])")
 _FINAL = re.compile(
-    r"####[ \t]*"
-    r"|final[ \t]+answer[\s*:'\\]{0,6}(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
+    r"####[ \t]*+(?![*#]*(?:answer|case|conclusion|final|method|part|solution|step|summary)\b)"
+    r"|final[ \t]+answer(?:[\s*:']|\\(?![A-Za-z(\[{])){0,6}"
+    r"(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
     re.IGNORECASE,
 )
 _ANSWER = re.compile(
@@ -31,13 +35,29 @@ _ANSWER = re.compile(
     r"|\b(?:answers?|correct[ \t]+(?:option|choice))[ \t*]*(?:\b(?:is|are)\b|[:=])[ \t*]*:?",
     re.IGNORECASE | re.MULTILINE,
 )
+# "The answer is not 18": what it denies, to the end of the sentence or of the thought.
+_DENIED = re.compile(
+    r"\banswers?[ \t*]+(?:is|are|was|were|can|could|should|will|would|does)"
+    r"(?:n?['’]t\b|not\b|[ \t]+(?:\w{3,12}ly[ \t]+)?(?:not|never)\b)"
+    r"(?:(?!\.(?:\s|$)|\n|[,;:]\s|\b(?:but|instead|rather)\b).){0,200}",
+    re.IGNORECASE,
+)
+# What is added to an answer: "18, not 20", "18, because 3 * 6 = 18", "5 (five)".
+_ASIDE = re.compile(
+    r",?\s+(?:(?:and\s+|but\s+)?not|rather than|instead of|because|since)\b|,\s+(?:which|so)\b"
+    r"|(?<=[0-9])\s+\((?!mod)[a-z]{3}[^()]*\)$",
+    re.IGNORECASE,
+)
+_LAYOUT = re.compile(r"\A(?:[\s:*\"'`]|\\(?![A-Za-z(\[{]))+")
+_BRACE = re.compile(r"\\.|[{}]")
+_WORDS = re.compile(r"\\(?:text[a-z]*|mbox)\{[^{}]{1,100}\}")
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
 # No formula is longer than 1,000 characters: without a bound, each opening that never closes
 # would be looked for to the end of the text.
 _DISPLAY = re.compile(r"\s*(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOTALL)
 _FORMULA = re.compile(
-    r"\$\$(?P<a>.{1,1000}?)\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\]){1,1000})\$"
-    r"|\\\((?P<c>.{1,1000}?)\\\)|\\\[(?P<d>.{1,1000}?)\\\]",
+    r"\$\$(?P<a>[^$]{1,1000})\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\]){1,1000})\$"
+    r"|\\\((?P<c>(?:(?!\\\)).){1,1000})\\\)|\\\[(?P<d>(?:(?!\\\]).){1,1000})\\\]",
     re.DOTALL,
 )
 _AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
@@ -46,30 +66,16 @@ _SIGNED = r"(?:(?<![0-9A-Za-z)}\]])[-+−])?[$€£]?" + _AMOUNT
 _ITEM = r"(?>[-+−]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?)"
 _PLAIN = re.compile(
     rf"[(\[]\s*{_ITEM}(?:\s*[,;]\s*{_ITEM})+\s*[)\]]"
+    r"|(?<![0-9:.])[0-9]{1,2}:[0-9]{2}(?![0-9:])(?:\s?[AaPp]\.?[Mm]\b)?"
     rf"|(?<![A-Za-z0-9_.^]){_SIGNED}(?:/{_AMOUNT})?(?:\s?(?:\\?%|percent|pct))?(?![A-Za-z0-9]*[0-9])"
 )
 _LISTING = re.compile(r"\b(?:and|or)\b|^[^A-Za-z]*$")
 _PROSE_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-_WORDS_IN_MATHEMATICS = frozenset(
-    [
-        "and",
-        "or",
-        "percent",
-        "pct",
-        "sin",
-        "cos",
-        "tan",
-        "log",
-        "ln",
-        "pi",
-        "sqrt",
-        "degrees",
-        "dollars",
-        "cents",
-        "units",
-        "inf",
-    ]
-)
+_CONNECTIVES = frozenset({"and", "or"})
+_WORDS_IN_MATHEMATICS = _CONNECTIVES | FUNCTIONS | frozenset({
+    "percent", "pct", "pi", "sqrt", "degree", "degrees", "units", "inf", "million", "billion",
+    "am", "pm", "a.m", "p.m", "square", "cubic",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,7 @@ def extract_answer(text: str) -> Extraction | None:
     """
     text = text[-MAX_TEXT:].rpartition(_REASONING_END)[2]
     text = next((part for part in _CHAT_TOKEN.split(text) if part.strip()), "")
+    text = _DENIED.sub(" ", text)
     announced = _announced(text)
     if announced is not None:
         return Extraction(announced)
@@ -149,26 +156,31 @@ def _clause(text: str, start: int) -> str | None:
     display = _DISPLAY.match(text, start)
     if display:
         return strip_ends(display[1] or display[2])
-    rest = text[start : start + MAX_CLAUSE].lstrip(" \t\r\n:*\"'\\`")
+    rest = _LAYOUT.sub("", text[start : start + MAX_CLAUSE], count=1)
     end = _SENTENCE_END.search(rest)
     clause = strip_ends(rest[: end.start()] if end else rest)
+    if _FORMULA.fullmatch(clause) or _WORDS.fullmatch(clause):
+        return clause
+    aside = _ASIDE.search(clause)
+    clause = strip_ends(clause[: aside.start()] if aside else clause)
     if not clause:
         return None
     boxes = _boxes(clause)
     if boxes:
         return boxes[-1][2]
-    if _is_expression(clause):
+    if choice(clause) or _is_expression(clause):
         return clause
     if any(sign.isdigit() or sign in "$\\" for sign in clause):
         return _last_expression(clause)
-    return clause if len(clause.split()) <= 2 and clause[0].isalnum() else None
+    words = [word for word in clause.split() if word not in _CONNECTIVES]
+    return clause if len(words) <= 2 and clause[0].isalnum() else None
 
 
 def _is_expression(text: str) -> bool:
     """Whether the whole text is one formula, perhaps with a unit, and no sentence."""
     if len(text) > 400:
         return False
-    words = [match for match in _PROSE_WORD.finditer(text) if match[0] not in _WORDS_IN_MATHEMATICS]
+    words = [match for match in _PROSE_WORD.finditer(text) if _is_prose(match[0])]
     # One word may follow a number, as its unit; words before it make a sentence.
     if len(words) > 1 or (words and not any(sign.isdigit() for sign in text[: words[0].start()])):
         return False
@@ -179,15 +191,44 @@ def _is_expression(text: str) -> bool:
     return True
 
 
+def _is_prose(word: str) -> bool:
+    return word not in _WORDS_IN_MATHEMATICS and unit_of(word) is None
+
+
 def _last_expression(text: str) -> str | None:
-    """Returns the formula or the number that ends last."""
-    tail = text[-MAX_TAIL:]
+    """Returns the formula or the number that ends last; not what an unfinished formula holds."""
+    tail = _finished(text[-MAX_TAIL:])
     found, end = None, 0
     for match in reversed(collections.deque(_FORMULA.finditer(tail), maxlen=MAX_SIGNS)):
         content = next(group for group in match.groups() if group is not None)
         if _is_expression(content):
             found, end = content.strip(), match.end()
             break
-    for match in _PLAIN.finditer(tail, end):
-        found = match[0].strip()
-    return found
+    last = collections.deque(_PLAIN.finditer(tail, end), maxlen=1)
+    if not last:
+        return found
+    return _around(tail, last[0]) or last[0][0].strip()
+
+
+def _around(text: str, match: re.Match[str]) -> str | None:
+    """Returns the formula without dollar signs that a number ends, as in `so x = \\frac{1}{2}.`."""
+    start = text.rfind("\n", 0, match.start()) + 1
+    end = _SENTENCE_END.search(text, match.end())
+    words = strip_ends(text[start : end.start() if end else None]).split(" ")
+    for first in range(max(0, len(words) - MAX_WORDS), len(words)):
+        candidate = " ".join(words[first:])
+        if "\\" not in candidate:
+            return None
+        if _is_expression(candidate):
+            return candidate
+    return None
+
+
+def _finished(text: str) -> str:
+    """Returns `text` without a last line that breaks off within braces, as cut-off ones do."""
+    text = text.rstrip()
+    before, _, line = text.rpartition("\n")
+    depth = 0
+    for brace in _BRACE.findall(line):
+        depth = depth + 1 if brace == "{" else max(depth - 1, 0) if brace == "}" else depth
+    return before if depth else text

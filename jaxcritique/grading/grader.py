@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -51,6 +52,7 @@ class Grader:
     Args:
       workers: the most worker processes to have at once.
       timeout: seconds that one comparison may take in a worker, from the moment it starts there.
+        Of the four verdicts only "timeout" can depend on how busy the machine is.
       strict: accept only the same form: no rounded decimals, no 10% for 10, lists in order,
         units and names present on both sides or neither.
 
@@ -67,9 +69,11 @@ class Grader:
         self._at_once = _remembered(self._compare_at_once)
         self._in_worker = _remembered(self._compare_in_worker)
 
+        # An abandoned grader leaves no worker behind, at the end of the process at the latest.
+        weakref.finalize(self, self._pool.close)
+
     def __reduce__(self):
-        # To another process travels an equal grader, with workers of its own.
-        return Grader, self._settings
+        return _grader_of_this_process, self._settings
 
     def __enter__(self) -> "Grader":
         return self
@@ -129,6 +133,12 @@ class Grader:
     def _compare_in_worker(self, gold: str, answer: str | None) -> Decision:
         assert answer is not None
         return self._pool.compare(gold, answer, self._strict)
+
+
+@functools.cache
+def _grader_of_this_process(workers: int, timeout: float, strict: bool) -> Grader:
+    """What a pickled grader becomes in another process: one for every copy that arrives."""
+    return Grader(workers, timeout, strict)
 
 
 def grade(gold: str, prediction: str, *, kind: Kind = "response", strict: bool = False) -> Grade:

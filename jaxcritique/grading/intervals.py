@@ -3,9 +3,11 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.numeric import CONSTANTS, Evaluator, NoValue
+from jaxcritique.grading.relations import variables
 from jaxcritique.grading.syntax import Call, Group, Node, Relation, Symbol, symbols
 
 INFINITY: Node = Symbol("oo")
@@ -24,6 +26,10 @@ class Piece:
     high_closed: bool
 
 
+def _point(value: Node) -> Piece:
+    return Piece(value, True, value, True)
+
+
 def is_real_set(node: Node) -> bool:
     """Whether a node can only be read as a set of real numbers (a pair in `()` need not be)."""
     match node:
@@ -34,12 +40,18 @@ def is_real_set(node: Node) -> bool:
         case Relation(ops=ops):
             return not INEQUALITIES.isdisjoint(ops) or "in" in ops
         case Group(left="", items=items):
-            return any(
+            return _share_a_name(items) and any(
                 isinstance(item, Relation) and not INEQUALITIES.isdisjoint(item.ops)
                 for item in items
             )
         case _:
             return False
+
+
+def _share_a_name(parts: Sequence[Node]) -> bool:
+    """Whether inequalities listed together are about one variable: `x > 2, y < 5` are not."""
+    names = [variables(part) for part in parts if isinstance(part, Relation)]
+    return not names or bool(set.intersection(*names))
 
 
 def pieces(node: Node) -> list[Piece] | None:
@@ -50,8 +62,8 @@ def pieces(node: Node) -> list[Piece] | None:
         case Group("(" | "[" as left, (low, high), right):
             return [Piece(low, left == "[", high, right == "]")]
         case Group("{", items, _):
-            return [Piece(item, True, item, True) for item in items]
-        case Call("cup", parts) | Group("", parts, _):
+            return [_point(item) for item in items]
+        case Call("cup", parts) | Group("", parts, _) if _share_a_name(parts):
             found = [pieces(part) for part in parts]
             if any(part is None for part in found):
                 return None
@@ -79,7 +91,8 @@ def _between(union: list[Piece]) -> list[Piece]:
 
 def _from_relation(sides: tuple[Node, ...], ops: tuple[str, ...]) -> list[Piece] | None:
     if ops[-1] in ("in", "=") and len(sides) == 2:
-        return pieces(sides[1])
+        is_point = ops[-1] == "=" and is_variable(sides[0]) and not variables(sides[1])
+        return pieces(sides[1]) or ([_point(sides[1])] if is_point else None)
     if len(sides) == 3 and ops[0] in (">", ">="):
         sides, ops = sides[::-1], (_MIRROR[ops[1]], _MIRROR[ops[0]]) if ops[1] in _MIRROR else ops
     if len(sides) == 3 and set(ops) <= {"<", "<="} and is_variable(sides[1]):

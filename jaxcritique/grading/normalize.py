@@ -45,6 +45,7 @@ _ESCAPED_TWICE = re.compile(r"\\\\(?=[A-Za-z]{2})")
 _DEGREE = re.compile(
     r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree(?:s)?(?![A-Za-z])|\\circ(?![A-Za-z])"
 )
+_TEMPERATURE = re.compile(r"°\s*(?:\\(?:text|mathrm)\s*\{\s*([FC])\s*\}|([FC])\b)")
 _PERCENT = re.compile(r"\\?%|\b(?:percent(?:age)?|pct)\b")
 _HALF_DAY = re.compile(r"\b([AaPp])\.\s?[Mm]\b\.?")
 _CLOCK = re.compile(r"(:[0-9]{2}) ?([AP])M\b")
@@ -57,14 +58,17 @@ _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
 _OPTION = re.compile(
     r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
 )
-_CHOOSE = re.compile(r"\{([^{}\\]{1,20})\\choose([^{}\\]{1,20})\}")
+_OPENING, _CLOSING = ("(", "[", r"\{"), (")", "]", r"\}")
+_INFIX = re.compile(r"\{([^{}\\]{1,20})\\(choose|over)(?![a-z])([^{}\\]{1,20})\}")
+_PREFIX = {"choose": "binom", "over": "frac"}
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
 _UNWRAP = re.compile(r"\\(?:boxed|fbox|ensuremath)\s*(?=\{)")
 
-# Blanks part two letters (`\pi r`) or two digits; anywhere else they mean nothing.
+# Blanks part two letters (`\pi r`) or two digits, and `12, 345` is not 12,345; anywhere else they
+# mean nothing.
 _REDUNDANT = re.compile(
-    r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])|(?<=[A-Za-z])\s+(?=[0-9])|°"
-    r"|(?<=[0-9])\s+(?=[A-Za-z])"
+    r"(?<![0-9A-Za-z,])\s+|(?<=,)\s+(?!\s|[0-9]{3})|\s+(?![0-9A-Za-z])"
+    r"|(?<=[A-Za-z])\s+(?=[0-9])|(?<=[0-9])\s+(?=[A-Za-z])"
 )
 _WORD = re.compile(r"(?:\\[a-z]+\{)?\s*\(?([A-Za-z]{3,})\)?\s*\}?")
 
@@ -86,10 +90,12 @@ def clean(text: str) -> str:
         text = _DIGIT_GAP.sub("", text)
         text = _INVISIBLE.sub("", text)
         text = _UNWRAP.sub("", text)
-        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+        text = _INFIX.sub(lambda match: rf"\{_PREFIX[match[2]]}{{{match[1]}}}{{{match[3]}}}", text)
         text = _EMPTY_ROOT.sub(r"\\sqrt", text)
         text = _DEGREE.sub("°", text)
         text = _SPACE.sub(" ", text)
+    if "°" in text:
+        text = _TEMPERATURE.sub(r"\\text{degrees \1\2}", text)
     text = _PERCENT.sub("%", text)
     text = _LETTER_TIMES.sub(r"\\times ", text)
     text = _SPEED.sub(r"\\text{\1/\2}", text)
@@ -127,7 +133,7 @@ def word(cleaned: str) -> str | None:
 
 def plain(cleaned: str) -> str:
     """Returns a cleaned answer with no mark of what is text in it: `\\text{Row 3}`, `Row 3`."""
-    return _TEXT.sub(r"\1", cleaned).replace(" ", "")
+    return key(_TEXT.sub(r" \1 ", cleaned))
 
 
 def choice(cleaned: str) -> str | None:
@@ -140,7 +146,7 @@ def readings(cleaned: str) -> list[str]:
     """Returns the ways to read the commas of `cleaned`, the likeliest first.
 
     "1,234" is one number and may be a list of two; "2,74" is a list and may be a decimal.
-    Commas inside brackets always separate: `(1,234)` is a pair.
+    Commas inside brackets always part items: `(1,234)` is a pair.
     """
     merged = _THOUSANDS.sub(_merge_outside_brackets, cleaned)
     result = [merged] if merged == cleaned else [merged, cleaned]
@@ -151,5 +157,5 @@ def readings(cleaned: str) -> list[str]:
 
 def _merge_outside_brackets(match: re.Match[str]) -> str:
     before = match.string[: match.start()]
-    depth = sum(before.count(opening) for opening in "([{") - sum(map(before.count, ")]}"))
+    depth = sum(map(before.count, _OPENING)) - sum(map(before.count, _CLOSING))
     return match[0] if depth > 0 else match[0].replace(",", "")

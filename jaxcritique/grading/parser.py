@@ -6,12 +6,23 @@ is linear in the length of the answer.
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from jaxcritique.grading.normalize import MAX_ANSWER
-from jaxcritique.grading.syntax import Call, Group, Matrix, Node, Number, Relation, Symbol, Text
+from jaxcritique.grading.syntax import (
+    Call,
+    Group,
+    Matrix,
+    Node,
+    Number,
+    Relation,
+    Symbol,
+    Text,
+    is_call,
+)
 from jaxcritique.grading.tokens import END, FUNCTIONS, Token, tokenize
+from jaxcritique.grading.units import unit_of
 
 MAX_DEPTH = 25  # Brackets within brackets; each level costs about ten Python frames.
 MAX_LABELS = 4  # Words after a number within one product: "5 feet 3 inches" has two.
@@ -34,6 +45,7 @@ _LETTER_BASES = frozenset(map(str, range(11, 37)))
 # Letters that, directly before a bracket, name a function rather than a factor.
 _ALWAYS_APPLIED = frozenset("fgh")
 _APPLIED_TO_ATOMS = frozenset("fghpqFGHPQTVW")
+_INVERSE = tokenize("^{-1}(")
 
 
 class ParseError(ValueError):
@@ -136,23 +148,31 @@ class _Parser:
 
     def answer(self) -> Node:
         """Reads a whole answer: one item, a bare list, or rows parted by semicolons."""
-        rows = self._rows()
+        rows, separators = self._rows()
         if len(rows) > 1 and any(len(row) > 1 for row in rows):
             items = [row[0] if len(row) == 1 else Group("(", tuple(row), ")") for row in rows]
         else:
             items = [item for row in rows for item in row]
+        if "or" in separators:
+            if any(map(_is_inequality, items)):
+                return Call("cup", tuple(items))
+        else:
+            items = _joined(items)
         return items[0] if len(items) == 1 else Group("", tuple(items), "")
 
-    def _rows(self) -> list[list[Node]]:
+    def _rows(self) -> tuple[list[list[Node]], set[str]]:
+        """Reads items; a semicolon ends a row of them. Returns the separators met, too."""
         rows: list[list[Node]] = [[self._relation()]]
+        met: set[str] = set()
         while self.peek().kind == "separator":
-            ends_row = False
+            separators = set()
             while self.peek().kind == "separator":
-                ends_row |= self._take().value == ";"
-            if ends_row:
+                separators.add(self._take().value)
+            if ";" in separators:
                 rows.append([])
             rows[-1].append(self._relation())
-        return rows
+            met |= separators
+        return rows, met
 
     def _relation(self) -> Node:
         sides, ops = [self._union()], []
@@ -163,6 +183,9 @@ class _Parser:
 
     def _union(self) -> Node:
         node = self._chain(self._ratio, "cup")
+        match node:
+            case Call("+", (Symbol("set R"), Call("neg", (Group("{"),) as points))):
+                return Call("setminus", (Symbol("set R"), *points))
         return Call("setminus", (node, self._ratio())) if self._accept("setminus") else node
 
     def _ratio(self) -> Node:
@@ -227,24 +250,32 @@ class _Parser:
         is_numeral = self.peek().kind == "number"
         last = factors[-1]
         node = self._power()
+        if is_numeral and self.peek().kind == "text":
+            last = _quantity(factors)
         if isinstance(last, Text):
             factors[-1] = node  # "about 5": words before a number say nothing.
         elif isinstance(last, Number) and is_numeral:
             raise ParseError("two numbers side by side")
+        elif is_numeral and is_call(last, "unit"):
+            whole = _joined([last, self._labelled(node)])
+            if len(whole) > 1:
+                raise ParseError("two quantities side by side")
+            factors[:] = whole
         elif is_fraction and len(factors) == 1 and _is_mixed(last, node):
             factors[-1] = Call("+", (last, node))
+        elif is_fraction and is_call(node, "%") and _is_mixed(last, node.args[0]):
+            factors[-1] = Call("%", (Call("+", (last, *node.args)),))
         else:
             factors.append(node)
 
     def _labelled(self, node: Node) -> Node:
         """Reads words after `node`: its unit, or more words."""
-        words = [self._take().value]
+        words: list[str] = []
         while self.peek().kind == "text":
             words.append(self._take().value)
-        if self._at("^") and self.peek(1).kind == "number":
-            self._take()
-            words.append("^" + self._take().value)
-        label = " ".join(words).replace(" ^", "^")
+            if self._accept("^"):
+                words[-1] += f"^{_integer(self._signed_argument())}"
+        label = " ".join(words)
         if isinstance(node, Text):
             return Text(f"{node.words} {label}")
         node, _ = split_label(node)
@@ -336,6 +367,9 @@ class _Parser:
             if self._is_numeral_in_base(name):
                 return Call("base", (Text(name), self._argument()))
             name += "_{" + self._raw_argument() + "}"
+        if name in _ALWAYS_APPLIED and self._tokens[self._next : self._next + 6] == _INVERSE:
+            self._next += 5
+            name += "^{-1}"
         if name[0] in _APPLIED_TO_ATOMS and self._at("("):
             return self._application(name)
         return Symbol(name)
@@ -361,8 +395,12 @@ class _Parser:
         closing = _CLOSING[opening]
         bars, self._bars = self._bars, 0
         items: list[Node] = []
-        if not self._at(*closing):
-            items = [item for row in self._rows() for item in row]
+        if opening == "{{" and self._builds_set():
+            self._next += 2
+            items = [self.answer()]  # The condition on x says what is in the set.
+            opening = "{"
+        elif not self._at(*closing):
+            items = [item for row in self._rows()[0] for item in row]
         right = self._expect(*closing)
         self._bars = bars
         if opening in ("{{", "{"):
@@ -374,7 +412,16 @@ class _Parser:
             )
         if len(items) == 1:
             return items[0]
+        if opening == "[" and (rows := _as_rows(items)):
+            return Matrix(rows)
         return Group(opening, tuple(items), right)
+
+    def _builds_set(self) -> bool:
+        """Whether `x :` or `x |` comes next, inside the brackets of a set."""
+        bar = self.peek(1)
+        return self.peek().kind == "letter" and (
+            bar == Token("command", "mid") or (bar.kind == "sign" and bar.value in (":", "|"))
+        )
 
     def _absolute(self) -> Node:
         self._bars += 1
@@ -500,6 +547,51 @@ class _Parser:
             raise ParseError("rows of different lengths")
         matrix = Matrix(tuple(rows))
         return Call("det", (matrix,)) if kind == "vmatrix" else matrix
+
+
+def _integer(node: Node) -> int:
+    match node:
+        case Number(value=value, decimals=0):
+            return int(value)
+        case Call("neg", (Number(value=value, decimals=0),)):
+            return -int(value)
+        case _:
+            raise ParseError("not the power of a unit")
+
+
+def _quantity(factors: list[Node]) -> Node:
+    """Returns the last factor, or what a number and the letter of a unit measure together."""
+    match factors:
+        case [Number() as value, Symbol(name=name)] if unit_of(name):
+            return _with_label(value, name)
+        case _:
+            return factors[-1]
+
+
+def _as_rows(items: Sequence[Node]) -> tuple[tuple[Node, ...], ...]:
+    """Returns the rows of a matrix written as a list of lists; none where it is not one."""
+    rows = [item.items for item in items if isinstance(item, Group) and item.left == "["]
+    is_matrix = len(rows) == len(items) and len(set(map(len, rows))) == 1
+    return tuple(rows) if is_matrix else ()
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and not {"<", "<=", ">", ">=", "!="}.isdisjoint(node.ops)
+
+
+def _joined(items: list[Node]) -> list[Node]:
+    """Makes one quantity of parts such as 1 hour, 30 minutes: each less than one unit before."""
+    total = items[0]
+    for part in items[1:]:
+        (value, label), (smaller, smaller_label) = split_label(total), split_label(part)
+        unit, smaller_unit = unit_of(label), unit_of(smaller_label)
+        if not unit or not smaller_unit or unit[0] != smaller_unit[0]:
+            return items
+        ratio = unit[1] / smaller_unit[1]
+        if ratio <= 1 or not isinstance(smaller, Number) or smaller.value >= ratio:
+            return items
+        total = _with_label(add(multiply(value, Number(ratio)), smaller), smaller_label)
+    return [total]
 
 
 def _is_mixed(whole: Node, fraction: Node) -> bool:

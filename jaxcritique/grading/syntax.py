@@ -2,6 +2,7 @@
 
 import dataclasses
 from fractions import Fraction
+from typing import TypeGuard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Matrix:
 Node = Number | Symbol | Text | Call | Group | Relation | Matrix
 
 COMMUTATIVE = frozenset({"+", "*"})
+
+
+def is_call(node: Node, op: str) -> TypeGuard[Call]:
+    """Whether `node` is the operation `op`."""
+    return isinstance(node, Call) and node.op == op
 
 
 def children(node: Node) -> tuple[Node, ...]:

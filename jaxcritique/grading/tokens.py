@@ -27,7 +27,7 @@ _ALIASES = {
     "lvert": "|", "rvert": "|", "vert": "|", "lVert": "|", "rVert": "|", "Vert": "|", "|": "|",
     "langle": "(", "rangle": ")", "lbrack": "[", "rbrack": "]", "colon": ":", "equiv": "=",
     "lfloor": "lfloor", "rfloor": "rfloor", "lceil": "lceil", "rceil": "rceil",
-    "\\": "\\\\", "cr": "\\\\", "lor": "or", "vee": "or",
+    "\\": "\\\\", "cr": "\\\\", "lor": "or", "vee": "or", "land": "and", "wedge": "and", "&": "and",
     "setminus": "setminus", "backslash": "setminus",
 }  # fmt: skip
 _SIGN_ALIASES = {"==": "=", "**": "^", "=<": "<=", "=>": ">="}
@@ -40,11 +40,12 @@ _COMMANDS = frozenset({
 })  # fmt: skip
 _UNITS = frozenset({
     "cm", "mm", "km", "kg", "mg", "ml", "ft", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs",
-    "min", "mins", "sec", "secs", "am", "pm", "mph", "kph", "USD",
+    "in", "min", "mins", "sec", "secs", "am", "pm", "mph", "kph", "USD",
 })  # fmt: skip
+_UNIT_LETTERS = frozenset("mgshlL")  # Units where marked as text behind a value.
 _SHORT_WORDS = frozenset({
-    "no", "yes", "the", "is", "to", "of", "for", "if", "not", "per", "are", "one", "two",
-    "six", "ten", "odd", "day", "all", "any", "set", "red",
+    "no", "yes", "the", "is", "of", "for", "if", "not", "per", "are", "one", "two",
+    "six", "ten", "odd", "day", "all", "any", "set", "red", "an",
 })  # fmt: skip
 
 _TOKEN = re.compile(
@@ -56,7 +57,11 @@ _TOKEN = re.compile(
     r"|(?P<sign><=|>=|!=|==|\*\*|=<|=>|[^\s])",
     re.DOTALL,
 )
-_SEPARATOR_TEXT = re.compile(r"[\s,]*(?:and|or|,)[\s,]*")
+_SEPARATOR_TEXT = re.compile(r"[\s,]*(and|or|,)[\s,]*")
+_LISTED = re.compile(r"\s*,\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+")
+_SEPARATORS = frozenset({"and", "or"})
+# What makes a word of its own before it: `min(1, 2)` is no time, and `x in [0, 1]` no length.
+_OPENS = {"min": re.compile(r" ?\("), "in": re.compile(r" ?(?:[(\[]|\\[{m])")}
 
 
 def tokenize(cleaned: str) -> list[Token]:
@@ -67,13 +72,19 @@ def tokenize(cleaned: str) -> list[Token]:
         if kind == "number":
             tokens.append(Token("number", value))
         elif kind == "text":
-            tokens.extend(_from_text(value[value.index("{") + 1 : -1]))
+            content = value[value.index("{") + 1 : -1]
+            is_unit = content.strip() in _UNIT_LETTERS and tokens and _ends_value(tokens[-1])
+            tokens.extend([Token("text", content.strip())] if is_unit else _from_text(content))
         elif kind == "command":
             tokens.extend(_from_command(value[1:]))
         elif kind == "numeral":
             tokens.append(Token("letter", value))
         elif kind == "word":
-            tokens.extend(_from_word(value))
+            opens = _OPENS.get(value)
+            if opens and opens.match(cleaned, match.end()):
+                tokens.extend(_from_command(value))
+            else:
+                tokens.extend(_from_word(value))
         elif value in ",;":
             tokens.append(Token("separator", value))
         else:
@@ -81,20 +92,27 @@ def tokenize(cleaned: str) -> list[Token]:
     return tokens
 
 
+def _ends_value(token: Token) -> bool:
+    return token.kind == "number" or token == Token("sign", "}")
+
+
 def _from_text(content: str) -> list[Token]:
     r"""Reads what is inside `\text{...}`: a separator, a name, a list of letters, or words."""
-    if _SEPARATOR_TEXT.fullmatch(content):
-        return [Token("separator", ",")]
+    separator = _SEPARATOR_TEXT.fullmatch(content)
+    if separator:
+        return [Token("separator", separator[1])]
     content = content.strip()
+    if content == "to":
+        return [Token("sign", ":")]
     if content in FUNCTIONS and content not in _UNITS:
         return [Token("command", content)]
     bare = content.strip("().: ")
     if re.fullmatch(r"[A-Za-z]|[0-9A-F]+|[0-9]+\.[0-9]+", bare):
         return [Token("number" if bare.replace(".", "").isdigit() else "letter", bare)]
-    if re.fullmatch(r"[A-Z](?:\s*(?:,|and|or)\s*[A-Z])+", content):
-        letters = re.findall(r"[A-Z]", content)
-        pairs = [[Token("letter", letter), Token("separator", ",")] for letter in letters]
-        return [token for pair in pairs for token in pair][:-1]
+    parts = _LISTED.split(content)
+    if len(parts) > 1 and all(parts):
+        listed = [[*_from_text(part), Token("separator", ",")] for part in parts]
+        return [token for tokens in listed for token in tokens][:-1]
     return [Token("text", content)] if content else []
 
 
@@ -102,7 +120,7 @@ def _from_command(name: str) -> list[Token]:
     name = "log" if name == "lg" else name
     if name in _ALIASES:
         alias = _ALIASES[name]
-        return [Token("separator", ",") if alias == "or" else Token("sign", alias)]
+        return [Token("separator" if alias in _SEPARATORS else "sign", alias)]
     if name in _COMMANDS or name in FUNCTIONS or not name[0].isalpha():
         return [Token("command", name)] if name[0].isalpha() else []
     # "\lex" is "\le x" with its blank lost.
@@ -115,14 +133,18 @@ def _from_command(name: str) -> list[Token]:
 
 def _from_word(word: str) -> list[Token]:
     """Reads a run of letters: a separator, a function, words, a name, or a product of variables."""
-    if word in ("or", "and"):
-        return [Token("separator", ",")]
+    if word in _SEPARATORS:
+        return [Token("separator", word)]
+    if word == "to":  # 3 to 4, as a ratio.
+        return [Token("sign", ":")]
+    if word in _UNITS:
+        return [Token("text", word)]
     if word in FUNCTIONS or word in ("pi", "sqrt", "cup"):
         return _from_command(word)
     if word in ("inf", "infinity", "oo"):
         return [Token("command", "infty")]
-    if len(word) > 1 and word.isupper() and word not in _UNITS:
+    if len(word) > 1 and word.isupper():
         return [Token("letter", word)]
-    if len(word) > 3 or word.lower() in _SHORT_WORDS or word in _UNITS:
+    if len(word) > 3 or word.lower() in _SHORT_WORDS:
         return [Token("text", word)]
     return [Token("letter", letter) for letter in word]

@@ -25,6 +25,21 @@ ANNOUNCED = [
     ("So the answer is Tuesday.", "Tuesday"),
     ("The correct option is C.", "C"),
     (r"\boxed{5}, but wait, \boxed{6}", "6"),
+    (r"The answer is \frac12.", r"\frac12"),
+    (r"Final answer: \frac{1}{2}", r"\frac{1}{2}"),
+    (r"The answer is \{1, 2\}.", r"\{1, 2\}"),
+    (r"The answer is $\text{no solution}$.", r"$\text{no solution}$"),
+    ("The answer is 1 hour and 30 minutes.", "1 hour and 30 minutes"),
+    ("The answer is 90 min.", "90 min"),
+    ("The answer is 18, not 20.", "18"),
+    ("The answer is 12, because 3 groups of 4 make it.", "12"),
+    ("The answer is 5 (five).", "5"),
+    (r"The answer is \(5\), not \(6\).", r"\(5\)"),
+    (r"The answer is $\text{does not exist}$.", r"$\text{does not exist}$"),
+    ("The answer is C) 12.", "C) 12"),
+    ("The answer is not 18. The answer is 20.", "20"),
+    ("The answer is Alice and Bob.", "Alice and Bob"),
+    ("#### Step 2: add\n3 + 4 = 7\nThe answer is 7.", "7"),
     ("word " * 100_000 + r"\boxed{7}", "7"),
 ]
 
@@ -38,6 +53,11 @@ GUESSED = [
     ("the ordered pair is (7, 6).", "(7, 6)"),
     ("10 - 3 = 7", "10 - 3 = 7"),
     ("it went from 10 to -3", "-3"),
+    ("The answer is not 18, it is 20.", "20"),
+    (r"Therefore x = \frac{1}{2}.", r"x = \frac{1}{2}"),
+    ("The train arrives at 3:30 PM.", "3:30 PM"),
+    ("#### Answer\n5", "5"),
+    ("So x = 5.\nThen \\frac{1}{", "5"),
 ]
 
 NONE = [
@@ -46,6 +66,11 @@ NONE = [
     "<think>\\boxed{42}</think> Some other text.",
     "The answer is !!!invalid!!!",
     "AZYUK2A",
+    "The answer is not 18.",
+    "The answer isn't 18.",
+    "The answer cannot be 18.",
+    r"\frac{1}{",
+    r"The answer is \frac{1}{",
 ]
 
 

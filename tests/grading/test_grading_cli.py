@@ -81,6 +81,13 @@ def test_many_rows_keep_their_order(tmp_path):
 def test_an_empty_file_gives_an_empty_file(tmp_path):
     result, rows = run(tmp_path, [])
     assert (result.returncode, rows) == (0, [])
+    assert "0 rows (none), 0 corrupt" in result.stderr
+
+
+def test_a_file_of_corrupt_rows_gives_an_empty_file_and_says_so(tmp_path):
+    result, rows = run(tmp_path, ["not", "json"])
+    assert (result.returncode, rows) == (1, [])
+    assert "0 rows (none), 2 corrupt" in result.stderr
 
 
 @pytest.mark.parametrize("flag", ["--workers=0", "--timeout=nan", "--timeout=0", "--nope", "stray"])
@@ -90,6 +97,17 @@ def test_a_wrong_flag_is_one_line_and_leaves_no_output(tmp_path, flag):
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    row = '{"gold": "1", "prediction": "1"}'
+    (tmp_path / "file").touch()
+    for target in (tmp_path, tmp_path / "file" / "out.jsonl"):
+        result, _ = run(tmp_path, [row], f"--output={target}")
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert str(tmp_path) in result.stderr
+        assert ".tmp" not in result.stderr
 
 
 def test_a_missing_input_is_an_error(tmp_path):

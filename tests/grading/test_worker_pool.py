@@ -1,9 +1,11 @@
 """Worker processes: lazy, limited, killable, and shared by threads, tasks and processes."""
 
 import asyncio
+import gc
 import math
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -137,6 +139,23 @@ def test_other_processes_have_workers_of_their_own():
             rows = [HARD, ("1", "2"), HARD]
             grades = list(processes.map(grader.grade, *zip(*rows, strict=True), ["answer"] * 3))
     assert [grade.verdict for grade in grades] == ["correct", "wrong", "correct"]
+
+
+def test_copies_of_a_grader_share_its_workers():
+    copies = [pickle.loads(pickle.dumps(Grader(workers=1, timeout=29))) for _ in range(3)]
+    assert {graded(copy) for copy in copies} == {"correct"}
+    assert len(workers()) == 1
+    copies[0].close()
+    assert not workers()
+
+
+def test_a_forgotten_grader_leaves_no_process():
+    grader = Grader(workers=1, timeout=30)
+    assert graded(grader) == "correct"
+    assert len(workers()) == 1
+    del grader
+    gc.collect()
+    assert not workers()
 
 
 def test_one_off_grade_leaves_no_process():

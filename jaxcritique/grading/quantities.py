@@ -1,0 +1,109 @@
+"""Values with a label: their units brought to one, and times of day."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from jaxcritique.grading.parser import multiply, split_label
+from jaxcritique.grading.relations import variables
+from jaxcritique.grading.syntax import Call, Group, Node, Number, Symbol, Text, children, is_call
+from jaxcritique.grading.units import unit_of
+
+_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*\.?[0-9][0-9.,]*\s*")
+
+
+def in_dollars(text: str, tree: Node) -> Node:
+    """Returns a number, written as `text`, with the unit of a dollar sign before it: not cents."""
+    is_price = isinstance(tree, Number) and _DOLLARS.fullmatch(text)
+    return Call("unit", (tree, Text("dollars"))) if is_price else tree
+
+
+def has_label(node: Node) -> bool:
+    """Whether words stand beside a value or a time: `5 cm`, `3:30 pm`."""
+    return is_call(node, "unit") or (is_call(node, "ratio") and is_half_day(node))
+
+
+def is_labelled_group(node: Node) -> bool:
+    """Whether one label stands beside a tuple or a set."""
+    return is_call(node, "unit") and isinstance(node.args[0], Group)
+
+
+def in_one_unit(a: Node, b: Node, strict: bool) -> tuple[Node, Node] | None:
+    """Returns two values without their labels, in one unit where both have a known one.
+
+    None where they measure different things; any other label is ignored unless `strict`.
+    """
+    a, first = split_label(a)
+    b, second = split_label(b)
+    if not strict:
+        a, first = _split_letter(a, first, second)
+        b, second = _split_letter(b, second, first)
+    unit, other = unit_of(first), unit_of(second)
+    if not unit or not other:
+        return None if strict and first != second else (a, b)
+    if unit[0] != other[0]:
+        return None
+    if unit[1] == other[1]:
+        return a, b
+    return multiply(Number(unit[1]), a), multiply(Number(other[1]), b)
+
+
+def _split_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
+    """Reads the `m` of `5m` as a unit where the other side has a unit of that quantity."""
+    match node:
+        case Call("*", (*factors, Symbol(name=letter))):
+            pass
+        case Call("*", (*factors, Call("^", (Symbol(name=name), Number(value=power))))):
+            letter = f"{name}^{power}"
+        case _:
+            return node, label
+    unit, other = unit_of(letter), unit_of(other_label)
+    if label or not unit or not other or unit[0] != other[0] or any(map(variables, factors)):
+        return node, label
+    return multiply(*factors), letter
+
+
+class Clock(NamedTuple):
+    """The hour, minute and second of a time, and its half of the day ("am", "pm" or "")."""
+
+    time: tuple[Fraction, ...]
+    half: str
+
+    @property
+    def of_day(self) -> tuple[Fraction, ...]:
+        """The time on a 24-hour clock."""
+        hour, *rest = self.time
+        return (hour % 12 + 12 * (self.half == "pm"), *rest) if self.half else self.time
+
+
+def read_clock(node: Node) -> Clock | None:
+    """Returns the time that a node says; None where it is none, as 27:30 pm."""
+    parts: Sequence[Node] = children(node) if is_call(node, "ratio") else (node,)
+    last, label = split_label(parts[-1])
+    half = label.lower()
+    values = [part.value for part in (*parts[:-1], last) if isinstance(part, Number)]
+    if half not in ("am", "pm", "") or len(values) != len(parts) or len(parts) > 3:
+        return None
+    hour, *rest = values
+    is_hour = 1 <= hour <= 12 if half else 0 <= hour < 24
+    if not is_hour or not all(0 <= value < 60 for value in rest):
+        return None
+    return Clock((*values, *[Fraction()] * (3 - len(values))), half)
+
+
+def is_half_day(node: Node) -> bool:
+    """Whether a node is a time of the morning or of the afternoon."""
+    clock = read_clock(node)
+    return clock is not None and clock.half != ""
+
+
+def same_time(a: Node, b: Node, strict: bool) -> bool:
+    """Compares 3:30 pm with 15:30 and, as with units left out, with 3:30 (both unless `strict`)."""
+    first, second = read_clock(a), read_clock(b)
+    if first is None or second is None:
+        return False
+    if first.half and second.half:
+        return first == second
+    timed, other = (first, second) if first.half else (second, first)
+    return not strict and other.time in (timed.time, timed.of_day)
