@@ -38,6 +38,7 @@ from jaxcritique.testtime.localisation import (
     localisation_scores,
     read_samples,
 )
+from jaxcritique.testtime.rounds import Critic
 
 FLAGS = flags.FLAGS
 games.define_flags(seed="Decides the bootstrap's resamples.")
@@ -121,12 +122,12 @@ def _evaluate(
     game: Game,
     name: str,
     actor: Sampler,
-    critic: games.Critic,
+    critic: Critic,
     solutions: Sequence[Solution],
     samples: Sequence[Sample],
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Returns what results.json says of a critic, and the scores behind Table 2."""
-    critiques = critic(game, "criticise", solutions, 0.0)
+    critiques = list(critic(game, "criticise", solutions, 0.0))
     found: dict[str, Any] = {"critic": name, "verdicts": critique_answers(critiques)}
     if samples:
         scores = localisation_scores(samples, critiques)

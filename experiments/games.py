@@ -1,7 +1,7 @@
 """The flags of every program that plays the game, and what they make."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -9,21 +9,19 @@ from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, criticise
+from jaxcritique.prompts.players import COSTS, Game, criticise
 from jaxcritique.prompts.templates import PROMPT_SETS
-from jaxcritique.records import Critique, Problem, Solution
+from jaxcritique.records import Critique, Problem, Solution, digest
 from jaxcritique.rollout.load import Engine
-from jaxcritique.store import Store
+from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.tasks import TASKS
+from jaxcritique.testtime.rounds import Critic
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # What is defined here is a flag of the program that asks for it.
 
 CHECKER = "checker"  # What stands for a critic's folder where a program is to be the critic.
 TEST_SEED = 1_000_003  # The test stories are the same for every --seed and every program.
-
-# Given the game, a stage's name, solutions and a temperature, returns one critique of each.
-Critic = Callable[[Game, str, Sequence[Solution], float], Sequence[Critique]]
 
 
 def define_flags(seed: str) -> None:
@@ -63,20 +61,41 @@ def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
     return ArithmeticAnnotator(one_plan=problems[0].task == "word_problems")
 
 
+def model(flag: str, folder: str) -> ModelFolder:
+    """Returns the model in the folder that a flag names.
+
+    Raises:
+      ValueError: there is none that can be used.
+    """
+    try:
+        return ModelFolder.of(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--{flag}={folder}: {error}") from None
+
+
 def critic(model: ModelFolder | None, engine: Engine) -> Critic:
     """Returns a critic: a model, or (None) the program that checks calculations."""
     if model is None:
         return _check
     sampler = engine.sampler(model)
-    return lambda game, name, solutions, temperature: list(
-        criticise(game, name, sampler, solutions, 1, temperature)
-    )
+
+    def criticise_once(
+        game: Game, name: str, solutions: Sequence[Solution], temperature: float
+    ) -> Dataset[Critique]:
+        return criticise(game, name, sampler, solutions, 1, temperature)
+
+    return criticise_once
 
 
 def _check(
     game: Game, name: str, solutions: Sequence[Solution], temperature: float
-) -> list[Critique]:
+) -> Dataset[Critique]:
     """The program's critiques; what it cannot vouch for gets none, and has no verdict."""
     one_plan = bool(solutions) and solutions[0].problem.task == "word_problems"
     annotator = ArithmeticAnnotator(one_plan)
-    return [annotator.annotate(s) or Critique(s, "", None, None) for s in solutions]
+
+    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
+        found = [annotator.annotate(s) or Critique(s, "", None, None) for s in solutions]
+        return found, dict.fromkeys(COSTS, 0)
+
+    return game.store.dataset(name, Critique, annotator.key, digest(*solutions), make=make)

@@ -215,9 +215,14 @@ def play(
     return game.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)
 
 
+def costs_of(stage: Dataset[Any]) -> dict[str, int]:
+    """Returns what a stage that asked a model cost."""
+    return {name: stage.facts[name] for name in COSTS}
+
+
 def total_costs(stages: Iterable[Dataset[Any]]) -> dict[str, int]:
     """Adds up what stages that asked a model cost."""
     total: collections.Counter[str] = collections.Counter(dict.fromkeys(COSTS, 0))
     for stage in stages:
-        total.update({name: stage.facts[name] for name in COSTS})
+        total.update(costs_of(stage))
     return dict(total)
