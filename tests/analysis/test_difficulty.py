@@ -36,5 +36,5 @@ def test_no_problem_and_missing_samples(edges):
     assert rated([], [], 100, edges) == []
     problems = [Problem(id_, "?", "1", "", "gsm8k") for id_ in ("a", "b")]
     samples = [Solution(problems[0], "", "wrong", None)] * 2
-    with pytest.raises(ValueError, match="problem b has 0 samples .* where 2 are wanted"):
+    with pytest.raises(ValueError, match=r"problem b has 0 samples .* where 2 are wanted"):
         rated(problems, samples, 2, edges)

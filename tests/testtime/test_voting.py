@@ -88,7 +88,7 @@ def test_many_samples_are_counted_exactly():
         math.comb(right, r) * math.comb(wrong, w) * math.comb(silent, k - r - w)
         for r in range(k + 1)
         for w in range(r)
-        if 0 <= k - r - w
+        if k >= r + w
     )
     tied = sum(
         math.comb(right, r) * math.comb(wrong, r) * math.comb(silent, k - 2 * r)
