@@ -98,7 +98,6 @@ flags.DEFINE_enum(
     "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
 )
 
-
 # What may change within a run folder: other figures of the same samples, or more of them.
 _FREE = ("run_dir", "k", "samples", "protocol", "scaling", "difficulty_samples", "difficulty")
 

@@ -34,7 +34,7 @@ class Figure:
     name: str
     caption: str
     svg: str
-    rows: list[Row]
+    rows: Sequence[Row]
 
 
 def write_evaluation(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
@@ -109,11 +109,15 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
             "k",
         ),
     ]
-    if sequential:
-        series = {f"{method}: vote": _points(points, method, "maj") for method in critics}
-        series |= {f"{method}: final": _points(points, method, "final") for method in sequential}
-        caption = "Votes and final answers against K (Figure 12 of the paper)"
-        found.append(_curves("sequential", caption, series, "k"))
+    for method in sequential:
+        protocol = method.removeprefix("sequential, ")
+        series = {
+            "parallel: vote": _points(points, f"parallel, {protocol}", "maj"),
+            "sequential: vote": _points(points, method, "maj"),
+            "sequential: final": _points(points, method, "final"),
+        }
+        caption = f"Votes and final answers against K, {protocol} (Figure 12 of the paper)"
+        found.append(_curves(f"sequential_{protocol}", caption, series, "k"))
     largest = max(_ks(results))
     for name, metric, k, caption in (
         ("greedy_by_level", "greedy", 1, "Accuracy of one greedy answer by difficulty (Figure 5)"),

@@ -102,12 +102,15 @@ def curves(series: Mapping[str, Sequence[tuple[float, float, float, float]]], xl
       xlabel: what x is.
     """
 
+    # At equal x they are moved apart a little, or error bars of equal points would hide each other.
+    equal = len({tuple(point[0] for point in points) for points in series.values()}) == 1
+    step = 1.02 if equal else 1.0
+
     def draw(axes: Axes) -> None:
         for index, (name, points) in enumerate(series.items()):
             xs, centres, lows, highs = zip(*points, strict=True)
             axes.errorbar(
-                # Moved apart a little, or the error bars of equal points would hide each other.
-                [x * 1.02 ** (index - (len(series) - 1) / 2) for x in xs],
+                [x * step ** (index - (len(series) - 1) / 2) for x in xs],
                 centres,
                 yerr=[
                     [centre - low for centre, low in zip(centres, lows, strict=True)],
@@ -133,7 +136,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float, float, float]]], xl
 
 
 def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str | None:
-    """Draws groups of bars, one group a level and in it one bar a series, each with its value.
+    """Draws groups of bars, one group a level and in it one bar a series, few of them with values.
 
     Returns None where no level is known.
     """
@@ -152,13 +155,14 @@ def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str
                 color=_COLOURS.get(series, _PALETTE[index % len(_PALETTE)]),
                 label=_LABELS.get(series, series),
             )
-            axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)
+            if len(splits) <= 3:  # More do not fit.
+                axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)
         axes.set_xticks(range(len(levels)), levels)
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("Difficulty level (1: easy, 5: hard)")
         axes.set_ylabel(ylabel)
 
-    return _svg(draw)
+    return _svg(draw, columns=3 if len(splits) <= 3 else 2)
 
 
 def _svg(draw: Callable[[Axes], None], columns: int = 3) -> str:

@@ -225,7 +225,8 @@ def test_the_page_holds_tables_and_figures_and_their_numbers(results, tmp_path):
         assert hostile not in page
     drawn = sorted(path.stem for path in (tmp_path / "figures").iterdir())
     assert drawn == [
-        "greedy_by_level", "maj_at_k", "maj_by_level", "maj_by_tokens", "pass_at_k", "sequential",
+        "greedy_by_level", "maj_at_k", "maj_by_level", "maj_by_tokens", "pass_at_k",
+        "sequential_refine_all",
     ]  # fmt: skip
     with (tmp_path / "figures/maj_at_k.csv").open() as file:
         rows = list(csv.DictReader(file))
