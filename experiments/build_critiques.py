@@ -18,11 +18,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments import engines
+from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import Annotator, ArithmeticAnnotator, ModelAnnotator
-from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.build import (
     STRATEGIES,
     CritiqueDataConfig,
@@ -47,31 +46,26 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.annotation import MODES
 from jaxcritique.prompts.mistakes import ERROR_TYPES
-from jaxcritique.prompts.players import COSTS, Game
+from jaxcritique.prompts.players import COSTS
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, to_json
 from jaxcritique.rollout.load import Engine
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.store import Store, write_atomically, write_rows
-from jaxcritique.tasks import TASKS, TINY_BASE, load_problems
+from jaxcritique.store import write_atomically, write_rows
+from jaxcritique.tasks import TINY_BASE, load_problems
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
+games.define_flags(seed="Decides problems and samples.")
+games.define_task_flags()
 flags.DEFINE_bool(
     "dry_run",
     False,
     "Print an estimate of the cost and one example of each prompt; sample nothing.",
 )
-flags.DEFINE_integer("seed", 0, "Decides problems and samples.", lower_bound=0)
-flags.DEFINE_enum("task", "word_problems", TASKS, "Where problems come from.")
-flags.DEFINE_string(
-    "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
-)
 flags.DEFINE_integer("problems", 0, "Training problems used; 0: all of a file.", lower_bound=0)
 flags.DEFINE_integer(
     "test_problems", 0, "Test problems kept out of the data; 0: all of a file.", lower_bound=0
 )
-flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the players' prompts.")
 flags.DEFINE_string(
     "actor", str(TINY_BASE), "Hugging Face folder: who makes the paths and the refinements."
 )
@@ -107,8 +101,6 @@ flags.DEFINE_enum(
     ["program", "model"],
     "RG3: who puts mistakes in: a program that changes marked calculations, or the actor.",
 )
-flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
-flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
 flags.DEFINE_float("temperature", 0.7, "Of RG1, RG3 and the filter.", lower_bound=0.0)
 flags.DEFINE_integer("rg1_samples", 16, "RG1: samples a problem at the most.", lower_bound=1)
 flags.DEFINE_integer(
@@ -175,7 +167,6 @@ flags.DEFINE_float(
 )
 
 _MISTAKE_TOKENS = 200  # A step and a sentence.
-_TEST_SEED = 1_000_003  # The test stories are those of experiments/self_improve.py.
 # May change within a run folder.
 _FREE = ("run_dir", "dry_run", "tau", "filter", "annotator_endpoint")
 
@@ -190,8 +181,8 @@ def main(_: list[str]) -> None:
             models["annotator"] = ModelFolder.of(FLAGS.annotator)
         data = FLAGS.task, FLAGS.data_dir
         problems = load_problems(*data, "train", FLAGS.problems, FLAGS.seed)
-        tests = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
-        checker = _checker(problems)
+        tests = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
+        checker = games.checker(problems)
         if checker is None and "program" in (FLAGS.mistakes, _program_or_model()):
             raise ValueError(
                 f"--task={FLAGS.task}: a program can annotate and make mistakes only where "
@@ -210,14 +201,7 @@ def main(_: list[str]) -> None:
     if FLAGS.mistakes == "model":
         inserter = ModelInserter(actor, FLAGS.temperature, _MISTAKE_TOKENS)
     with Grader() as grader, engine:
-        game = Game(
-            store=Store(run_dir),
-            grader=grader,
-            prompts=PROMPT_SETS[FLAGS.prompts],
-            seed=FLAGS.seed,
-            actor_tokens=FLAGS.actor_tokens,
-            critic_tokens=FLAGS.critic_tokens,
-        )
+        game = games.game(grader)
         annotations = annotate_paths(game, actor, clean, annotator, config, inserter)
         candidates = build_candidates(game, actor, annotations, annotator.name, config)
     kept, counts = keep(candidates, config.rule, FLAGS.seed)
@@ -277,13 +261,6 @@ def _annotator(
 
 def _program_or_model() -> str:
     return "program" if FLAGS.annotator == "checker" else "model"
-
-
-def _checker(problems: list[Problem]) -> ArithmeticAnnotator | None:
-    """The program that checks calculations, for problems that have them."""
-    with_marks = sum(bool(marks(problem.rationale)) for problem in problems)
-    one_plan = FLAGS.task == "word_problems"
-    return ArithmeticAnnotator(one_plan) if 2 * with_marks >= len(problems) else None
 
 
 def _config() -> CritiqueDataConfig:

@@ -18,18 +18,16 @@ from typing import Any
 
 from absl import flags
 
-from experiments import engines
+from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.table import aligned, percent
-from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, criticise, refine, respond
-from jaxcritique.prompts.templates import PROMPT_SETS
-from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
+from jaxcritique.prompts.players import Game, Start, refine, respond
+from jaxcritique.records import Problem, Refinement, Solution, digest
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.store import Store, write_atomically
+from jaxcritique.store import write_atomically
 from jaxcritique.tasks import TINY_BASE, read_any_problems
 from jaxcritique.tasks.files import first_row
 from jaxcritique.testtime.critic import critique_answers, report_on, table2_scores
@@ -40,9 +38,10 @@ from jaxcritique.testtime.localisation import (
     localisation_scores,
     read_samples,
 )
+from jaxcritique.testtime.rounds import Critic
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
+games.define_flags(seed="Decides the bootstrap's resamples.")
 flags.DEFINE_multi_string(
     "critic",
     None,
@@ -55,12 +54,7 @@ flags.DEFINE_string(
     "data", None, "JSONL file of problems, or of solutions in steps.", required=True
 )
 flags.DEFINE_integer("limit", 0, "Rows used, the first ones; 0: all.", lower_bound=0)
-flags.DEFINE_integer("seed", 0, "Decides the bootstrap's resamples.", lower_bound=0)
-flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the players' prompts.")
-flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
-flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
 
-CHECKER = "checker"
 _COLUMNS = (
     ("accuracy_without", "no critic"),
     ("accuracy_refine_all", "refine all"),
@@ -79,16 +73,19 @@ def main(_: list[str]) -> None:
     run_dir, data = pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.data)
     with refusing_bad_input():
         actor_model = ModelFolder.of(FLAGS.actor)
-        critics = {name: None if name == CHECKER else ModelFolder.of(name) for name in FLAGS.critic}
+        critics = {
+            name: None if name == games.CHECKER else ModelFolder.of(name) for name in FLAGS.critic
+        }
         samples: list[Sample] = []
         problems: list[Problem] = []
         if has_steps(first_row(data)):
             samples = read_samples(data)[: FLAGS.limit or None]
         else:
             problems = read_any_problems(data)[: FLAGS.limit or None]
-        if CHECKER in critics and samples:
+        if games.CHECKER in critics and samples:
             raise ValueError(
-                f"--critic={CHECKER} works steps out against reference solutions; {data} has none."
+                f"--critic={games.CHECKER} works steps out against reference solutions; "
+                f"{data} has none."
             )
         keys = {f"critic {name}": model and model.key for name, model in critics.items()}
         keys["actor model"] = actor_model.key
@@ -97,14 +94,7 @@ def main(_: list[str]) -> None:
         engine = engines.engine()
     actor = engine.sampler(actor_model)
     with Grader() as grader, engine:
-        game = Game(
-            store=Store(run_dir),
-            grader=grader,
-            prompts=PROMPT_SETS[FLAGS.prompts],
-            seed=FLAGS.seed,
-            actor_tokens=FLAGS.actor_tokens,
-            critic_tokens=FLAGS.critic_tokens,
-        )
+        game = games.game(grader)
         if problems:
             starts = [Start(problem) for problem in problems]
             solutions = list(respond(game, "respond", actor, starts, 1, 0.0))
@@ -112,7 +102,7 @@ def main(_: list[str]) -> None:
             solutions = _graded(grader, samples)
         reports, scores = [], {}
         for name, model in critics.items():
-            critic = engine.sampler(model) if model else None
+            critic = games.critic(model, engine)
             report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples)
             reports.append(report)
     results = {
@@ -132,15 +122,12 @@ def _evaluate(
     game: Game,
     name: str,
     actor: Sampler,
-    critic: Sampler | None,
+    critic: Critic,
     solutions: Sequence[Solution],
     samples: Sequence[Sample],
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Returns what results.json says of a critic, and the scores behind Table 2."""
-    if critic is None:
-        critiques = _checked(solutions)
-    else:
-        critiques = list(criticise(game, "criticise", critic, solutions, 1, 0.0))
+    critiques = list(critic(game, "criticise", solutions, 0.0))
     found: dict[str, Any] = {"critic": name, "verdicts": critique_answers(critiques)}
     if samples:
         scores = localisation_scores(samples, critiques)
@@ -168,13 +155,6 @@ def _evaluate(
             "gain_refine_all": {"mean": gain.mean, "ci95": gain.ci95},
         }
     return found, columns
-
-
-def _checked(solutions: Sequence[Solution]) -> list[Critique]:
-    """The program's critiques; what it cannot vouch for gets none, and has no verdict."""
-    one_plan = solutions[0].problem.task == "word_problems"
-    checker = ArithmeticAnnotator(one_plan)
-    return [checker.annotate(s) or Critique(s, "", None, None) for s in solutions]
 
 
 def _graded(grader: Grader, samples: Sequence[Sample]) -> list[Solution]:

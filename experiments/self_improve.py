@@ -20,14 +20,13 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import engines
+from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.analysis.report import headline, write_report
 from jaxcritique.analysis.table import results_table
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques, refinement_data
 from jaxcritique.critiques.errors import flawed_solution
 from jaxcritique.grading import Grader
@@ -40,25 +39,17 @@ from jaxcritique.improvement.self_improve import (
 )
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, respond
-from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, Refinement, Solution
 from jaxcritique.rollout.load import Engine
-from jaxcritique.store import Store, write_atomically
-from jaxcritique.tasks import TASKS, TINY_BASE, load_problems
+from jaxcritique.store import write_atomically
+from jaxcritique.tasks import TINY_BASE, load_problems
 from jaxcritique.testtime.critic import evaluate_critic
 from jaxcritique.training.sft import SftConfig
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
-flags.DEFINE_integer(
-    "seed", 0, "Decides problems, samples and the order of training data.", lower_bound=0
-)
-flags.DEFINE_enum("task", "word_problems", TASKS, "Where problems come from.")
-flags.DEFINE_string(
-    "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
-)
+games.define_flags(seed="Decides problems, samples and the order of training data.")
+games.define_task_flags()
 flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of actor and critic.")
-flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the prompts.")
 flags.DEFINE_integer("train_problems", 0, "Size of D_reason; 0: all of a file.", lower_bound=0)
 flags.DEFINE_integer(
     "explore_problems",
@@ -84,8 +75,6 @@ flags.DEFINE_integer("critic_epochs", 1, "Of the critic's fine-tuning.", lower_b
 flags.DEFINE_integer("rows", 32, "Packed rows in a training step.", lower_bound=1)
 flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1)
 flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
-flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
-flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
 flags.DEFINE_integer("rg1_samples", 4, "RG1: samples a problem.", lower_bound=1)
 flags.DEFINE_integer("rg2_rounds", 2, "RG2: steps tried, hotter each time.", lower_bound=0)
 flags.DEFINE_float("rg2_temperature", 1.0, "RG2: temperature of the first round.", lower_bound=0.0)
@@ -109,8 +98,6 @@ flags.register_validator(
     message="--micro_rows must divide --rows.",
 )
 
-_TEST_SEED = 1_000_003  # The test stories are the same for every --seed.
-
 
 def main(_: list[str]) -> None:
     """Runs the program."""
@@ -123,8 +110,8 @@ def main(_: list[str]) -> None:
         wanted = FLAGS.train_problems and FLAGS.train_problems + FLAGS.explore_problems
         explored = load_problems(*data, "train", wanted, FLAGS.seed)
         train = explored[: FLAGS.train_problems or None]
-        test = load_problems(*data, "test", FLAGS.test_problems, _TEST_SEED)
-        if sum(bool(marks(problem.rationale)) for problem in train) * 2 < len(train):
+        test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
+        if games.checker(train) is None:
             raise ValueError(
                 f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most "
                 "of these annotated solutions do not have. Use word_problems or gsm8k."
@@ -132,14 +119,7 @@ def main(_: list[str]) -> None:
         claim(run_dir, {**settings, "model": base.key})
         engine = engines.engine()
     with Grader() as grader, engine:
-        game = Game(
-            store=Store(run_dir),
-            grader=grader,
-            prompts=PROMPT_SETS[FLAGS.prompts],
-            seed=FLAGS.seed,
-            actor_tokens=FLAGS.actor_tokens,
-            critic_tokens=FLAGS.critic_tokens,
-        )
+        game = games.game(grader)
         results = _experiment(game, engine, base, train, explored, test)
     results = {
         "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),

@@ -41,6 +41,7 @@ class Solution:
     error_step: int | None = None
     error: str | None = None  # The mistake in words, where the strategy knows (RG3).
     error_type: str | None = None  # And its kind, one of ERROR_TYPES in prompts/mistakes.py.
+    tokens: int = 0  # That a model generated to write it.
 
     @property
     def correct(self) -> bool:
@@ -56,6 +57,7 @@ class Critique:
     text: str
     says_correct: bool | None  # The verdict on the final answer; None where it cannot be parsed.
     first_error: int | None  # The first step called wrong, from 0; None where there is none.
+    tokens: int = 0  # That a model generated to write it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Refinement:
     text: str
     verdict: Verdict
     answer: str | None
+    tokens: int = 0  # That a model generated to write it.
 
     @property
     def correct(self) -> bool:

@@ -7,7 +7,7 @@ serves light and dark pages.
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -20,6 +20,9 @@ from jaxcritique.analysis.table import method_rows
 
 _LABELS = {"sft": "SFT actor", "vanilla": "Vanilla", "critique": "Critique-in-the-loop"}
 _COLOURS = {"sft": "#009E73", "vanilla": "#0072B2", "critique": "#D55E00"}
+# Okabe and Ito's colours that can be seen on white and on black, a grey, and a marker for each.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
+_MARKERS = "so^Dv*P"
 _INK = "#010203"  # Used for nothing else, so that it can be replaced in the SVG's text.
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _INK,
@@ -76,7 +79,7 @@ def accuracy_by_level(results: Mapping[str, Any]) -> str | None:
         "vanilla": method_rows(results, "vanilla")[-1]["accuracy_by_level"],
         "critique": method_rows(results, "critique")[-1]["accuracy_by_level"],
     }
-    return _bars_by_level(splits, "Accuracy on the test set")
+    return bars_by_level(splits, "Accuracy on the test set")
 
 
 def training_by_level(results: Mapping[str, Any]) -> str | None:
@@ -88,11 +91,55 @@ def training_by_level(results: Mapping[str, Any]) -> str | None:
         method: method_rows(results, method)[-1]["train_share_by_level"]
         for method in ("vanilla", "critique")
     }
-    return _bars_by_level(splits, "Share of the training data")
+    return bars_by_level(splits, "Share of the training data")
 
 
-def _bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str | None:
-    """Draws groups of bars, one group a level and in it one bar a series, each with its value."""
+def curves(series: Mapping[str, Sequence[tuple[float, float, float, float]]], xlabel: str) -> str:
+    """Draws shares with their intervals against a quantity that doubles.
+
+    Args:
+      series: by name (at most seven), points (x, share, lower bound, upper bound) by x.
+      xlabel: what x is.
+    """
+
+    # At equal x they are moved apart a little, or error bars of equal points would hide each other.
+    equal = len({tuple(point[0] for point in points) for points in series.values()}) == 1
+    step = 1.02 if equal else 1.0
+
+    def draw(axes: Axes) -> None:
+        for index, (name, points) in enumerate(series.items()):
+            xs, centres, lows, highs = zip(*points, strict=True)
+            axes.errorbar(
+                [x * step ** (index - (len(series) - 1) / 2) for x in xs],
+                centres,
+                yerr=[
+                    [centre - low for centre, low in zip(centres, lows, strict=True)],
+                    [high - centre for centre, high in zip(centres, highs, strict=True)],
+                ],
+                marker=_MARKERS[index],
+                linestyle="--" if index % 2 else "-",
+                capsize=2,
+                linewidth=1.2,
+                color=_PALETTE[index],
+                label=name,
+            )
+        ticks = sorted({point[0] for points in series.values() for point in points})
+        axes.set_xscale("log", base=2)
+        if len(ticks) <= 10 and all(float(tick).is_integer() for tick in ticks):
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.minorticks_off()
+        axes.set_xlabel(xlabel)
+
+    return _svg(draw, columns=2)
+
+
+def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str | None:
+    """Draws groups of bars, one group a level and in it one bar a series, few of them with values.
+
+    Returns None where no level is known.
+    """
     if not any(map(has_levels, splits.values())):
         return None
     levels = sorted(set().union(*splits.values()))
@@ -105,19 +152,20 @@ def _bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> st
                 [position + shift for position in range(len(levels))],
                 [split.get(level, 0.0) for level in levels],
                 width * 0.92,
-                color=_COLOURS[series],
-                label=_LABELS[series],
+                color=_COLOURS.get(series, _PALETTE[index % len(_PALETTE)]),
+                label=_LABELS.get(series, series),
             )
-            axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)
+            if len(splits) <= 3:  # More do not fit.
+                axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)
         axes.set_xticks(range(len(levels)), levels)
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("Difficulty level (1: easy, 5: hard)")
         axes.set_ylabel(ylabel)
 
-    return _svg(draw)
+    return _svg(draw, columns=3 if len(splits) <= 3 else 2)
 
 
-def _svg(draw: Callable[[Axes], None]) -> str:
+def _svg(draw: Callable[[Axes], None], columns: int = 3) -> str:
     # Narrow, because a phone shows it at some 370 pixels and its text must stay readable there.
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.8, 3.2), layout="constrained")
@@ -126,7 +174,7 @@ def _svg(draw: Callable[[Axes], None]) -> str:
         axes.margins(y=0.1)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-        figure.legend(loc="outside upper center", ncols=3)
+        figure.legend(loc="outside upper center", ncols=columns)
         file = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 RESAMPLES = 10_000
+_FEW = 50  # Distinct scores up to which counting them is the cheaper way to resample.
+_PARTS = 20  # Otherwise so many parts of the resamples are in memory after each other.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,14 @@ def _bootstrap(values: np.ndarray, seed: int) -> Estimate:
     # three of them for right and wrong answers, so these counts are drawn, not the problems.
     distinct, counts = np.unique(values, return_counts=True)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(values.size, counts / values.size, size=RESAMPLES)
-    low, high = np.quantile(drawn @ distinct / values.size, [0.025, 0.975])
+    if distinct.size <= _FEW:
+        drawn = rng.multinomial(values.size, counts / values.size, size=RESAMPLES)
+        means = drawn @ distinct / values.size
+    else:
+        ordered = np.repeat(distinct, counts)
+        shape = RESAMPLES // _PARTS, values.size
+        parts = (rng.integers(values.size, size=shape, dtype=np.int32) for _ in range(_PARTS))
+        means = np.concatenate([ordered[part].mean(axis=1) for part in parts])
+    low, high = np.quantile(means, [0.025, 0.975])
     # The mean is rounded as the resamples' means are, or it could lie outside a one-point interval.
     return Estimate(float(counts @ distinct / values.size), (float(low), float(high)))

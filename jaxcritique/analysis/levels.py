@@ -22,7 +22,7 @@ def accuracy_by_level(problems: Iterable[Problem], scores: Mapping[str, float]) 
     """
     scores_at = defaultdict(list)
     for problem in problems:
-        scores_at[_level(problem)].append(float(scores[problem.id]))
+        scores_at[level_of(problem)].append(float(scores[problem.id]))
     return {level: fmean(scores_at[level]) for level in sorted(scores_at)}
 
 
@@ -31,7 +31,7 @@ def share_by_level(problems: Iterable[Problem]) -> dict[str, float]:
 
     A problem counts once for every row that it has in the training set.
     """
-    counts = Counter(_level(problem) for problem in problems)
+    counts = Counter(level_of(problem) for problem in problems)
     return {level: counts[level] / counts.total() for level in sorted(counts)}
 
 
@@ -47,5 +47,6 @@ def has_levels(by_level: Mapping[str, float]) -> bool:
     return bool(by_level.keys() - {UNKNOWN})
 
 
-def _level(problem: Problem) -> str:
+def level_of(problem: Problem) -> str:
+    """Names the level of a problem."""
     return UNKNOWN if problem.level is None else str(problem.level)

@@ -23,6 +23,25 @@ def write_report(results: Mapping[str, Any], path: pathlib.Path) -> None:
     Raises:
       KeyError: `results` lacks an entry other than `critic` or `critique_data`.
     """
+    write_page(
+        "report.html.jinja",
+        results,
+        path,
+        headline=headline(results),
+        last_iteration=_last_iteration(results),
+        columns=COLUMNS,
+        rows=table_cells(results),
+        figures=_captioned_figures(results),
+        marked_lines=_marked_lines,
+    )
+
+
+def write_page(template: str, results: Mapping[str, Any], path: pathlib.Path, **parts: Any) -> None:
+    """Writes a page from a template of this package that extends `page.html.jinja`.
+
+    Raises:
+      KeyError: `results` lacks what every page says: wall_seconds, peak_rss_bytes.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxcritique", "analysis"),
         autoescape=True,
@@ -31,17 +50,12 @@ def write_report(results: Mapping[str, Any], path: pathlib.Path) -> None:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("report.html.jinja").render(
+    page = environment.get_template(template).render(
         results=results,
-        headline=headline(results),
-        last_iteration=_last_iteration(results),
-        columns=COLUMNS,
-        rows=table_cells(results),
-        figures=_captioned_figures(results),
-        marked_lines=_marked_lines,
         resamples=RESAMPLES,
         wall_time=datetime.timedelta(seconds=round(results["wall_seconds"])),
         peak_gib=results["peak_rss_bytes"] / 2**30,
+        **parts,
     )
     write_atomically(path, page)
 

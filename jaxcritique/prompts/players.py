@@ -84,6 +84,7 @@ def respond(
                 error_step=start.error_step,
                 error=start.error,
                 error_type=start.error_type,
+                tokens=completion.completion_tokens,
             )
             for start, completion, grade in graded(game, asked, answers, lambda s: s.problem)
         ]
@@ -104,7 +105,7 @@ def criticise(
 
     def records(asked: Sequence[Solution], answers: Sequence[list[Completion]]) -> list[Critique]:
         return [
-            read_critique(solution, completion.text)
+            read_critique(solution, completion.text, completion.completion_tokens)
             for solution, completions in zip(asked, answers, strict=True)
             for completion in completions
         ]
@@ -125,7 +126,13 @@ def refine(
 
     def records(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Refinement]:
         return [
-            Refinement(critique, completion.text, grade.verdict, grade.extracted)
+            Refinement(
+                critique,
+                completion.text,
+                grade.verdict,
+                grade.extracted,
+                completion.completion_tokens,
+            )
             for critique, completion, grade in graded(
                 game, asked, answers, lambda c: c.solution.problem
             )
@@ -135,10 +142,10 @@ def refine(
     return play(game, name, Refinement, actor, turns, records, n, temperature, game.actor_tokens)
 
 
-def read_critique(solution: Solution, text: str) -> Critique:
-    """Makes a record of what a critic wrote."""
+def read_critique(solution: Solution, text: str, tokens: int = 0) -> Critique:
+    """Makes a record of what a critic wrote in so many generated tokens."""
     parsed = parse_critique(text)
-    return Critique(solution, text, parsed.says_correct, parsed.first_error)
+    return Critique(solution, text, parsed.says_correct, parsed.first_error, tokens)
 
 
 def graded(
@@ -208,9 +215,14 @@ def play(
     return game.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)
 
 
+def costs_of(stage: Dataset[Any]) -> dict[str, int]:
+    """Returns what a stage that asked a model cost."""
+    return {name: stage.facts[name] for name in COSTS}
+
+
 def total_costs(stages: Iterable[Dataset[Any]]) -> dict[str, int]:
     """Adds up what stages that asked a model cost."""
     total: collections.Counter[str] = collections.Counter(dict.fromkeys(COSTS, 0))
     for stage in stages:
-        total.update({name: stage.facts[name] for name in COSTS})
+        total.update(costs_of(stage))
     return dict(total)

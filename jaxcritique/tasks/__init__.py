@@ -41,7 +41,9 @@ def load_problems(
     loader = gsm8k if task == "gsm8k" else hendrycks_math
     problems = loader.load(split, data_dir)
     if not problems:
-        raise ValueError(f"{data_dir}: the {split} split of {task} is empty.")
+        raise ValueError(
+            f"--data_dir={data_dir}: the {split} split of {task} is empty; give data with problems."
+        )
     if count > len(problems):
         raise ValueError(
             f"{count} {split} problems are asked for, but {data_dir} has {len(problems)} of {task}."

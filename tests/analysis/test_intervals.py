@@ -81,3 +81,11 @@ def test_no_problems_and_unpaired_problems_are_refused():
         paired_difference({}, {}, seed=0)
     with pytest.raises(ValueError, match="3 problems"):
         paired_difference({"a": 1, "b": 0}, {"b": 1, "c": 0, "d": 0}, seed=0)
+
+
+def test_interval_of_many_different_scores_is_that_of_the_slow_loop():
+    shares = np.random.default_rng(0).random(120) ** 3
+    estimate = accuracy(scored(shares), seed=1)
+    assert estimate.mean == pytest.approx(shares.mean())
+    assert estimate.ci95 == pytest.approx(slow_bootstrap(shares, 4000, seed=2), abs=0.006)
+    assert accuracy(dict(reversed(scored(shares).items())), seed=1) == estimate

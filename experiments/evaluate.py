@@ -1,0 +1,264 @@
+"""Evaluates an actor, with or without a critic, as test-time compute grows (sections 4.2 and 6).
+
+    python -m experiments.evaluate --actor=DIR --critic=DIR --task=gsm8k --data_dir=DIR \
+      --run_dir=runs/evaluation
+
+Greedy accuracy, Maj@K and Pass@K; rounds of critique and refinement in parallel or in sequence,
+against the actor alone at K, 2K and 3K samples and at equal tokens; all by difficulty. Every sample
+is kept in the run folder: the same command again goes on where a killed run stopped, and what else
+is computed from the same samples costs none.
+"""
+
+import json
+import pathlib
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from absl import flags, logging
+
+from experiments import engines, games
+from experiments.program import claim, refusing_bad_input, run, settings_but
+from jaxcritique.analysis.difficulty import EDGES, rated
+from jaxcritique.analysis.evaluation import (
+    MULTIPLES,
+    Point,
+    alone_points,
+    by_level,
+    differences,
+    greedy_points,
+    parallel_points,
+    rows_of,
+    samples_needed,
+    sequential_points,
+)
+from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
+from jaxcritique.analysis.table import aligned
+from jaxcritique.grading import Grader
+from jaxcritique.prompts.players import Game, Start, costs_of, respond
+from jaxcritique.records import Problem, Solution
+from jaxcritique.rollout.sampler import Sampler, SamplerError
+from jaxcritique.store import write_atomically, write_rows
+from jaxcritique.tasks import TINY_BASE, load_problems
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, play_rounds
+from jaxcritique.testtime.voting import equality
+
+FLAGS = flags.FLAGS
+games.define_flags(seed="Decides samples and the bootstrap's resamples.")
+games.define_task_flags()
+flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
+flags.DEFINE_string("actor", str(TINY_BASE), "Hugging Face folder: who answers and refines.")
+flags.DEFINE_string(
+    "critic",
+    None,
+    "Hugging Face folder of the critic. 'checker': the program that works out every step against "
+    "the reference solution, the ceiling. Without: the actor alone.",
+)
+flags.DEFINE_list("k", ["1", "2", "4", "8"], "The K of Maj@K and Pass@K.")
+flags.DEFINE_integer(
+    "samples",
+    0,
+    "Samples a problem; more than the largest K make its estimates less noisy. 0: the largest K. "
+    "With a critic so many are criticised and refined, and of the actor alone there are three "
+    "times the largest K at least.",
+    lower_bound=0,
+)
+flags.DEFINE_float(
+    "temperature", 0.7, "Of the samples, and of their critiques and refinements.", lower_bound=0.0
+)
+flags.DEFINE_multi_enum(
+    "protocol",
+    ["refine_all"],
+    list(PROTOCOLS),
+    "Which answers are refined: all, those that the critic does not call correct, or those that "
+    "are wrong. May be given several times; they then share their samples.",
+)
+flags.DEFINE_multi_enum(
+    "scaling",
+    ["parallel"],
+    ["parallel", "sequential"],
+    "K responses with a round of critique and refinement each, or K rounds after one response. May "
+    "be given both times.",
+)
+flags.DEFINE_integer(
+    "difficulty_samples",
+    100,
+    "Samples a problem, beside the others, that tell its difficulty (paper: 100). 0: the levels "
+    "are those of the data.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "difficulty",
+    EDGES[0],
+    EDGES,
+    "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
+)
+
+# What may change within a run folder: other figures of the same samples, or more of them.
+_FREE = ("run_dir", "k", "samples", "protocol", "scaling", "difficulty_samples", "difficulty")
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    started = time.monotonic()
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    with refusing_bad_input():
+        ks, samples = _ks_and_samples()
+        for name in ("protocol", "scaling"):
+            if FLAGS[name].present and not FLAGS.critic:
+                raise ValueError(f"--{name} is about a critic: name one with --critic.")
+        actor_model = games.model("actor", FLAGS.actor)
+        critic_model = None
+        if FLAGS.critic and FLAGS.critic != games.CHECKER:
+            critic_model = games.model("critic", FLAGS.critic)
+        data = FLAGS.task, FLAGS.data_dir
+        problems = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
+        if FLAGS.critic == games.CHECKER and games.checker(problems) is None:
+            raise ValueError(
+                f"--critic={games.CHECKER} works out calculations (<<1+2=3>>), which most "
+                f"solutions of --task={FLAGS.task} do not have. Name a model's folder."
+            )
+        keys = {"actor": actor_model.key, "critic": critic_model.key if critic_model else None}
+        claim(run_dir, settings_but(_FREE) | {f"{name} model": key for name, key in keys.items()})
+        engine = engines.engine()
+    with Grader() as grader, engine:
+        critic = games.critic(critic_model, engine) if FLAGS.critic else None
+        actor = engine.sampler(actor_model)
+        points, rated_problems, costs = _evaluate(
+            games.game(grader), actor, critic, problems, ks, samples
+        )
+    failed = sum(cost["failed"] for cost in costs.values())
+    if failed:
+        logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
+    results = {
+        "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
+        "seed": FLAGS.seed,
+        "settings": settings_but(["run_dir"]),
+        "wall_seconds": time.monotonic() - started,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "task": FLAGS.task,
+        "actor": FLAGS.actor,
+        "critic": FLAGS.critic,
+        "problems": len(problems),
+        "failed": failed,
+        "points": rows_of(points, FLAGS.seed),
+        "differences": differences(points, FLAGS.seed),
+        "levels_by": f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
+        if FLAGS.difficulty_samples
+        else "the data",
+        "by_level": by_level(rated_problems, points, FLAGS.seed),
+        "costs": costs,
+    }
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+    write_rows(run_dir / "scores.jsonl", _score_rows(rated_problems, points))
+    write_evaluation(results, run_dir)
+    for table in evaluation_tables(results):
+        print(f"{table.title}\n{aligned(table.rows)}\n")
+    print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")
+
+
+def _ks_and_samples() -> tuple[list[int], int]:
+    """Reads --k, and how many samples are drawn of a problem.
+
+    Raises:
+      ValueError: --k is no list of positive numbers, or --samples are fewer than the largest.
+    """
+    try:
+        ks = sorted({int(k) for k in FLAGS.k})
+    except ValueError:
+        ks = []
+    if not ks or ks[0] < 1:
+        raise ValueError(f"--k={','.join(FLAGS.k)}: give whole numbers from 1, such as 1,2,4,8.")
+    if 0 < FLAGS.samples < ks[-1]:
+        raise ValueError(
+            f"--k={ks[-1]} needs as many samples a problem, and --samples={FLAGS.samples} draws "
+            f"fewer. Give --samples={ks[-1]} or more, or a smaller --k."
+        )
+    return ks, FLAGS.samples or ks[-1]
+
+
+def _evaluate(
+    game: Game,
+    actor: Sampler,
+    critic: Critic | None,
+    problems: list[Problem],
+    ks: list[int],
+    samples: int,
+) -> tuple[list[Point], list[Problem], dict[str, dict[str, int]]]:
+    """Samples and scores; returns points, problems with their levels, and costs by stage."""
+    costs: dict[str, dict[str, int]] = {}
+    same = equality(game.grader)
+    names = dict.fromkeys(FLAGS.protocol)
+    protocols = {name: PROTOCOLS[name] for name in names} if critic else {}
+
+    def answer(name: str, turn: int, n: int, temperature: float) -> list[Solution]:
+        starts = [Start(problem) for problem in problems]
+        found = respond(game.again(turn), name, actor, starts, n, temperature)
+        costs[name] = costs_of(found)
+        return list(found)
+
+    def rounds(name: str, responses: list[Solution], many: int, temperature: float) -> list[Chain]:
+        if critic is None:
+            return [Chain(response) for response in responses]
+        rules = list(protocols.values())
+        chains, spent = play_rounds(game, name, actor, critic, responses, rules, many, temperature)
+        costs.update(spent)
+        return chains
+
+    # ---- the actor alone
+    greedy = answer("greedy", 0, 1, 0.0)
+    drawn = max(samples, MULTIPLES[-1] * ks[-1]) if critic else samples
+    pool = answer("respond", 0, drawn, FLAGS.temperature)
+    if FLAGS.difficulty_samples:
+        # Samples of their own: by those that are scored, chance alone would make a problem hard and
+        # the answer to it wrong.
+        rating = answer("difficulty", 1, FLAGS.difficulty_samples, FLAGS.temperature)
+        problems = rated(problems, rating, FLAGS.difficulty_samples, FLAGS.difficulty)
+
+    # ---- with the critic
+    points = greedy_points(rounds("greedy", greedy, 1, 0.0), protocols)
+    of_each = [pool[first : first + drawn] for first in range(0, len(pool), drawn)]
+    with_critic: list[Point] = []
+    if critic and "parallel" in FLAGS.scaling:
+        first = [response for responses in of_each for response in responses[:samples]]
+        chains = rounds("parallel", first, 1, FLAGS.temperature)
+        for name, protocol in protocols.items():
+            method = f"parallel, {name}"
+            with_critic += parallel_points(problems, method, protocol, chains, ks, same)
+    if critic and "sequential" in FLAGS.scaling:
+        first = [responses[0] for responses in of_each]
+        chains = rounds("sequential", first, ks[-1], FLAGS.temperature)
+        for name, protocol in protocols.items():
+            method = f"sequential, {name}"
+            with_critic += sequential_points(problems, method, protocol, chains, ks, same)
+
+    # ---- the actor alone with the same compute
+    price = fmean(response.tokens for response in pool)
+    if not price:
+        raise SamplerError("not one sample could be had; look at the messages above.")
+    if with_critic and (more := samples_needed(with_critic, price) - drawn) > 0:
+        pool += answer("respond-more", 2, more, FLAGS.temperature)
+    alone = alone_points(problems, pool, ks, with_critic, price, same)
+    return [*points, *alone, *with_critic], problems, costs
+
+
+def _score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """Every problem's scores, for comparisons with another run's."""
+    for problem in problems:
+        for point in points:
+            yield {
+                "problem": problem.id,
+                "level": problem.level,
+                "method": point.method,
+                "metric": point.metric,
+                "k": point.k,
+                "score": point.scores[problem.id],
+            }
+
+
+if __name__ == "__main__":
+    run(main)

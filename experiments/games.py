@@ -1,0 +1,101 @@
+"""The flags of every program that plays the game, and what they make."""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.arithmetic import marks
+from jaxcritique.grading import Grader
+from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.prompts.players import COSTS, Game, criticise
+from jaxcritique.prompts.templates import PROMPT_SETS
+from jaxcritique.records import Critique, Problem, Solution, digest
+from jaxcritique.rollout.load import Engine
+from jaxcritique.store import Dataset, Stage, Store
+from jaxcritique.tasks import TASKS
+from jaxcritique.testtime.rounds import Critic
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # What is defined here is a flag of the program that asks for it.
+
+CHECKER = "checker"  # What stands for a critic's folder where a program is to be the critic.
+TEST_SEED = 1_000_003  # The test stories are the same for every --seed and every program.
+
+
+def define_flags(seed: str) -> None:
+    """Defines what `game` needs, and the run folder; `seed` says what --seed decides."""
+    flags.DEFINE_string("run_dir", None, "Folder for everything this run makes.", required=True)
+    flags.DEFINE_integer("seed", 0, seed, lower_bound=0)
+    flags.DEFINE_enum("prompts", "full", PROMPT_SETS, "Wording of the players' prompts.")
+    flags.DEFINE_integer("actor_tokens", 1024, "Most tokens of a solution.", lower_bound=1)
+    flags.DEFINE_integer("critic_tokens", 1536, "Most tokens of a critique.", lower_bound=1)
+
+
+def define_task_flags() -> None:
+    """Defines where `jaxcritique.tasks.load_problems` finds problems."""
+    flags.DEFINE_enum("task", "word_problems", TASKS, "Where problems come from.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
+    )
+
+
+def game(grader: Grader) -> Game:
+    """Returns the game of the run folder, by the flags."""
+    return Game(
+        store=Store(pathlib.Path(FLAGS.run_dir)),
+        grader=grader,
+        prompts=PROMPT_SETS[FLAGS.prompts],
+        seed=FLAGS.seed,
+        actor_tokens=FLAGS.actor_tokens,
+        critic_tokens=FLAGS.critic_tokens,
+    )
+
+
+def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
+    """Returns the program that checks calculations, for problems most of which have them."""
+    with_marks = sum(bool(marks(problem.rationale)) for problem in problems)
+    if 2 * with_marks < len(problems):
+        return None
+    return ArithmeticAnnotator(one_plan=problems[0].task == "word_problems")
+
+
+def model(flag: str, folder: str) -> ModelFolder:
+    """Returns the model in the folder that a flag names.
+
+    Raises:
+      ValueError: there is none that can be used.
+    """
+    try:
+        return ModelFolder.of(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--{flag}={folder}: {error}") from None
+
+
+def critic(model: ModelFolder | None, engine: Engine) -> Critic:
+    """Returns a critic: a model, or (None) the program that checks calculations."""
+    if model is None:
+        return _check
+    sampler = engine.sampler(model)
+
+    def criticise_once(
+        game: Game, name: str, solutions: Sequence[Solution], temperature: float
+    ) -> Dataset[Critique]:
+        return criticise(game, name, sampler, solutions, 1, temperature)
+
+    return criticise_once
+
+
+def _check(
+    game: Game, name: str, solutions: Sequence[Solution], temperature: float
+) -> Dataset[Critique]:
+    """The program's critiques; what it cannot vouch for gets none, and has no verdict."""
+    one_plan = bool(solutions) and solutions[0].problem.task == "word_problems"
+    annotator = ArithmeticAnnotator(one_plan)
+
+    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
+        found = [annotator.annotate(s) or Critique(s, "", None, None) for s in solutions]
+        return found, dict.fromkeys(COSTS, 0)
+
+    return game.store.dataset(name, Critique, annotator.key, digest(*solutions), make=make)

@@ -1,0 +1,290 @@
+"""Test-time scaling from stored answers: scores by problem, then means, differences and levels.
+
+A `Point` is one method at one K with a score for every problem. All that is reported is made of
+points, so that whatever is compared is compared on the same problems.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from jaxcritique.analysis.intervals import accuracy, paired_difference
+from jaxcritique.analysis.levels import level_of
+from jaxcritique.records import Problem, Solution
+from jaxcritique.testtime.rounds import Chain, Protocol
+from jaxcritique.testtime.voting import (
+    Answer,
+    Ballot,
+    Same,
+    between,
+    cast,
+    majority,
+    majority_at,
+    pass_at,
+)
+
+Scores = Mapping[str, float]  # Problem id to its score.
+ALONE = "no critic"
+MULTIPLES = (1, 2, 3)  # Of the samples, for what a critique and a refinement may cost.
+METRICS = {"maj": "Maj@K", "pass": "Pass@K", "final": "Final answer", "greedy": "Greedy answer"}
+_SAMPLED = {"maj": majority_at, "pass": pass_at}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A method at one K."""
+
+    method: str
+    metric: str  # A key of METRICS.
+    k: int  # Of the methods with a critic; what a method without one has to be compared with.
+    samples: float  # Answers a problem that are voted on or looked at.
+    tokens: float  # Generated for a problem, on average.
+    scores: Scores
+
+
+def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, Protocol]) -> list[Point]:
+    """Accuracy of one answer a problem, without a critic and with it.
+
+    Args:
+      answers: one chain a problem.
+      protocols: by name; empty where there is no critic.
+    """
+    alone = {chain.problem: float(chain.response.correct) for chain in answers}
+    tokens = fmean(chain.response.tokens for chain in answers)
+    points = [Point(ALONE, "greedy", 1, 1, tokens, alone)]
+    for name, protocol in protocols.items():
+        cut = [chain.cut(protocol, 1) for chain in answers]
+        scores = {chain.problem: float(chain.answers[-1].correct) for chain in cut}
+        points.append(Point(name, "greedy", 1, 1, fmean(c.tokens for c in cut), scores))
+    return points
+
+
+def parallel_points(
+    problems: Sequence[Problem],
+    method: str,
+    protocol: Protocol,
+    chains: Sequence[Chain],
+    ks: Sequence[int],
+    same: Same,
+) -> list[Point]:
+    """Scores what comes of K responses with a round each: an expectation over subsets of them.
+
+    Raises:
+      ValueError: a problem has fewer chains than the largest K; it is named.
+    """
+    cut = [chain.cut(protocol, 1) for chain in chains]
+    last = [(chain.problem, chain.answers[-1]) for chain in cut]
+    ballots = _ballots(problems, last, same)
+    tokens = fmean(chain.tokens for chain in cut)
+    return _sampled_points(method, ballots, {k: k for k in ks}, tokens)
+
+
+def sequential_points(
+    problems: Sequence[Problem],
+    method: str,
+    protocol: Protocol,
+    chains: Sequence[Chain],
+    ks: Sequence[int],
+    same: Same,
+) -> list[Point]:
+    """Scores K rounds after one response: the vote, Pass@K and the final answer (section 6.3).
+
+    The response and all refinements vote. Where the protocol ends a chain, fewer do.
+
+    Raises:
+      ValueError: a problem has no chain, or one that ends where the protocol goes on.
+    """
+    whole = [chain.cut(protocol, max(ks)) for chain in chains]
+    answers = [(chain.problem, answer) for chain in whole for answer in chain.answers]
+    ballots = _ballots(problems, answers, same)
+    points = []
+    for k in ks:
+        first = [ballot.first(k + 1) for ballot in ballots]
+        for ballot in first:
+            ballot.require(1)
+        samples = fmean(map(len, first))
+        tokens = fmean(chain.cut(protocol, k).tokens for chain in whole)
+        columns = {
+            "maj": {b.problem: float(majority(b)) for b in first},
+            "pass": {b.problem: float(any(b.right)) for b in first},
+            "final": {b.problem: float(b.right[-1]) for b in first},
+        }
+        points += [Point(method, m, k, samples, tokens, scores) for m, scores in columns.items()]
+    return points
+
+
+def alone_points(
+    problems: Sequence[Problem],
+    samples: Sequence[Solution],
+    ks: Sequence[int],
+    with_critic: Sequence[Point],
+    price: float,
+    same: Same,
+) -> list[Point]:
+    """Scores the actor alone: at K samples, and at all that `with_critic` is to be compared with.
+
+    That is 2K and 3K samples, and as many as generate the tokens of each of its methods.
+
+    Args:
+      problems: all of them.
+      samples: of each of them, in the order they were drawn.
+      ks: the K.
+      with_critic: points of methods with a critic; empty where there is none.
+      price: tokens of a sample, on average.
+      same: when two answers are one.
+
+    Raises:
+      ValueError: a problem has fewer samples than that; it is named.
+    """
+    ballots = _ballots(problems, [(s.problem.id, s) for s in samples], same)
+    points = []
+    for times in MULTIPLES if with_critic else MULTIPLES[:1]:
+        points += _sampled_points(multiple(times), ballots, {k: times * k for k in ks}, price)
+    budgets: dict[str, dict[int, float]] = {}
+    for point in with_critic:
+        budgets.setdefault(point.method, {})[point.k] = _worth(point, price)
+    for method, samples_at in budgets.items():
+        points += _sampled_points(equal_tokens(method), ballots, samples_at, price)
+    return points
+
+
+def samples_needed(with_critic: Sequence[Point], price: float) -> int:
+    """How many samples of each problem `alone_points` needs for methods with a critic."""
+    largest = max(point.k for point in with_critic)
+    return max(MULTIPLES[-1] * largest, *(math.ceil(_worth(p, price)) for p in with_critic))
+
+
+def _worth(point: Point, price: float) -> float:
+    """How many samples the tokens of a point pay for, at least one."""
+    return max(1.0, point.tokens / price)
+
+
+def _sampled_points(
+    method: str, ballots: Sequence[Ballot], samples_at: Mapping[int, float], price: float
+) -> list[Point]:
+    """Scores, for each K, as many samples as `samples_at` says; a sample costs `price` tokens."""
+    return [
+        Point(
+            method,
+            metric,
+            k,
+            samples,
+            samples * price,
+            {ballot.problem: between(at, ballot, samples) for ballot in ballots},
+        )
+        for metric, at in _SAMPLED.items()
+        for k, samples in samples_at.items()
+    ]
+
+
+def _ballots(
+    problems: Sequence[Problem], answers: Iterable[tuple[str, Answer]], same: Same
+) -> list[Ballot]:
+    """Returns the ballot of every problem, empty where there is no answer to it."""
+    found: dict[str, list[Answer]] = {problem.id: [] for problem in problems}
+    for problem, answer in answers:
+        found[problem].append(answer)
+    return [cast(problem, given, same) for problem, given in found.items()]
+
+
+def multiple(times: int) -> str:
+    """Names the method of `times` K samples without a critic."""
+    return ALONE if times == 1 else f"{ALONE}, {times}K"
+
+
+def equal_tokens(method: str) -> str:
+    """Names the method without a critic that generates as many tokens as `method`."""
+    return f"{ALONE}, tokens of {method}"
+
+
+def differences(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
+    """Compares, at the same K, each method with a critic with all that it is to beat.
+
+    These are the baselines of `alone_points`; for a parallel method also the sequential ones of
+    its protocol, vote against vote and final answer.
+    """
+    table = {(point.method, point.metric, point.k): point for point in points}
+    rows = []
+    for (method, metric, k), point in table.items():
+        for other, other_metric in _rivals(method, metric):
+            rival = table.get((other, other_metric, k))
+            if rival is None:
+                continue
+            difference = paired_difference(point.scores, rival.scores, seed)
+            rows.append(
+                {
+                    "method": method,
+                    "metric": metric,
+                    "minus": other,
+                    "minus_metric": other_metric,
+                    "k": k,
+                    "difference": difference.mean,
+                    "ci95": difference.ci95,
+                }
+            )
+    return rows
+
+
+def _rivals(method: str, metric: str) -> list[tuple[str, str]]:
+    if method.startswith(ALONE):
+        return []
+    if metric == "greedy":
+        return [(ALONE, metric)]
+    rivals = [(multiple(times), metric) for times in MULTIPLES]
+    rivals.append((equal_tokens(method), metric))
+    if method.startswith("parallel"):
+        sequential = method.replace("parallel", "sequential")
+        rivals += [(sequential, metric), (sequential, "final")][: 2 if metric == "maj" else 1]
+    elif metric == "maj":
+        rivals.append((method, "final"))
+    return rivals
+
+
+def rows_of(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
+    """Returns the points as rows: their mean with its interval in place of the scores."""
+    rows = []
+    for point in points:
+        row = dataclasses.asdict(point)
+        estimate = accuracy(row.pop("scores"), seed)
+        rows.append({**row, "mean": estimate.mean, "ci95": estimate.ci95})
+    return rows
+
+
+def by_level(
+    problems: Sequence[Problem], points: Sequence[Point], seed: int
+) -> list[dict[str, Any]]:
+    """Returns means at each level, of greedy answers and of the largest K, with what is gained.
+
+    The gain is that of methods with a critic over ALONE's point of the same metric and K; None
+    where there is none such.
+    """
+    largest = max(point.k for point in points)
+    points = [point for point in points if point.metric == "greedy" or point.k == largest]
+    alone = {(p.metric, p.k): p for p in points if p.method == ALONE}
+    ordered = sorted(problems, key=level_of)
+    rows = []
+    for level, group in itertools.groupby(ordered, level_of):
+        ids = {problem.id for problem in group}
+        for point in points:
+            here = {id_: point.scores[id_] for id_ in ids}
+            estimate = accuracy(here, seed)
+            row: dict[str, Any] = {
+                "level": level,
+                "problems": len(ids),
+                "method": point.method,
+                "metric": point.metric,
+                "k": point.k,
+                "mean": estimate.mean,
+                "ci95": estimate.ci95,
+                "gain": None,
+                "gain_ci95": None,
+            }
+            rival = alone.get((point.metric, point.k))
+            if rival is not None and not point.method.startswith(ALONE):
+                gain = paired_difference(here, {id_: rival.scores[id_] for id_ in ids}, seed)
+                row |= {"gain": gain.mean, "gain_ci95": gain.ci95}
+            rows.append(row)
+    return rows

@@ -1,0 +1,162 @@
+"""Rounds of critique and refinement (sections 2 and 6.3), and who takes part in them.
+
+A player is shown the question and the latest answer only, the actor also its critique. One round
+after each of K responses is the parallel way to spend more, K rounds after one the sequential.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol as Interface
+
+from jaxcritique.prompts.players import Game, costs_of, refine
+from jaxcritique.records import Critique, Refinement, Solution
+from jaxcritique.rollout.sampler import Sampler
+from jaxcritique.store import Dataset
+from jaxcritique.testtime.voting import Answer
+
+
+class Critic(Interface):
+    """Writes one critique of each solution, as a stage."""
+
+    def __call__(
+        self, game: Game, name: str, solutions: Sequence[Solution], temperature: float
+    ) -> Dataset[Critique]:
+        """Returns the critiques in the order of the solutions; COSTS are among its facts."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Which answers the critic sees, and after which of its critiques the actor refines.
+
+    Rounds end where either says no: that answer is final.
+    """
+
+    asks: Callable[[Answer], bool]
+    refines: Callable[[Critique], bool]
+
+
+PROTOCOLS = {
+    "refine_all": Protocol(lambda answer: True, lambda critique: True),
+    # A critique without a verdict flags its answer.
+    "refine_flagged": Protocol(lambda answer: True, lambda c: c.says_correct is not True),
+    # An oracle knows which answers are right (section 6.1); the critic sees the others.
+    "oracle": Protocol(lambda answer: not answer.correct, lambda critique: True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A response and the rounds after it."""
+
+    response: Solution
+    critiques: tuple[Critique, ...] = ()  # Each of the answer before it.
+    refinements: tuple[Refinement, ...] = ()  # As many, or one fewer: the last critique ended it.
+
+    @property
+    def problem(self) -> str:
+        """The id of the problem."""
+        return self.response.problem.id
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The response and all refinements."""
+        return self.response, *self.refinements
+
+    @property
+    def tokens(self) -> int:
+        """Generated for all of it."""
+        return sum(r.tokens for r in (self.response, *self.critiques, *self.refinements))
+
+    def cut(self, protocol: Protocol, rounds: int) -> "Chain":
+        """Returns the part of this chain that `protocol` makes of it in so many rounds.
+
+        Raises:
+          ValueError: it goes on where this chain ends; the problem is named.
+        """
+        critiques: list[Critique] = []
+        refinements: list[Refinement] = []
+        for number in range(rounds):
+            if not protocol.asks((self.response, *refinements)[-1]):
+                break
+            self._require(len(self.critiques) > number, "critique", number)
+            critiques.append(self.critiques[number])
+            if not protocol.refines(critiques[-1]):
+                break
+            self._require(len(self.refinements) > number, "refinement", number)
+            refinements.append(self.refinements[number])
+        return Chain(self.response, tuple(critiques), tuple(refinements))
+
+    def _require(self, present: bool, what: str, number: int) -> None:
+        if not present:
+            raise ValueError(f"problem {self.problem} has no {what} in round {number + 1}.")
+
+
+def play_rounds(
+    game: Game,
+    name: str,
+    actor: Sampler,
+    critic: Critic,
+    responses: Sequence[Solution],
+    protocols: Collection[Protocol],
+    rounds: int,
+    temperature: float,
+) -> tuple[list[Chain], dict[str, dict[str, int]]]:
+    """Plays rounds after each response, as far as one of the protocols goes.
+
+    `Chain.cut` then gives what each of them makes of it.
+
+    Args:
+      game: what is played with.
+      name: begins the stages' names.
+      actor: who refines.
+      critic: who criticises.
+      responses: the answers to begin with; one may be there more than once.
+      protocols: the rules that all chains must do for.
+      rounds: the most of them.
+      temperature: of both players.
+
+    Returns:
+      The chains, and what each stage cost.
+    """
+    chains = [Chain(response) for response in responses]
+    costs: dict[str, dict[str, int]] = {}
+    for number in range(rounds):
+        # With its own seed a round may differ from the one before it even if the answer did not.
+        turn = game.again(number)
+        # Of each chain, the protocols that have not ended it.
+        alive = [
+            [p for p in protocols if len(chain.cut(p, number).refinements) == number]
+            for chain in chains
+        ]
+        asked = [
+            index
+            for index, chain in enumerate(chains)
+            if any(protocol.asks(chain.answers[-1]) for protocol in alive[index])
+        ]
+        latest = [_as_solution(chains[index].answers[-1]) for index in asked]
+        stage = f"{name}-criticise-{number + 1}"
+        critiques = critic(turn, stage, latest, temperature)
+        costs[stage] = costs_of(critiques)
+        flagged: list[int] = []
+        for index, critique in zip(asked, critiques, strict=True):
+            chain, answer = chains[index], chains[index].answers[-1]
+            chains[index] = dataclasses.replace(chain, critiques=(*chain.critiques, critique))
+            if any(p.asks(answer) and p.refines(critique) for p in alive[index]):
+                flagged.append(index)
+        subjects = [chains[index].critiques[-1] for index in flagged]
+        stage = f"{name}-refine-{number + 1}"
+        refined = refine(turn, stage, actor, subjects, 1, temperature)
+        costs[stage] = costs_of(refined)
+        for index, refinement in zip(flagged, refined, strict=True):
+            chain = chains[index]
+            chains[index] = dataclasses.replace(chain, refinements=(*chain.refinements, refinement))
+    return chains, costs
+
+
+def _as_solution(answer: Answer) -> Solution:
+    """A refinement as the response that the next round is about."""
+    if isinstance(answer, Solution):
+        return answer
+    problem = answer.critique.solution.problem
+    return Solution(problem, answer.text, answer.verdict, answer.answer, tokens=answer.tokens)

@@ -1,0 +1,164 @@
+"""Pass@K and majority votes over the answers to a problem (sections 4.2.2 and 6.3).
+
+The most frequent answer wins, answers that the grader holds equal being one; of several that are as
+frequent, the one seen first. What has no answer that can be read does not vote.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxcritique.grading import Grader
+from jaxcritique.records import Refinement, Solution
+
+Answer = Solution | Refinement
+Same = Callable[[str, str], bool]  # Whether two answers, alone and without their responses, agree.
+
+
+@dataclasses.dataclass(frozen=True)
+class Ballot:
+    """The answers to one problem, in the order in which they were given."""
+
+    problem: str  # Its id.
+    votes: tuple[int | None, ...]  # What each votes for, from 0; None where it does not vote.
+    right: tuple[bool, ...]  # Whether each is right. What a class says is what its first says.
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    def first(self, k: int) -> "Ballot":
+        """The first `k` answers, or all where there are fewer."""
+        return Ballot(self.problem, self.votes[:k], self.right[:k])
+
+    def require(self, k: int) -> None:
+        """Refuses to score fewer answers than were asked for.
+
+        Raises:
+          ValueError: there are fewer than `k`, or `k` is not positive; the problem is named.
+        """
+        if not 1 <= k <= len(self):
+            raise ValueError(f"problem {self.problem} has {len(self)} samples where K is {k}.")
+
+
+def cast(problem: str, answers: Sequence[Answer], same: Same) -> Ballot:
+    """Sorts answers into classes: two are in one if a chain of equal ones joins them.
+
+    Whether an answer is right plays no part in it: who votes does not know.
+    """
+    readable = [a.answer if a.verdict != "unparsable" else None for a in answers]
+    classes: list[list[str]] = []
+    for answer in dict.fromkeys(filter(None, readable)):
+        joined = [c for c in classes if any(same(answer, other) for other in c)]
+        classes = [c for c in classes if c not in joined]
+        classes.append([*(member for c in joined for member in c), answer])
+    number = {answer: index for index, members in enumerate(classes) for answer in members}
+    votes = tuple(number[answer] if answer else None for answer in readable)
+    return Ballot(problem, votes, tuple(a.correct for a in answers))
+
+
+def equality(grader: Grader) -> Same:
+    """Returns the grader's comparison, which then does not depend on the order of the two."""
+
+    def same(first: str, second: str) -> bool:
+        if first == second:
+            return True
+        rows = [(first, second), (second, first)]
+        return any(grade.verdict == "correct" for grade in grader.grade_all(rows, "answer"))
+
+    return same
+
+
+def pass_at(ballot: Ballot, k: int) -> float:
+    """Pass@K: how likely at least one is right of `k` answers drawn without replacement.
+
+    The unbiased estimate from all n answers, 1 - C(n - right, k) / C(n, k) (arXiv 2107.03374).
+
+    Raises:
+      ValueError: there are fewer than `k` answers.
+    """
+    ballot.require(k)
+    wrong = len(ballot) - sum(ballot.right)
+    return 1 - math.comb(wrong, k) / math.comb(len(ballot), k)
+
+
+def majority(ballot: Ballot) -> bool:
+    """Whether the vote of all answers is right; without a vote it is wrong."""
+    counts = collections.Counter(vote for vote in ballot.votes if vote is not None)
+    if not counts:
+        return False
+    winner = max(counts, key=lambda vote: counts[vote])  # The first of the largest.
+    return ballot.right[ballot.votes.index(winner)]
+
+
+def majority_at(ballot: Ballot, k: int) -> float:
+    """Maj@K: how likely the vote is right of `k` answers drawn without replacement.
+
+    The exact mean over all C(n, k) subsets, in each of which answers keep their order. A class wins
+    a subset in which it has m votes, the first of them at position p, if every other class has
+    fewer, or has m but none before p. These subsets are counted for each right class, p and m by
+    multiplying polynomials, of which the coefficient of x^j counts the ways to take j answers.
+
+    Raises:
+      ValueError: there are fewer than `k` answers.
+    """
+    ballot.require(k)
+    if k == len(ballot):
+        return float(majority(ballot))
+    places: dict[int, list[int]] = {}
+    for position, vote in enumerate(ballot.votes):
+        if vote is not None:
+            places.setdefault(vote, []).append(position)
+    choose = _binomials(len(ballot), k)
+    silent = ballot.votes.count(None)
+    won = 0.0
+    for vote, own in places.items():
+        if not ballot.right[own[0]]:
+            continue
+        most = min(len(own), k)
+        m = np.arange(1, most + 1)
+        left = k - m  # Votes that are not the class's own.
+        # Axes: p (which of its own votes is the first), m, and the power of x.
+        ways = np.zeros((len(own), most, k + 1))
+        ways[:, :, 0] = choose[len(own) - 1 - np.arange(len(own))][:, m - 1]
+        ways = _times(ways, np.broadcast_to(choose[silent], ways.shape))
+        for other, theirs in places.items():
+            if other == vote:
+                continue
+            fewer = np.arange(k + 1) < m[:, None]
+            factor = np.broadcast_to(choose[len(theirs)] * fewer, ways.shape).copy()
+            later = len(theirs) - np.searchsorted(theirs, own)
+            factor[:, m - 1, m] = choose[later][:, m]
+            ways = _times(ways, factor)
+        won += ways[:, m - 1, left].sum()
+    return won / math.comb(len(ballot), k)
+
+
+def between(at: Callable[[Ballot, int], float], ballot: Ballot, samples: float) -> float:
+    """Scores so many answers on average: where that is no whole number, now fewer and now more.
+
+    So one method can spend exactly what another one does.
+    """
+    whole = math.floor(samples)
+    score = at(ballot, whole)
+    if more := samples - whole:
+        score += more * (at(ballot, whole + 1) - score)
+    return score
+
+
+def _times(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Multiplies polynomials along the last axis, without the powers beyond it."""
+    size = left.shape[-1]
+    product = np.zeros_like(left)
+    for power in range(size):
+        product[..., power:] += left[..., : size - power] * right[..., power : power + 1]
+    return product
+
+
+@functools.cache
+def _binomials(n: int, k: int) -> np.ndarray:
+    """Returns C(i, j) at [i, j] for i up to n and j up to k; whole numbers are exact to 2**53."""
+    return np.array([[float(math.comb(i, j)) for j in range(k + 1)] for i in range(n + 1)])
