@@ -42,13 +42,13 @@ _STOP_AT = flags.DEFINE_integer(
     "Steps actually trained: a base trained to the end leaves no room.",
     lower_bound=1,
 )
-_ROWS = flags.DEFINE_integer("rows", 18, "Rows of --sequence tokens in a step.", lower_bound=1)
-_SEQUENCE = flags.DEFINE_integer("sequence", 512, "Tokens in a row.", lower_bound=32)
+_ROWS = flags.DEFINE_integer("rows", 24, "Rows of --sequence tokens in a step.", lower_bound=1)
+_SEQUENCE = flags.DEFINE_integer("sequence", 384, "Tokens in a row.", lower_bound=32)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-up, then cosine.")
 _LEVEL_WEIGHTS = flags.DEFINE_list(
     "level_weights",
-    ["45", "35", "15", "4", "1"],
-    "How often stories of levels 1 to 5 are solved. Long ones rarely are, so the base leaves room.",
+    ["42", "30", "18", "7", "3"],
+    "How often stories of levels 1 to 5 occur. Long ones are rare, so that the base leaves room.",
 )
 
 _CONFIG = ModelConfig(

@@ -1,9 +1,8 @@
 """Text for training the tiny base: stories solved, criticised and refined, all by program.
 
-This stands in for what a large model's pretraining holds. Checking and mending come before
-solving, as they do there: stories of every length are criticised and refined, but few long ones
-are solved from nothing. So the base leaves room for the paper's method, and a critic fine-tuned
-from it has something to bring. Plain calculations stand in between.
+This stands in for what a large model's pretraining holds. Between the stories stand plain
+calculations, so that the base is sure of each single step; long stories are left to the paper's
+method, so that it has something to bring.
 """
 
 import random
@@ -22,7 +21,7 @@ from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.tasks.word_problems import generate
 
 _TASKS = ("calculate", "solve", "critique", "refine")
-_TASK_WEIGHTS = (0.12, 0.28, 0.36, 0.24)
+_TASK_WEIGHTS = (0.20, 0.36, 0.28, 0.16)
 _CHUNK = 1_000  # Stories are generated so many at a time, each time from another seed.
 _CALCULATIONS = 10  # In a document of nothing else.
 
@@ -30,41 +29,32 @@ _CALCULATIONS = 10  # In a document of nothing else.
 def documents(
     prompts: PromptSet, seed: int, level_weights: Sequence[float]
 ) -> Iterator[tuple[Messages, str]]:
-    """Yields (messages, reply) without end, the same for the same seed.
-
-    Args:
-      prompts: the wording.
-      seed: other seeds give other documents.
-      level_weights: how often stories of levels 1 to 5 are solved, relative to one another; all
-        levels are criticised and refined alike.
-    """
+    """Yields (messages, reply) without end, the same for the same seed."""
     rng = random.Random(f"corpus/{seed}")
     annotator = ArithmeticAnnotator(one_plan=True)
     chunk = 0
     while True:
-        story_seed = seed * 1_000_003 + chunk
-        stories = generate("train", _CHUNK, story_seed)
-        to_solve = generate("train", _CHUNK, story_seed, level_weights)
+        stories = generate("train", _CHUNK, seed * 1_000_003 + chunk, level_weights)
         sums = [f"<<{m.expression}={m.stated}>>" for s in stories for m in marks(s.rationale)]
-        for problem, solved in zip(stories, to_solve, strict=True):
+        for problem in stories:
             task = rng.choices(_TASKS, _TASK_WEIGHTS)[0]
             if task == "calculate":
                 request = [{"role": "user", "content": "Calculate."}]
                 yield request, "\n".join(rng.sample(sums, _CALCULATIONS))
-            elif task == "solve":
-                yield solve_messages(prompts, solved), solved.rationale
-            elif document := _checked(prompts, problem, task, annotator, rng):
+            elif document := _document(prompts, problem, task, annotator, rng):
                 yield document
         chunk += 1
 
 
-def _checked(
+def _document(
     prompts: PromptSet,
     problem: Problem,
     task: str,
     annotator: ArithmeticAnnotator,
     rng: random.Random,
 ) -> tuple[Messages, str] | None:
+    if task == "solve":
+        return solve_messages(prompts, problem), problem.rationale
     solution: Solution | None = Solution(problem, problem.rationale, "correct", problem.answer)
     # Right and wrong in equal parts for the critic; nearly all that is refined is wrong.
     if rng.random() < (0.5 if task == "critique" else 0.85):
