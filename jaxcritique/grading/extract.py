@@ -25,7 +25,7 @@ _REASONING_END = "</think>"
 _CHAT_TOKEN = re.compile(r"<\|(?:im_start|im_end|endoftext|end_of_text|eot_id)\|>|</s>")
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?=\{|[0-9A-Za-z])")
 _FINAL = re.compile(
-    r"####[ \t]*+(?![*#]*(?:answer|case|conclusion|final|method|part|solution|step|summary)\b)"
+    r"####[ \t]*+(?![*#]{0,8}+(?:answer|case|conclusion|final|method|part|solution|step|summary)\b)"
     r"|final[ \t]+answer(?:[\s*:']|\\(?![A-Za-z(\[{])){0,6}"
     r"(?:\b(?:the[ \t]+final[ \t]+answer[ \t]+)?is\b)?[ \t]*[:=]?",
     re.IGNORECASE,
