@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 
 class Tokenizer:
     """A folder's tokenizer with its chat template.
@@ -79,4 +81,7 @@ class Tokenizer:
             turns = [f"{m['role'].capitalize()}: {m['content']}\n" for m in messages]
             end = "Assistant: " if options.get("add_generation_prompt") else ""
             return "".join([self._start, *turns, end])
-        return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
+        try:
+            return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
+        except TemplateError as error:
+            raise ValueError(f"the chat template of {self.folder} refuses it: {error}") from None
