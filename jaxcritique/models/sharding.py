@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 T = TypeVar("T")
 AXES = ("data", "fsdp", "tensor")
 ROWS = P(("data", "fsdp"))  # Of a batch, and of everything computed from its rows.
+CACHE = P(("data", "fsdp"), "tensor")  # Of keys and values: [rows, heads, positions, h].
 
 # Layers are stacked along axis 0, which is never sharded: the scan works on one at a time.
 _RULES = {

@@ -21,7 +21,7 @@ from jaxcritique.models.attention import (
     packed_attention,
 )
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.sharding import ROWS, constrain, gather, shardings
+from jaxcritique.models.sharding import CACHE, ROWS, constrain, gather, shardings
 
 Params = Any  # The arrays of a Transformer, as a nested dictionary.
 # For each layer, the keys and values of the positions seen so far, each [b, k, t, h].
@@ -177,7 +177,8 @@ class Transformer(nnx.Module):
     ) -> tuple[Float[Array, "b s d"], KVCache]:
         """Runs more tokens of sequences whose beginning is cached, and caches them.
 
-        The layers are unrolled here: a scanned cache would be copied, layer by layer, each step.
+        The layers are unrolled here, the model being one of `unstack`: a scanned cache would be
+        copied, layer by layer, each step.
 
         Args:
           tokens: the next of each sequence.
@@ -190,25 +191,28 @@ class Transformer(nnx.Module):
         angles = rotary_angles(self.config, positions)
         mask = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]
         index = (jnp.arange(len(tokens)) if rows is None else rows)[:, None]
-        x = self.embedding[...][tokens]
+        x = constrain(gather(self.embedding[...], "embedding")[tokens], ROWS)
         updated = []
-        for i, layer in enumerate(cache):
-            block = jax.tree.map(lambda stacked, i=i: stacked[i], self.layers)
+        for block, layer in zip(self.layers, cache, strict=True):
+            block = _gather_weights(block)
             q, k, v = block.queries_keys_values(x, angles)
             keys, values = (
-                old.at[index, :, positions].set(new, mode="drop")
+                constrain(old.at[index, :, positions].set(new, mode="drop"), CACHE)
                 for old, new in zip(layer, (k, v), strict=True)
             )
             updated.append((keys, values))
             if rows is not None:
-                keys, values = (old.at[rows].get(mode="clip") for old in (keys, values))
-            x = block.finish(x, attend_to_cache(q, keys, values, mask))
+                keys, values = (
+                    constrain(old.at[rows].get(mode="clip"), CACHE) for old in (keys, values)
+                )
+            x = constrain(block.finish(x, attend_to_cache(q, keys, values, mask)), ROWS)
         return self.norm(x), tuple(updated)
 
     def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """Returns fp32 logits, for sampling and evaluation; training uses `summed_loss`."""
-        head = self.embedding if self.config.tie_embeddings else self.head
-        return jnp.einsum("...d,vd->...v", hidden, head[...], preferred_element_type=jnp.float32)
+        path = "embedding" if self.config.tie_embeddings else "head"
+        head = gather(getattr(self, path)[...], path)
+        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
     def summed_loss(
         self,
@@ -284,6 +288,19 @@ def join(structure: Structure, params: Params) -> Transformer:
     """Puts a model together again, cheaply enough to do inside a jitted function."""
     state = jax.tree.unflatten(structure.tree, jax.tree.leaves(params))
     return nnx.merge(structure.graph, state)
+
+
+def unstack(structure: Structure, params: Params) -> tuple[Structure, Params]:
+    """Gives each layer arrays of its own, as `extend` needs them.
+
+    XLA copies a slice of a stack each time it multiplies by it: all weights, in every step.
+    """
+    model: Any = join(structure, params)
+    layers = range(model.config.num_layers)
+    model.layers = nnx.List(
+        jax.jit(lambda stack: [jax.tree.map(lambda x: x[i], stack) for i in layers])(model.layers)
+    )
+    return split(model)
 
 
 def abstract(config: ModelConfig) -> tuple[Structure, Params]:

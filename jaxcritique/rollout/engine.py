@@ -4,6 +4,9 @@ A slot is a row of the cache. Its prompt is read in chunks of a fixed size, then
 together with all others, a block of steps at a time. Prompts that begin alike are read once: a
 slot that already holds the beginning is copied. All shapes are fixed but the cache's length, which
 takes few values; each is compiled once.
+
+On a mesh the weights lie as in training, the slots are divided over `data` and `fsdp` and the heads
+of the cache over `tensor`.
 """
 
 import collections
@@ -18,12 +21,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.sharding import CACHE, ROWS, constrain
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import KVCache, Params, Structure, join
+from jaxcritique.models.transformer import KVCache, Params, Structure, join, unstack
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_probabilities
 
@@ -77,14 +82,16 @@ def _decode_block(
 ) -> tuple[Slots, KVCache, Int[Array, "block b"], Float[Array, "block b"] | None]:
     """Runs _BLOCK steps; returns tokens, -1 where a slot was not active, and their likelihood."""
     model = join(structure, params)
+    slots = jax.tree.map(lambda x: constrain(x, ROWS), slots)
 
     def step(carry: tuple[Slots, KVCache], _: None) -> tuple[tuple[Slots, KVCache], Any]:
         slots, cache = carry
         hidden, cache = model.extend(slots.token[:, None], slots.position[:, None], cache)
-        logits = model.logits(hidden[:, 0])
-        allowed = jax.vmap(lambda row, stops: row.at[stops].set(-1e30, mode="drop"))
-        early = (slots.position < slots.floor)[:, None]
-        allowed = jnp.where(early, allowed(logits, slots.stops), logits)
+        logits = constrain(model.logits(hidden[:, 0]), ROWS)
+        # Where it is too early for a stop token, it gets no mass.
+        most = jnp.where(slots.position < slots.floor, -1e30, jnp.inf)[:, None]
+        rows = jnp.arange(len(logits))[:, None]
+        allowed = logits.at[rows, slots.stops].min(most, mode="drop")
         rest = slots.seed, slots.position, slots.temperature
         if wanted.filters:
             drawn = draw_filtered_tokens(allowed, *rest, slots.top_k, slots.top_p)
@@ -124,7 +131,16 @@ def _copy_slots(
     cache: KVCache, source: Int[Array, " rows"], target: Int[Array, " rows"]
 ) -> KVCache:
     """Copies slots; a target past the end: none."""
-    return jax.tree.map(lambda x: x.at[target].set(x[source], mode="drop"), cache)
+    return jax.tree.map(
+        lambda x: constrain(x.at[target].set(x[source], mode="drop"), CACHE), cache
+    )
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _with_length(x: Array, length: int) -> Array:
+    missing = length - x.shape[2]
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else x[:, :, :length]
+    return constrain(x, CACHE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +148,8 @@ class JaxConfig:
     """What the engine may use."""
 
     slots: int = 64  # Samples written at a time; fewer where the cache is too small for them.
-    cache_bytes: int | None = None  # For keys and values; None: by what the device has.
+    cache_bytes: int | None = None  # Of each device for keys and values; None: by what it has.
+    mesh: str = ""  # Such as "data=2,tensor=4"; empty: fsdp over all devices, as in training.
 
 
 class JaxSampler:
@@ -151,6 +168,7 @@ class JaxSampler:
         params: Params,
         tokenizer: Tokenizer,
         settings: JaxConfig,
+        mesh: Mesh,
     ):
         """Holds a model ready.
 
@@ -158,16 +176,20 @@ class JaxSampler:
           key: names the weights.
           config: the model's.
           structure: the model's.
-          params: the weights.
+          params: the weights, where `models.sharding` says.
           tokenizer: with the chat format the model was trained on.
           settings: what it may use.
+          mesh: the devices.
         """
         self.key = key
         self.shapes: set[tuple[Any, ...]] = set()
         self.seconds: dict[str, float] = collections.defaultdict(float)
-        self._config, self._structure, self._params = config, structure, params
+        self._config = config
+        self._structure, self._params = unstack(structure, params)
         self._tokenizer = tokenizer
         self._settings = settings
+        self._mesh = mesh
+        self._ways = mesh.shape["data"] * mesh.shape["fsdp"]  # The slots are divided.
 
     def generate(
         self, requests: Sequence[Request], progress: Callable[[int, int], None]
@@ -222,7 +244,8 @@ class JaxSampler:
             for sequence in waiting
         )
         itemsize = jax.tree.leaves(self._params)[0].dtype.itemsize
-        position = 2 * c.num_layers * c.num_kv_heads * c.head_dim * itemsize
+        heads = c.num_kv_heads // self._mesh.shape["tensor"]
+        position = 2 * c.num_layers * heads * c.head_dim * itemsize
         slot = position * _cache_length(longest + _BLOCK, c.max_positions)
         # While the cache grows, one layer of it is there twice.
         budget = self._budget() * c.num_layers // (c.num_layers + 1)
@@ -231,12 +254,13 @@ class JaxSampler:
                 f"the keys and values of one sample of {longest} tokens need {slot} bytes, the "
                 f"budget is {budget}. Raise --cache_gib or ask for fewer tokens."
             )
-        return min(self._settings.slots, budget // slot, _round_up(len(waiting), _ROWS))
+        wanted = min(self._settings.slots, _round_up(len(waiting), _ROWS))
+        return self._ways * min(-(-wanted // self._ways), budget // slot)
 
     def _budget(self) -> int:
         if self._settings.cache_bytes is not None:
             return self._settings.cache_bytes
-        memory = jax.devices()[0].memory_stats() or {}
+        memory = self._mesh.devices.flat[0].memory_stats() or {}
         if "bytes_limit" not in memory:
             return _CPU_CACHE_BYTES
         return (memory["bytes_limit"] - memory["bytes_in_use"]) // 2
@@ -247,6 +271,8 @@ class _Run:
 
     def __init__(self, sampler: JaxSampler, waiting: Sequence[_Sequence], count: int):
         self._sampler = sampler
+        self._mesh = sampler._mesh
+        self._rows = _round_up(_ROWS, sampler._ways)
         self._context = sampler._config.max_positions
         self._waiting = deque(waiting)
         self._count = count
@@ -280,18 +306,19 @@ class _Run:
         """Yields sequences as they are completed."""
         clock = _Clock(self._sampler.seconds)
         while self._waiting or any(self._seated):
-            self._admit()
-            jax.block_until_ready(self._cache)
-            clock.lap("prefill")
-            self._resize()
-            self._note("decode", *dataclasses.astuple(self._wanted), self._slots.stops.shape[1])
-            self._slots, self._cache, drawn, likely = _decode_block(
-                self._sampler._structure,
-                self._wanted,
-                self._sampler._params,
-                self._slots,
-                self._cache,
-            )
+            with jax.set_mesh(self._mesh):
+                self._admit()
+                jax.block_until_ready(self._cache)
+                clock.lap("prefill")
+                self._resize()
+                self._note("decode", *dataclasses.astuple(self._wanted), self._slots.stops.shape[1])
+                self._slots, self._cache, drawn, likely = _decode_block(
+                    self._sampler._structure,
+                    self._wanted,
+                    self._sampler._params,
+                    self._slots,
+                    self._cache,
+                )
             self._slots = jax.tree.map(np.array, self._slots)  # Writable copies on the host.
             drawn = np.asarray(drawn)
             likely = None if likely is None else np.asarray(likely)
@@ -400,7 +427,7 @@ class _Run:
             )
 
     def _read(self, prompts: list[tuple[int, np.ndarray]], starts: list[int]) -> None:
-        """Reads prompts from where they start to differ, _ROWS of them at a time."""
+        """Reads prompts from where they start to differ, some of them at a time."""
         todo = deque(
             (slot, prompt, start)
             for (slot, prompt), start in zip(prompts, starts, strict=True)
@@ -408,10 +435,10 @@ class _Run:
         )
         self._note("read")
         while todo:
-            tokens = np.zeros((_ROWS, _CHUNK), np.int32)
-            start = np.zeros(_ROWS, np.int32)
-            slots = np.full(_ROWS, self._count, np.int32)
-            batch = [todo.popleft() for _ in range(min(_ROWS, len(todo)))]
+            tokens = np.zeros((self._rows, _CHUNK), np.int32)
+            start = np.zeros(self._rows, np.int32)
+            slots = np.full(self._rows, self._count, np.int32)
+            batch = [todo.popleft() for _ in range(min(self._rows, len(todo)))]
             for row, (slot, prompt, begin) in enumerate(batch):
                 slots[row], start[row] = slot, begin
                 chunk = prompt[begin : begin + _CHUNK]
@@ -443,9 +470,8 @@ class _Run:
         c = self._sampler._config
         shape = (self._count, c.num_kv_heads, length, c.head_dim)
         dtype = jax.tree.leaves(self._sampler._params)[0].dtype
-        return tuple(
-            (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(c.num_layers)
-        )
+        zeros = functools.partial(jnp.zeros, shape, dtype, device=NamedSharding(self._mesh, CACHE))
+        return tuple((zeros(), zeros()) for _ in range(c.num_layers))
 
     def _resize(self) -> None:
         """Makes the cache as long as the next block needs, in few different lengths."""
@@ -500,11 +526,6 @@ def _most_shared(prompt: np.ndarray, held: Sequence[np.ndarray]) -> tuple[int, i
         if same > shared:
             best, shared = number, same
     return best, shared
-
-
-def _with_length(x: Array, length: int) -> Array:
-    missing = length - x.shape[2]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else x[:, :, :length]
 
 
 def _cache_length(needed: int, context: int) -> int:

@@ -4,8 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
+
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.sampler import Completion, Request, Sampler
@@ -78,10 +82,16 @@ class _LazySampler:
 
 
 def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
-    """Loads a Hugging Face folder into the JAX engine."""
-    model_config, structure, params = load_pretrained(model.folder)
+    """Loads a Hugging Face folder into the JAX engine: fp32 on a CPU, bf16 elsewhere.
+
+    Raises:
+      ValueError: the mesh does not fit the devices of this host or the model.
+    """
+    mesh = make_mesh(config.mesh, jax.local_devices())
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    model_config, structure, params = load_pretrained(model.folder, mesh, dtype)
     tokenizer = Tokenizer(model.folder)
-    return JaxSampler(model.key, model_config, structure, params, tokenizer, config)
+    return JaxSampler(model.key, model_config, structure, params, tokenizer, config, mesh)
 
 
 def load_vllm(model: ModelFolder, vllm: VllmConfig, client: ClientConfig) -> ServerSampler:

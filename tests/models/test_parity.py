@@ -15,7 +15,7 @@ import transformers
 
 from jaxcritique.models.huggingface import load_pretrained
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import join
+from jaxcritique.models.transformer import join, unstack
 
 TOLERANCE = 1e-4
 STORIES = pathlib.Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260k"
@@ -210,6 +210,7 @@ def test_stories_logits(stories, tmp_path):
 def test_stories_tells_the_same_story(stories, tmp_path):
     stories.save_pretrained(tmp_path)
     config, structure, params = load_pretrained(tmp_path)
+    structure, params = unstack(structure, params)
     prompt, count = np.array([[1]]), 64
     theirs = stories.generate(torch.tensor(prompt), max_new_tokens=count, do_sample=False)
     shape = (1, config.num_kv_heads, count, config.head_dim)

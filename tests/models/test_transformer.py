@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.transformer import REMAT, abstract, initialize, join
+from jaxcritique.models.transformer import REMAT, abstract, initialize, join, unstack
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="remat")
@@ -50,6 +50,7 @@ def test_remat_changes_nothing(remat, tiny, prompt):
 @pytest.mark.parametrize("chunk", [131, 50])
 def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
     config, structure, params = tiny
+    structure, params = unstack(structure, params)
     tokens, expected = prompt
     lengths, steps = np.array([131, 4]), 6
     prompts = np.where(np.arange(131) < lengths[:, None], tokens[:, :131], 0)

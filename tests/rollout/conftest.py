@@ -1,9 +1,11 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import pytest
 
 from jaxcritique.models.huggingface import load_pretrained
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.templates import COMPACT, solve_messages
 from jaxcritique.records import Messages
@@ -28,7 +30,8 @@ def make_sampler(base) -> Callable[..., JaxSampler]:
     ) -> JaxSampler:
         limited = dataclasses.replace(config, max_positions=context)
         settings = JaxConfig(slots, cache_bytes)
-        return JaxSampler("tiny", limited, structure, params, tokenizer, settings)
+        mesh = make_mesh(devices=jax.devices()[:1])
+        return JaxSampler("tiny", limited, structure, params, tokenizer, settings, mesh)
 
     return make
 
