@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import TemplateError
+import jinja2
 
 
 class Tokenizer:
@@ -83,5 +83,5 @@ class Tokenizer:
             return "".join([self._start, *turns, end])
         try:
             return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
-        except TemplateError as error:
-            raise ValueError(f"the chat template of {self.folder} refuses it: {error}") from None
+        except jinja2.TemplateError as error:  # Such as roles that do not take turns.
+            raise ValueError(f"the chat template refuses the messages: {error}") from error

@@ -6,6 +6,7 @@ structure and its arrays; everything after is a pure function of (params, batch)
 Shapes: b batch, s queries, t keys, d model, n heads, k key/value heads, g = n/k, h head.
 """
 
+import operator
 from typing import Any, NamedTuple
 
 import flax.nnx as nnx
@@ -296,16 +297,29 @@ def unstack(structure: Structure, params: Params) -> tuple[Structure, Params]:
     XLA copies a slice of a stack each time it multiplies by it: all weights, in every step.
     """
     model: Any = join(structure, params)
-    layers = range(model.config.num_layers)
-    model.layers = nnx.List(
-        jax.jit(lambda stack: [jax.tree.map(lambda x: x[i], stack) for i in layers])(model.layers)
-    )
+    layers = [operator.itemgetter(i) for i in range(model.config.num_layers)]
+    apart = jax.jit(lambda stack: [jax.tree.map(layer, stack) for layer in layers])
+    model.layers = nnx.List(apart(model.layers))
     return split(model)
 
 
 def abstract(config: ModelConfig) -> tuple[Structure, Params]:
     """Returns the structure and the shapes of the arrays, without making any array."""
     return split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+
+
+def abstract_unstacked(config: ModelConfig) -> tuple[Structure, Params]:
+    """`abstract` for what `unstack` returns."""
+    structure, params = abstract(config)
+    structures = []
+
+    def run(params: Params) -> Params:
+        unstacked, params = unstack(structure, params)
+        structures.append(unstacked)
+        return params
+
+    params = jax.eval_shape(run, params)
+    return structures[0], params
 
 
 def initialize(

@@ -69,7 +69,7 @@ def test_what_a_template_refuses_is_said(make_tokenizer):
     template = (
         "{% if messages|length > 1 %}{{ raise_exception('roles must alternate') }}{% endif %}"
     )
-    with pytest.raises(ValueError, match="refuses it: roles must alternate"):
+    with pytest.raises(ValueError, match="refuses the messages: roles must alternate"):
         Tokenizer(make_tokenizer(template)).reply([QUESTION], "4")
 
 
