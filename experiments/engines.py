@@ -17,7 +17,7 @@ from jaxcritique.rollout.load import Engine, load_jax, load_vllm
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.rollout.server import ClientConfig, Endpoints, ServerSampler, api_key
 from jaxcritique.rollout.vllm import VllmConfig
-from jaxcritique.training.sft import fine_tune
+from jaxcritique.training.sft import Placement, fine_tune
 
 _ENGINE = flags.DEFINE_enum(
     "engine",
@@ -31,8 +31,14 @@ _SLOTS = flags.DEFINE_integer(
 _CACHE_GIB = flags.DEFINE_float(
     "cache_gib",
     0,
-    "jax: GiB for keys and values. 0: half of what is free on the accelerator; 4 on a CPU.",
+    "jax: GiB of each device for keys and values. 0: half of what is free; 4 on a CPU.",
     lower_bound=0,
+)
+_MESH = flags.DEFINE_string(
+    "mesh",
+    "",
+    "Devices of --engine=jax, and of training where there is any: data=8 holds eight copies of the "
+    "model, tensor=8 or fsdp=8 one in parts, data=2,tensor=4 two. Empty: fsdp over all.",
 )
 _ENDPOINT = flags.DEFINE_list(
     "endpoint",
@@ -95,6 +101,7 @@ def engine() -> Engine:
     if _ENGINE.value == "jax":
         _refuse_server_flags()
         config = jax_config()
+        config.devices()
         return Engine(lambda model: load_jax(model, config))
     if not _VLLM_PYTHON.value or _ENDPOINT.value:
         raise ValueError(
@@ -116,6 +123,7 @@ def trainer(engine: Engine) -> Callable[..., ModelFolder]:
 
     def train(*arguments: Any) -> ModelFolder:
         engine.release()
+        arguments = (*arguments, Placement(mesh=_MESH.value))
         if _ENGINE.value == "jax":
             return fine_tune(*arguments)
         with concurrent.futures.ProcessPoolExecutor(
@@ -152,15 +160,23 @@ def endpoint(model: str, urls: list[str]) -> Sampler:
 
 def jax_config() -> JaxConfig:
     """The JAX engine's settings, by the flags."""
-    return JaxConfig(_SLOTS.value, int(_CACHE_GIB.value * 2**30) or None)
+    return JaxConfig(_SLOTS.value, int(_CACHE_GIB.value * 2**30) or None, _MESH.value)
 
 
 def vllm_config() -> VllmConfig:
-    """The settings of vLLM servers of our own, by the flags."""
+    """The settings of vLLM servers of our own, by the flags.
+
+    Raises:
+      ValueError: --vllm_args has a quotation without an end.
+    """
+    try:
+        arguments = tuple(shlex.split(_VLLM_ARGS.value))
+    except ValueError as error:
+        raise ValueError(f"--vllm_args={_VLLM_ARGS.value}: {error}") from error
     return VllmConfig(
         python=_VLLM_PYTHON.value or "",
         device_sets=tuple(_VLLM_DEVICES.value) or ("",),
-        arguments=tuple(shlex.split(_VLLM_ARGS.value)),
+        arguments=arguments,
     )
 
 

@@ -104,21 +104,26 @@ def _defaults() -> Defaults:
       ValueError: they contradict each other.
     """
     if _MIN_TOKENS.value > _MAX_TOKENS.value:
-        raise ValueError("--min_tokens must not exceed --max_tokens.")
+        raise ValueError(
+            f"--min_tokens={_MIN_TOKENS.value} must not exceed --max_tokens={_MAX_TOKENS.value}."
+        )
     if not all(token.isdecimal() for token in _STOP_TOKEN_IDS.value):
         raise ValueError(f"--stop_token_ids={','.join(_STOP_TOKEN_IDS.value)}: numbers wanted.")
-    return Defaults(
-        n=_N.value,
-        max_tokens=_MAX_TOKENS.value,
-        temperature=_TEMPERATURE.value,
-        seed=_SEED.value,
-        top_k=_TOP_K.value,
-        top_p=_TOP_P.value,
-        min_tokens=_MIN_TOKENS.value,
-        stop=tuple(_STOP.value),
-        stop_token_ids=tuple(map(int, _STOP_TOKEN_IDS.value)),
-        logprobs=_LOGPROBS.value,
-    )
+    try:
+        return Defaults(
+            n=_N.value,
+            max_tokens=_MAX_TOKENS.value,
+            temperature=_TEMPERATURE.value,
+            seed=_SEED.value,
+            top_k=_TOP_K.value,
+            top_p=_TOP_P.value,
+            min_tokens=_MIN_TOKENS.value,
+            stop=tuple(_STOP.value),
+            stop_token_ids=tuple(map(int, _STOP_TOKEN_IDS.value)),
+            logprobs=_LOGPROBS.value,
+        )
+    except ValueError as error:
+        raise ValueError(f"--{error}") from error
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -50,8 +50,10 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Marks the folder as this configuration's.
 
     Raises:
-      ValueError: the folder belongs to a run with another configuration.
+      ValueError: the folder belongs to a run with another configuration, or is none.
     """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"{run_dir} is a file; a folder is wanted.")
     path = run_dir / "settings.json"
     if path.is_file():
         theirs = json.loads(path.read_text())
@@ -61,7 +63,7 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{run_dir} holds a run with another --{changed[0]} "
                 f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
-                "Choose another --run_dir, or delete this one."
+                "Choose another folder, or delete this one."
             )
     else:
         write_atomically(path, json.dumps(settings, indent=2) + "\n")

@@ -4,11 +4,13 @@ import io
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+STORIES = pathlib.Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -91,3 +93,66 @@ def tiny():
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
     return config, structure, params
+
+
+@pytest.fixture(scope="session")
+def stories():
+    """The 260,032 weights of stories260K.bin in a torch model."""
+    if not STORIES.is_dir():
+        pytest.skip(f"{STORIES} is not beside this checkout")
+    import numpy as np
+    import torch
+    import transformers
+
+    raw = (STORIES / "stories260K.bin").read_bytes()
+    dim, mlp, layers, heads, kv_heads, vocab, positions = np.frombuffer(raw, np.int32, 7).tolist()
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=vocab,
+            hidden_size=dim,
+            intermediate_size=mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            max_position_embeddings=positions,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+        )
+    )
+    floats = torch.from_numpy(np.frombuffer(raw, np.float32, offset=28).copy())
+
+    def fill(*parameters: torch.nn.Parameter, rotary_heads: int = 0) -> None:
+        nonlocal floats
+        for parameter in parameters:
+            values, floats = floats[: parameter.numel()], floats[parameter.numel() :]
+            if rotary_heads:  # llama2.c rotates neighbours, transformers halves of a head.
+                values = values.reshape(rotary_heads, -1, 2, dim).transpose(1, 2)
+            parameter.data = values.reshape(parameter.shape).clone()
+
+    blocks = model.model.layers
+    fill(model.model.embed_tokens.weight)
+    fill(*(block.input_layernorm.weight for block in blocks))
+    fill(*(block.self_attn.q_proj.weight for block in blocks), rotary_heads=heads)
+    fill(*(block.self_attn.k_proj.weight for block in blocks), rotary_heads=kv_heads)
+    fill(*(block.self_attn.v_proj.weight for block in blocks))
+    fill(*(block.self_attn.o_proj.weight for block in blocks))
+    fill(*(block.post_attention_layernorm.weight for block in blocks))
+    fill(*(block.mlp.gate_proj.weight for block in blocks))
+    fill(*(block.mlp.down_proj.weight for block in blocks))
+    fill(*(block.mlp.up_proj.weight for block in blocks))
+    fill(model.model.norm.weight)
+    assert len(floats) == positions * dim // heads  # What is left are llama2.c's rotary tables.
+    model.tie_weights()
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def stories_folder(stories, tmp_path_factory) -> pathlib.Path:
+    """stories260K as a Hugging Face folder, its tokenizer included."""
+    folder = tmp_path_factory.mktemp("stories260k")
+    stories.save_pretrained(folder)
+    shutil.copy(STORIES / "tok512.model", folder / "tokenizer.model")
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}'
+    )
+    return folder

@@ -21,6 +21,7 @@ class Tokenizer:
 
         Raises:
           FileNotFoundError: the folder holds no tokenizer.
+          ValueError: it cannot be read.
         """
         from transformers import AutoTokenizer  # Takes seconds to import; not all need it.
 
@@ -29,7 +30,10 @@ class Tokenizer:
             raise FileNotFoundError(
                 f"{self.folder}: no tokenizer.json or tokenizer.model in this model folder."
             )
-        self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        try:
+            self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+        except Exception as error:  # What the libraries below raise has no class of its own.
+            raise ValueError(f"{self.folder}: its tokenizer cannot be read: {error}") from error
 
     @functools.cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.sharding import CACHE, ROWS, abstract_arrays, constrain
+from jaxcritique.models.sharding import CACHE, ROWS, abstract_arrays, constrain, make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import (
     KVCache,
@@ -203,6 +203,7 @@ def _copy_slots(
 
 @functools.partial(jax.jit, static_argnums=1)
 def _with_length(x: Array, length: int) -> Array:
+    """Cuts or lengthens the keys or values of one layer."""
     missing = length - x.shape[2]
     x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else x[:, :, :length]
     return constrain(x, CACHE)
@@ -215,6 +216,14 @@ class JaxConfig:
     slots: int = 64  # Samples written at a time; fewer where the cache is too small for them.
     cache_bytes: int | None = None  # Of each device for keys and values; None: by what it has.
     mesh: str = ""  # Such as "data=2,tensor=4"; empty: fsdp over all devices, as in training.
+
+    def devices(self) -> Mesh:
+        """Lays out the devices of this host.
+
+        Raises:
+          ValueError: the mesh does not fit them.
+        """
+        return make_mesh(self.mesh, jax.local_devices())
 
 
 class JaxSampler:
@@ -267,12 +276,15 @@ class JaxSampler:
         waiting: list[_Sequence] = []
         context = self._config.max_positions
         for request in requests:
-            prompt = np.array(request.token_ids(self._tokenizer), np.int32)
-            error = None
+            prompt, error = np.zeros(0, np.int32), None
+            try:
+                prompt = np.array(request.token_ids(self._tokenizer), np.int32)
+            except ValueError as refused:
+                error = str(refused)
             if len(prompt) >= context:
                 error = too_long(len(prompt), context)
             elif not len(prompt):
-                error = "the prompt has no tokens"
+                error = error or "the prompt has no tokens"
             for sample in range(request.n):
                 if error is None:
                     waiting.append(_Sequence(request, sample, prompt))
@@ -503,19 +515,20 @@ class _Run:
 
     def _seat(self, slot: int, sequence: _Sequence) -> None:
         request, prompt = sequence.request, sequence.prompt
+        vocab_size = self._sampler._config.vocab_size
         last = len(prompt) - 1
         self._seated[slot] = sequence
         self._slots.token[slot] = prompt[last]
         self._slots.position[slot] = last
         self._slots.end[slot] = min(last + request.max_tokens, self._context - 1)
-        self._slots.floor[slot] = last + request.min_tokens
+        self._slots.floor[slot] = last + min(request.min_tokens, self._context)
         self._slots.active[slot] = True
         self._slots.seed[slot] = request.sample_seed(sequence.sample)
         self._slots.temperature[slot] = request.temperature
-        self._slots.top_k[slot] = request.top_k
+        self._slots.top_k[slot] = min(request.top_k, vocab_size)
         self._slots.top_p[slot] = request.top_p
-        ends = sorted(self._ends.union(request.stop_token_ids))
-        self._slots.stops[slot] = self._sampler._config.vocab_size
+        ends = [i for i in self._ends.union(request.stop_token_ids) if i < vocab_size]
+        self._slots.stops[slot] = vocab_size
         self._slots.stops[slot, : len(ends)] = ends
 
     def _new_cache(self, length: int) -> KVCache:
@@ -535,6 +548,7 @@ class _Run:
             # What a slot holds beyond the new length is no beginning any more.
             self._held = [held[:size] for held in self._held]
         if size != have:
+            self._note("resize", size)
             layers = list(self._cache)
             self._cache = ()
             for i, (keys, values) in enumerate(layers):

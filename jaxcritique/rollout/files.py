@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,11 @@ _IGNORED = {"model", "messages", "prompt", "user", "metadata", "store", "service
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
-    """What is asked of a prompt that does not say itself; see `Request`."""
+    """What is asked of a prompt that does not say itself; see `Request`.
+
+    Raises:
+      ValueError: a value makes no sense; it is named.
+    """
 
     n: int
     max_tokens: int
@@ -30,6 +35,21 @@ class Defaults:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     logprobs: bool = False
+
+    def __post_init__(self):
+        sensible = {
+            "n": self.n >= 1,
+            "max_tokens": self.max_tokens >= 1,
+            "temperature": 0 <= self.temperature < math.inf,  # False for what is not a number.
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "min_tokens": 0 <= self.min_tokens <= self.max_tokens,
+            "stop": all(isinstance(stop, str) and stop for stop in self.stop),
+            "stop_token_ids": all(isinstance(i, int) and i >= 0 for i in self.stop_token_ids),
+        }
+        for name, fine in sensible.items():
+            if not fine:
+                raise ValueError(f"{name}={getattr(self, name)!r} makes no sense here")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +139,7 @@ def _prompt(row: Mapping[str, Any], name: Any, settings: Defaults) -> Request:
     request = Request(chat, text=text or "", name=name, **vars(settings))
     if not name:  # The same content has the same id however many samples are asked for.
         request = dataclasses.replace(request, name=dataclasses.replace(request, n=1).content)
+    _ = request.content  # Refuses what no file can hold: half of a surrogate pair.
     return request
 
 
@@ -153,10 +174,7 @@ def _settings(body: Mapping[str, Any], defaults: Defaults) -> Defaults:
         if boolean or not isinstance(value, kinds[key]):
             raise ValueError(f"the body's {key!r} is {value!r}")
     lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
-    settings = dataclasses.replace(defaults, **{**said, **lists})
-    if settings.n < 1 or settings.max_tokens < 1 or settings.temperature < 0:
-        raise ValueError("the body's n, max_tokens or temperature is too small")
-    return settings
+    return dataclasses.replace(defaults, **{**said, **lists})
 
 
 def write_batch(

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained
-from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.engine import JaxConfig, JaxSampler
-from jaxcritique.rollout.sampler import Completion, Request, Sampler
+from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
 from jaxcritique.rollout.server import ClientConfig, Local, ServerSampler
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
 
@@ -44,10 +43,17 @@ class Engine:
         return _LazySampler(self, model)
 
     def load(self, model: ModelFolder) -> Sampler:
-        """Loads a model, unless it is the one in memory."""
+        """Loads a model, unless it is the one in memory.
+
+        Raises:
+          SamplerError: it cannot be loaded.
+        """
         if self._loaded is None or self._model != model:
             self.release()
-            self._loaded, self._model = self._load(model), model
+            try:
+                self._loaded, self._model = self._load(model), model
+            except (OSError, ValueError) as error:
+                raise SamplerError(f"{model.folder} cannot be loaded: {error}") from error
         return self._loaded
 
     def release(self) -> None:
@@ -87,7 +93,7 @@ def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
     Raises:
       ValueError: the mesh does not fit the devices of this host or the model.
     """
-    mesh = make_mesh(config.mesh, jax.local_devices())
+    mesh = config.devices()
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model_config, structure, params = load_pretrained(model.folder, mesh, dtype)
     tokenizer = Tokenizer(model.folder)

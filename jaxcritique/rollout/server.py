@@ -231,7 +231,7 @@ class ServerSampler:
         try:
             async with asyncio.timeout(seconds):
                 response = await client.post(url, json=body, timeout=None)
-        except (httpx2.TransportError, TimeoutError) as error:
+        except (httpx2.RequestError, TimeoutError) as error:
             async with self._checks[index]:  # One at a time; the others find it well again.
                 await asyncio.to_thread(self._servers.check, index)
             if isinstance(error, TimeoutError):
@@ -298,7 +298,10 @@ class ServerSampler:
         if request.logprobs:
             body["logprobs"] = 1
         if self._local is not None:
-            prompt = request.token_ids(self._local.tokenizer)
+            try:
+                prompt = request.token_ids(self._local.tokenizer)
+            except ValueError as error:
+                raise _Refused(str(error)) from error
             room = self._local.context - len(prompt)
             if room < 1:
                 raise _Refused(too_long(len(prompt), self._local.context))
@@ -319,7 +322,7 @@ class ServerSampler:
         """
         try:
             reply = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _Failed(f"the answer is not JSON: {error}") from error
         choices = reply.get("choices") if isinstance(reply, dict) else None
         if not isinstance(choices, list) or len(choices) != request.n:
@@ -387,6 +390,7 @@ def _text(choice: Mapping[str, Any]) -> str:
     text = choice["message"]["content"] if "message" in choice else choice["text"]
     if not isinstance(text, str):
         raise TypeError(f"a choice's text is {text!r}")
+    text.encode()  # ValueError: half of a surrogate pair, which no file can hold.
     return text
 
 

@@ -74,6 +74,7 @@ def fine_tune(
     examples: Sequence[Example],
     config: SftConfig,
     seed: int,
+    placement: Placement | None = None,
 ) -> ModelFolder:
     """Fine-tunes `base` on the examples as a stage; returns the Hugging Face folder of the result.
 
@@ -86,8 +87,9 @@ def fine_tune(
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
     if not stage.finished:
-        facts = prepare(Run(stage.folder, name), base.folder, examples, config, seed).train()
-        stage.finish(**facts)
+        run = Run(stage.folder, name)
+        sft = prepare(run, base.folder, examples, config, seed, placement)
+        stage.finish(**sft.train())
         shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # The model has all.
     return model
 

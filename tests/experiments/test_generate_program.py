@@ -163,6 +163,10 @@ def test_a_batch_in_and_out(tmp_path):
     assert second["error"]["message"].endswith("tokens, the context 1024")
 
 
+def asking(**settings) -> str:
+    return json.dumps({"custom_id": "x", "body": {"prompt": "a", **settings}})
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -171,8 +175,14 @@ def test_a_batch_in_and_out(tmp_path):
         ("not json\n", "line 1: Expecting value"),
         ('{"text": "a"}\n', "line 1: a row needs either 'prompt' or 'messages'"),
         ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', "line 2: line 1 has the same"),
-        ('{"custom_id": "x", "body": {"prompt": "a", "tools": []}}\n', "'tools' is not supported"),
         ("\xff\n".encode("latin-1"), "line 1: "),
+        ('{"id": "x", "prompt": "\\ud800"}\n', "line 1: 'utf-8' codec can't encode"),
+        (asking(temperature=float("nan")), "line 1: temperature=nan makes no sense"),
+        (asking(top_p=0), "line 1: top_p=0 makes no sense"),
+        (asking(stop=["a", ""]), "line 1: stop="),
+        (asking(stop_token_ids=[-1]), "line 1: stop_token_ids="),
+        (asking(max_tokens=1, min_tokens=2), "line 1: min_tokens=2"),
+        (asking(tools=[]), "'tools' is not supported"),
     ],
 )
 def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 import transformers
 
@@ -18,7 +17,6 @@ from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import join, unstack
 
 TOLERANCE = 1e-4
-STORIES = pathlib.Path(__file__).resolve().parents[3] / "shared" / "models" / "stories260k"
 
 
 def rope(theta: float = 10_000.0, **scaling: float) -> dict:
@@ -150,56 +148,8 @@ def test_padding(side, make_hf_model, tmp_path):
     np.testing.assert_allclose(ours[real], theirs[real], atol=TOLERANCE)
 
 
-@pytest.fixture(scope="module")
-def stories() -> transformers.PreTrainedModel:
-    """The 260,032 weights of stories260K.bin in a torch model."""
-    if not STORIES.is_dir():
-        pytest.skip(f"{STORIES} is not beside this checkout")
-    raw = (STORIES / "stories260K.bin").read_bytes()
-    dim, mlp, layers, heads, kv_heads, vocab, positions = np.frombuffer(raw, np.int32, 7).tolist()
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=vocab,
-            hidden_size=dim,
-            intermediate_size=mlp,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            num_key_value_heads=kv_heads,
-            max_position_embeddings=positions,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-        )
-    )
-    floats = torch.from_numpy(np.frombuffer(raw, np.float32, offset=28).copy())
-
-    def fill(*parameters: torch.nn.Parameter, rotary_heads: int = 0) -> None:
-        nonlocal floats
-        for parameter in parameters:
-            values, floats = floats[: parameter.numel()], floats[parameter.numel() :]
-            if rotary_heads:  # llama2.c rotates neighbours, transformers halves of a head.
-                values = values.reshape(rotary_heads, -1, 2, dim).transpose(1, 2)
-            parameter.data = values.reshape(parameter.shape).clone()
-
-    blocks = model.model.layers
-    fill(model.model.embed_tokens.weight)
-    fill(*(block.input_layernorm.weight for block in blocks))
-    fill(*(block.self_attn.q_proj.weight for block in blocks), rotary_heads=heads)
-    fill(*(block.self_attn.k_proj.weight for block in blocks), rotary_heads=kv_heads)
-    fill(*(block.self_attn.v_proj.weight for block in blocks))
-    fill(*(block.self_attn.o_proj.weight for block in blocks))
-    fill(*(block.post_attention_layernorm.weight for block in blocks))
-    fill(*(block.mlp.gate_proj.weight for block in blocks))
-    fill(*(block.mlp.down_proj.weight for block in blocks))
-    fill(*(block.mlp.up_proj.weight for block in blocks))
-    fill(model.model.norm.weight)
-    assert len(floats) == positions * dim // heads  # What is left are llama2.c's rotary tables.
-    model.tie_weights()
-    return model.eval()
-
-
-def test_stories_logits(stories, tmp_path):
-    stories.save_pretrained(tmp_path)
-    _, structure, params = load_pretrained(tmp_path)
+def test_stories_logits(stories, stories_folder):
+    _, structure, params = load_pretrained(stories_folder)
     tokens = np.random.default_rng(2).integers(0, 512, (2, 300))
     ours, theirs = causal_logits(structure, params, tokens), their_logits(stories, tokens)
     difference = np.abs(ours - theirs).max()
@@ -207,9 +157,8 @@ def test_stories_logits(stories, tmp_path):
     assert difference < TOLERANCE
 
 
-def test_stories_tells_the_same_story(stories, tmp_path):
-    stories.save_pretrained(tmp_path)
-    config, structure, params = load_pretrained(tmp_path)
+def test_stories_tells_the_same_story(stories, stories_folder):
+    config, structure, params = load_pretrained(stories_folder)
     structure, params = unstack(structure, params)
     prompt, count = np.array([[1]]), 64
     theirs = stories.generate(torch.tensor(prompt), max_new_tokens=count, do_sample=False)
@@ -229,7 +178,7 @@ def test_stories_tells_the_same_story(stories, tmp_path):
 
     ours = jax.jit(story)(params).tolist()
     assert ours == theirs[0, 1:].tolist()
-    text = sentencepiece.SentencePieceProcessor(str(STORIES / "tok512.model")).decode(ours)
+    text = Tokenizer(stories_folder).decode(ours)
     assert text.startswith("Once upon a time, there was a little girl named Lily.")
 
 

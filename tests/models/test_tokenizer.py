@@ -104,3 +104,15 @@ def test_stop_ids(ends, expected, make_tokenizer):
 def test_missing_tokenizer(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json or tokenizer\.model"):
         Tokenizer(tmp_path)
+
+
+def test_what_the_chat_template_refuses_is_a_value_error(make_tokenizer):
+    tokenizer = Tokenizer(make_tokenizer("{{ raise_exception('roles must take turns') }}"))
+    with pytest.raises(ValueError, match="refuses the messages: roles must take turns"):
+        tokenizer.prompt([{"role": "user", "content": "?"}])
+
+
+def test_an_unreadable_tokenizer_is_named(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=f"{tmp_path}: its tokenizer cannot be read"):
+        Tokenizer(tmp_path)

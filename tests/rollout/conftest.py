@@ -26,12 +26,16 @@ def make_sampler(base) -> Callable[..., JaxSampler]:
     config, structure, params, tokenizer = base
 
     def make(
-        slots: int = 4, context: int = config.max_positions, cache_bytes: int | None = None
+        slots: int = 4,
+        context: int = config.max_positions,
+        cache_bytes: int | None = None,
+        dtype: str = "float32",
     ) -> JaxSampler:
         limited = dataclasses.replace(config, max_positions=context)
+        cast = jax.tree.map(lambda x: x.astype(dtype), params)
         settings = JaxConfig(slots, cache_bytes)
         mesh = make_mesh(devices=jax.devices()[:1])
-        return JaxSampler("tiny", limited, structure, params, tokenizer, settings, mesh)
+        return JaxSampler("tiny", limited, structure, cast, tokenizer, settings, mesh)
 
     return make
 

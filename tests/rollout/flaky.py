@@ -11,7 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 
-FAILURES = ("429", "500", "hang", "reset", "truncated", "choices", "empty", "malformed")
+FAILURES = (
+    *("429", "500", "hang", "reset"),
+    *("truncated", "nested", "encoded", "malformed", "choices", "empty", "surrogate"),
+)
 
 
 class Flaky(http.server.ThreadingHTTPServer):
@@ -97,19 +100,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         count = body["n"] + (failure == "choices")
         choices = []
         for index in range(count):
-            said = "" if failure == "empty" else f"{text}/{index}"
+            said = {"empty": "", "surrogate": "\ud800"}.get(failure, f"{text}/{index}")
             said = {"message": {"role": "assistant", "content": said}} if chat else {"text": said}
             choices.append({"index": index, **said, "finish_reason": "stop"})
         usage = {"prompt_tokens": 3, "completion_tokens": 5 * count}
         answer = json.dumps({"choices": choices[::-1], "usage": usage})
         if failure == "malformed":
             answer = json.dumps({"choices": [None] * body["n"]})
+        if failure == "nested":
+            answer = "[" * 100_000
         if failure == "truncated":
             answer = answer[: len(answer) // 2]
         elif failure is None:
             with self.server.lock:
                 self.server.answered[text] += 1
-        return self._send(200, answer)
+        return self._send(200, answer, {"Content-Encoding": "gzip"} if failure == "encoded" else ())
 
     def _send(self, status, text, headers=()):
         data = text.encode()

@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import itertools
 import os
+import pathlib
 import random
 
 import jax
@@ -267,6 +268,14 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
+    requests = [Request(messages, 1, 4, 0.0, 0, logprobs=True) for messages in prompts[:4]]
+    rounded = generate(make_sampler(dtype="bfloat16"), requests)
+    for half, whole in zip(rounded, generate(make_sampler(), requests), strict=True):
+        assert half.logprobs != whole.logprobs
+        assert half.logprobs[0] == pytest.approx(whole.logprobs[0], abs=0.05)
+
+
 def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
     config = base[0]
     slot = 128 * config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4
@@ -290,20 +299,42 @@ def test_few_programs_are_compiled(make_sampler, prompts):
     assert len(sampler.shapes) <= 3  # To read, to copy, to decode.
 
 
+def test_stories260k_writes_what_transformers_writes(stories, stories_folder):
+    people = ("Lily", "Tom", "Sue", "Ben", "Mia", "Max", "Anna", "Tim")
+    things = ("dog", "ball", "cat", "car", "bird", "hat", "tree", "boat")
+    texts = [f"<s>{person} had a {thing}." for person in people for thing in things]
+    check_greedy(stories, stories_folder, [Request([], 1, 64, 0.0, 0, text=text) for text in texts])
+
+
 @pytest.mark.skipif(
     "JAXCRITIQUE_SMOLLM2" not in os.environ, reason="JAXCRITIQUE_SMOLLM2 names no folder"
 )
 def test_smollm2_writes_what_transformers_writes():
-    folder = ModelFolder.of(os.environ["JAXCRITIQUE_SMOLLM2"])
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder.folder, dtype=torch.float32)
-    stories = [solve_messages(FULL, p) for p in word_problems.generate("test", 8, 0)]
-    sampler = load_jax(folder, JaxConfig(slots=8))
-    ours = generate(sampler, [Request(messages, 1, 64, 0.0, 0) for messages in stories])
-    tokenizer = Tokenizer(folder.folder)
-    for messages, completion in zip(stories, ours, strict=True):
-        prompt = tokenizer.encode(tokenizer.prompt(messages))
-        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=64, do_sample=False)[0]
-        assert completion.text == tokenizer.decode(theirs[len(prompt) :].tolist())
+    folder = pathlib.Path(os.environ["JAXCRITIQUE_SMOLLM2"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    problems = word_problems.generate("test", 8, 0)
+    check_greedy(model, folder, [Request(solve_messages(FULL, p), 1, 64, 0.0, 0) for p in problems])
+
+
+def check_greedy(model, folder: pathlib.Path, requests: list[Request]) -> None:
+    """Compares the engine's greedy texts with those `transformers` generates, token for token."""
+    tokenizer = Tokenizer(folder)
+    prompts = [request.token_ids(tokenizer) for request in requests]
+    ours = generate(load_jax(ModelFolder.of(folder), JaxConfig(slots=16)), requests)
+    ends = sorted(tokenizer.stop_ids)
+    for length in set(map(len, prompts)):  # Of one length, so that nothing is padded.
+        rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        theirs = model.generate(
+            torch.tensor([prompts[i] for i in rows]),
+            max_new_tokens=64,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=ends[0],
+        )[:, length:]
+        for i, tokens in zip(rows, theirs.tolist(), strict=True):
+            count = next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens))
+            expected = requests[i].completion(tokenizer, 0, length, tokens[:count], ())
+            assert ours[i] == expected
 
 
 @jax.jit

@@ -1,8 +1,10 @@
 import pathlib
 
+import pytest
+
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.rollout.load import Engine
-from jaxcritique.rollout.sampler import Request
+from jaxcritique.rollout.sampler import Request, SamplerError
 
 ACTOR, CRITIC = (ModelFolder(pathlib.Path(name), name) for name in ("actor", "critic"))
 ASKED = [Request([{"role": "user", "content": "?"}], 1, 8, 1.0, 0)]
@@ -53,3 +55,14 @@ def test_one_model_at_a_time_is_loaded_and_only_when_asked():
         "load critic", "ask critic", "close critic",
         "load critic", "ask critic", "close critic",
     ]  # fmt: skip
+
+
+def test_a_model_that_cannot_be_loaded_is_named():
+    def load(model):
+        raise ValueError("no such tensor")
+
+    with (
+        Engine(load) as engine,
+        pytest.raises(SamplerError, match="actor cannot be loaded: no such tensor"),
+    ):
+        ask(engine.sampler(ACTOR))

@@ -7,18 +7,22 @@ import subprocess
 import sys
 
 import jax
+import mesh_texts
 import numpy as np
 import pytest
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.huggingface import save_pretrained
+from jaxcritique.models.huggingface import ModelFolder, save_pretrained
 from jaxcritique.models.transformer import abstract
 from jaxcritique.tasks import TINY_BASE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ONE, DATA, FSDP, MIXED = "fsdp=1", "data=4,tensor=2", "", "data=2,fsdp=2,tensor=2"
-
-
+# The mesh, and the parts in which slots, a weight and the heads of the cache lie on it.
+MESHES = [
+    ("", 8, 8, 1),  # All fsdp.
+    ("data=4,tensor=2", 4, 2, 2),
+    ("data=2,fsdp=2,tensor=2", 4, 4, 2),
+]
 CONFIG = ModelConfig(
     vocab_size=768,  # The tiny base's, for its tokenizer.
     dim=32,
@@ -31,37 +35,26 @@ CONFIG = ModelConfig(
 )
 
 
-def run(folder: pathlib.Path, devices: int, *meshes: str) -> dict[str, dict]:
-    output = folder / f"written-{devices}.json"
-    program = str(ROOT / "tests" / "rollout" / "meshes.py")
-    subprocess.run(
-        [sys.executable, program, str(output), str(folder / "model"), *meshes],
-        check=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-        },
-        timeout=600,
-    )
-    return json.loads(output.read_text())
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> dict[str, dict]:
     folder, rng = tmp_path_factory.mktemp("meshes"), np.random.default_rng(0)
     shapes = abstract(CONFIG)[1]
     params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
     save_pretrained(folder / "model", CONFIG, params, TINY_BASE)
-    return run(folder, 1, ONE) | run(folder, 8, DATA, FSDP, MIXED)
+    program, output = ROOT / "tests" / "rollout" / "mesh_texts.py", folder / "written.json"
+    subprocess.run(
+        [sys.executable, program, output, folder / "model", *(mesh for mesh, *_ in MESHES)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "8"},
+        timeout=600,
+    )
+    one = mesh_texts.written(ModelFolder.of(folder / "model"), "")
+    return {"one device": json.loads(json.dumps(one)), **json.loads(output.read_text())}
 
 
-@pytest.mark.parametrize(
-    ("mesh", "ways", "shards", "heads"), [(DATA, 4, 2, 2), (FSDP, 8, 8, 1), (MIXED, 4, 4, 2)]
-)
+@pytest.mark.parametrize(("mesh", "ways", "shards", "heads"), MESHES)
 def test_a_mesh_changes_no_text(mesh, ways, shards, heads, written):
-    one, many = written[ONE], written[mesh]
+    one, many = written["one device"], written[mesh]
     assert len(one["texts"]) == 24
     assert many["texts"] == one["texts"]
     # Every device holds its part only, of the weights as of the cache.

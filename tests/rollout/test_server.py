@@ -58,6 +58,9 @@ def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
         ("choices", "the answer has 3 choices, not 2"),
         ("empty", "a choice has no text"),
         ("malformed", "the answer is malformed"),
+        ("nested", "the answer is not JSON"),
+        ("encoded", "DecodingError"),
+        ("surrogate", "the answer is malformed: UnicodeEncodeError"),
     ],
 )
 def test_what_never_works_is_a_failed_row_with_its_reason(kind, reason):
