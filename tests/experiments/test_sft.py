@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_empty_and_missing_files(tmp_path):
         read_examples(write(tmp_path / "data.jsonl"))
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_examples(tmp_path / "none.jsonl")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory) -> Iterator[None]:
+    """The many starts of the same command compile its step once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
 
 
 @pytest.fixture(scope="module")
