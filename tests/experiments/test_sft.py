@@ -172,9 +172,8 @@ def kill(arguments: list[str], run_dir: pathlib.Path, step: int, wait: float, de
 def test_killed_at_any_moment_it_ends_the_same(data, finished, tmp_path):
     """JAXCRITIQUE_KILLS says how often; the moments are drawn anew each time, and printed."""
     rng = np.random.default_rng()
-    steps = sorted(
-        rng.choice(len(losses(finished)) - 8, int(os.environ.get("JAXCRITIQUE_KILLS", 3)))
-    )
+    kills = int(os.environ.get("JAXCRITIQUE_KILLS", 3))
+    steps = sorted(rng.choice(len(losses(finished)) - 8, kills, replace=False))
     for step in steps:
         kill(command(data, tmp_path), tmp_path, step, wait := rng.uniform(0, 0.1), devices=1)
         print(f"killed {wait:.3f} s after step {step} was asked for, at {last_step(tmp_path)}")
