@@ -197,9 +197,11 @@ class _Weights:
         # Opened anew for each tensor: closing gives the mapped pages back.
         with safe_open(str(self._where[name]), framework="numpy") as handle:
             stored = handle.get_slice(name)
-            return jax.make_array_from_callback(
-                shape, sharding, lambda index: _part(path, stored, shape, index)
-            )
+
+            def part(index: Any) -> np.ndarray:
+                return _part(path, stored, shape, index)
+
+            return jax.make_array_from_callback(shape, sharding, part)
 
 
 def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -194,7 +194,8 @@ class Transformer(nnx.Module):
         index = (jnp.arange(len(tokens)) if rows is None else rows)[:, None]
         x = constrain(gather(self.embedding[...], "embedding")[tokens], ROWS)
         updated = []
-        for block, layer in zip(self.layers, cache, strict=True):
+        layers: Any = self.layers  # A list, once unstacked.
+        for block, layer in zip(layers, cache, strict=True):
             block = _gather_weights(block)
             q, k, v = block.queries_keys_values(x, angles)
             keys, values = (

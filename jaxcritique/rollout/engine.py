@@ -164,7 +164,7 @@ def trace_decoding(
     cast = lambda x: jax.ShapeDtypeStruct(x.shape, dtype)  # noqa: E731
     params = abstract_arrays(mesh, jax.tree.map(cast, params))
     shape = slots, config.num_kv_heads, _cache_length(positions, config.max_positions)
-    part = jax.ShapeDtypeStruct(
+    part: Any = jax.ShapeDtypeStruct(
         (*shape, config.head_dim), dtype, sharding=NamedSharding(mesh, CACHE)
     )
     cache = ((part, part),) * config.num_layers
