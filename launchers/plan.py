@@ -246,8 +246,8 @@ def _plan(
         arguments = memory.argument_size_in_bytes
         allocations = _largest_arrays(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
-        peak, allocations = _out_of_memory(str(error))
         arguments = _local_bytes(program.arguments)
+        peak, allocations = _out_of_memory(str(error), arguments)
         temp = peak - arguments
     seconds = time.monotonic() - started
     flops, chip = program.flops / mesh.size, topology.chip
@@ -338,13 +338,26 @@ def _largest_arrays(hlo: str) -> list[tuple[int, str]]:
     return sorted(found.values(), reverse=True)[:20]
 
 
-def _out_of_memory(message: str) -> tuple[int, list[tuple[int, str]]]:
-    """Reads the compiler's complaint; raises anything else again."""
+def _out_of_memory(message: str, arguments: int) -> tuple[int, list[tuple[int, str]]]:
+    """Reads the compiler's complaint; raises anything else again.
+
+    Args:
+      message: what it said.
+      arguments: bytes of a device that the step's arguments take.
+
+    Returns:
+      The bytes needed, and the users of memory that it names.
+    """
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
     def size(number: str, unit: str) -> int:
         return int(float(number) * units[unit])
 
+    # Far beyond the memory it gives one number; close to it, it says what takes how much.
+    temporary = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
+    if temporary is not None:
+        needed = size(*temporary.groups())
+        return arguments + needed, [(needed, "temporary arrays of the step, all together")]
     used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
     if used is None:
         raise RuntimeError(f"the step does not compile: {message[:2000]}")

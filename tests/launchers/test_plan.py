@@ -168,11 +168,17 @@ space hbm. Used 24.48G of 15.75G hbm. Exceeded hbm capacity by 8.73G.
      Shape: f32[32,4096,4096]{2,1,0:T(8,128)}
      Unpadded size: 2.00G
 """
-    peak, users = module._out_of_memory(message)
+    peak, users = module._out_of_memory(message, 0)
     assert peak == int(24.48 * 2**30)
     assert users == [(2 * 2**30, "f32[32,4096,4096] of jit(train_step)/while/body/dot_general")]
+    message = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO \
+temporaries (142.41G) exceeds available HBM (15.75G)."
+    peak, ((size, what),) = module._out_of_memory(message, 2**30)
+    assert size == int(142.41 * 2**30)
+    assert peak == size + 2**30
+    assert "temporary arrays" in what
     with pytest.raises(RuntimeError, match="does not compile: something else"):
-        module._out_of_memory("something else")
+        module._out_of_memory("something else", 0)
 
 
 @NEEDS_LIBTPU
@@ -191,7 +197,7 @@ def test_plan_of_a_tpu(step, tmp_path):
 
 @NEEDS_LIBTPU
 def test_what_does_not_fit_names_its_largest_users():
-    result = plan("--model=smollm2-135m", "--topology=v5e:1x1", "--batch=64", "--remat=none")
+    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", "--batch=256", "--remat=none")
     assert result.returncode == 1
     first, title, *users = result.stdout.splitlines()
     assert "DOES NOT FIT" in first
