@@ -22,7 +22,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
-        except SamplerError as error:
+        except (SamplerError, FloatingPointError) as error:  # Or training diverged.
             sys.exit(f"error: {error}")
 
     app.run(quietly)

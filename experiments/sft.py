@@ -110,9 +110,9 @@ def main(_: list[str]) -> None:
         data = pathlib.Path(_DATA.value)
         examples = read_examples(data)
         sha256 = hashlib.sha256(data.read_bytes()).hexdigest()
-        claim(run_dir, {**settings_but(_FREE), "model": base.key, "data": sha256})
         job = Run(run_dir, "sft", _CHECKPOINT_STEPS.value, _FROM_STEP.value)
         prepared = prepare(job, base.folder, examples, config, _SEED.value, placement)
+        claim(run_dir, {**settings_but(_FREE), "model": base.key, "data": sha256})
     facts = prepared.train()
     results = {
         "command": shlex.join(["python", "-m", "experiments.sft", *sys.argv[1:]]),
@@ -132,11 +132,11 @@ def read_examples(path: pathlib.Path) -> list[Example]:
     if not path.is_file():
         raise FileNotFoundError(f"--data={path}: no such file.")
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
             try:
-                examples.append(_example(json.loads(line)))
-            except (ValueError, KeyError, TypeError) as error:
+                examples.append(_example(json.loads(line.decode())))
+            except ValueError as error:
                 raise ValueError(
                     f"{path}:{number}: {error}. A row has 'prompt' or 'messages', 'target', and "
                     "perhaps 'weight'."
@@ -148,17 +148,19 @@ def read_examples(path: pathlib.Path) -> list[Example]:
 
 def _example(row: Any) -> Example:
     if not isinstance(row, dict):
-        raise TypeError("not a JSON object")
+        raise ValueError("not a JSON object")
     if unknown := set(row) - {"prompt", "messages", "target", "weight"}:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
     if ("prompt" in row) == ("messages" in row):
         raise ValueError("there must be one of 'prompt' and 'messages'")
-    messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+    messages = [{"role": "user", "content": row["prompt"]}] if "prompt" in row else row["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("'messages' is not a list of messages")
     for message in messages:
-        if set(message) != {"role", "content"} or not all(
-            isinstance(value, str) for value in message.values()
-        ):
+        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
             raise ValueError("a message is {'role': text, 'content': text}")
+        if not all(isinstance(value, str) for value in message.values()):
+            raise ValueError("a prompt, and a message's role and content, are text")
     target = row.get("target")
     if target is None and messages[-1]["role"] == "assistant":
         *messages, last = messages

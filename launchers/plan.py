@@ -1,10 +1,11 @@
-"""Says, before any hardware is rented, whether a training step fits it.
+"""Says, before any hardware is rented, whether training or decoding fits it.
 
     python -m launchers.plan --model=llama3-8b --topology=v5e:8x8 --sequence=2048
 
-Compiles the very step `experiments.sft` runs, for TPUs or GPUs that are not there, and reports the
-memory XLA says it takes. `pip install -e '.[plan-tpu]'` brings the compiler for TPUs,
-`'.[plan-gpu]'` the one for GPUs. Exit code 1: it does not fit.
+Compiles the very step `experiments.sft` runs (with --step=decode, the one the JAX engine runs), for
+TPUs or GPUs that are not there, and reports the memory XLA says it takes. `pip install -e
+'.[plan-tpu]'` brings the compiler for TPUs, `'.[plan-gpu]'` the one for GPUs. Exit code 1: it does
+not fit.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import pathlib
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 # Before JAX is imported: it must not look for a TPU or a GPU here. There is none to tune on.
@@ -28,22 +30,23 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune
 import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from experiments.program import refusing_bad_input, run
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.presets import PRESETS
-from jaxcritique.models.sharding import make_mesh
+from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.transformer import REMAT, abstract
+from jaxcritique.rollout.engine import trace_decoding
 from jaxcritique.store import write_atomically
 from jaxcritique.training.data import Batch
 from jaxcritique.training.step import (
     Execution,
     OptimizerConfig,
-    TrainState,
     abstract_batch,
     abstract_state,
-    check_rows,
+    check_execution,
     compile_step,
     init_state,
     train_step,
@@ -56,15 +59,21 @@ _MODEL = flags.DEFINE_list(
 _TOPOLOGY = flags.DEFINE_list(
     "topology", None, "Chips: v5e:8x8, v5p:2x2x2, v6e:4x4, a100-80gb:8, h100:16, ...", required=True
 )
-_SEQUENCE = flags.DEFINE_integer("sequence", 2048, "Tokens in a packed row.", lower_bound=1)
+_STEP = flags.DEFINE_enum(
+    "step", "train", ["train", "decode"],
+    "The trainer's step on --batch rows of --sequence tokens, or the JAX engine's, which decodes a "
+    "token for each of --batch samples of up to --sequence.",
+)  # fmt: skip
+_SEQUENCE = flags.DEFINE_integer("sequence", 2048, "Tokens in a row or sample.", lower_bound=1)
 _BATCH = flags.DEFINE_integer(
-    "batch", 0, "Rows worked on at a time, over all devices; 0: one a device.", lower_bound=0
-)
+    "batch", 0, "Rows worked on at a time, over all devices; 0: one for each of data x fsdp.",
+    lower_bound=0,
+)  # fmt: skip
 _MESH = flags.DEFINE_string(
     "mesh", "", "Such as fsdp=64 or data=2,fsdp=8,tensor=4; empty: fsdp over all devices."
 )
 _REMAT = flags.DEFINE_enum(
-    "remat", "full", REMAT, "What layers work out again in the backward pass instead of keeping it."
+    "remat", "full", REMAT, "What layers keep for the backward pass; the rest is worked out again."
 )
 _JSON = flags.DEFINE_string("json", None, "Where the results go as a list of JSON objects.")
 _SEARCH = flags.DEFINE_bool(
@@ -95,6 +104,12 @@ class Plan:
 def main(_: list[str]) -> None:
     """Runs the program."""
     with refusing_bad_input():
+        if _SEARCH.value and _BATCH.value:
+            raise ValueError("--search finds the batch; leave --batch out.")
+        if _JSON.value:
+            if pathlib.Path(_JSON.value).is_dir():
+                raise IsADirectoryError(f"--json={_JSON.value} is a folder, not a file.")
+            pathlib.Path(_JSON.value).parent.mkdir(parents=True, exist_ok=True)
         configs = {name: _config(name) for name in _MODEL.value}
         topologies = [Topology.parse(name) for name in _TOPOLOGY.value]
         devices = {topology.name: topology.devices() for topology in topologies}
@@ -146,12 +161,68 @@ def _meshes(config: ModelConfig, topology: Topology) -> list[str]:
 def _check(config: ModelConfig, topology: Topology, devices: list[Any], mesh_text: str) -> None:
     """Refuses in a second what would only fail after minutes of compiling."""
     mesh = make_mesh(mesh_text, devices)
-    abstract_state(config, OptimizerConfig(0.0, 1), mesh)
-    check_rows(mesh, _BATCH.value or mesh.shape["data"] * mesh.shape["fsdp"], None)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if _STEP.value == "train":
+        execution = _execution(topology)
+        check_execution(config, mesh, execution, _BATCH.value or ways, _SEQUENCE.value)
+    else:
+        shardings(mesh, abstract(config)[1])
+        if _BATCH.value % ways:
+            raise ValueError(
+                f"--batch={_BATCH.value} cannot be divided over data x fsdp = {ways} devices."
+            )
     if _SEQUENCE.value > config.max_positions:
         raise ValueError(
             f"--sequence={_SEQUENCE.value} is beyond the model's {config.max_positions} positions."
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """A step that can be compiled."""
+
+    compile: Callable[[], Any]
+    arguments: Any  # A tree of shapes and shardings.
+    users: list[tuple[int, str]]  # Of the arguments' memory, in bytes of a device.
+    flops: float  # Of the products in a step, on all devices.
+    passes: int  # How often at least the arguments go through memory in a step.
+
+
+def _execution(topology: Topology) -> Execution:
+    return Execution.on(topology.platform, remat=_REMAT.value)
+
+
+def _training(config: ModelConfig, topology: Topology, mesh: Mesh, batch: int) -> _Program:
+    """The trainer's step."""
+    sequence = _SEQUENCE.value
+    state = abstract_state(config, OptimizerConfig(0.0, 1), mesh)
+    shapes = config, mesh, _execution(topology), "cosine", "float32", batch, sequence
+    return _Program(
+        lambda: compile_step(*shapes).run,
+        (state, abstract_batch(mesh, batch, sequence)),
+        [
+            (_local_bytes(state.params), "parameters (fp32)"),
+            (_local_bytes(state.opt_state), "Adam's moments (fp32)"),
+        ],
+        _training_products(config, batch, sequence),
+        passes=2,  # Read and written.
+    )
+
+
+def _decoding(config: ModelConfig, topology: Topology, mesh: Mesh, batch: int) -> _Program:
+    """The step of the JAX engine, which takes several at a time."""
+    dtype = _execution(topology).compute_dtype
+    decoding = trace_decoding(config, mesh, batch, _SEQUENCE.value, dtype)
+    return _Program(
+        lambda: decoding.traced.lower().compile(),
+        (decoding.params, decoding.cache),
+        [
+            (_local_bytes(decoding.params), f"parameters ({dtype})"),
+            (_local_bytes(decoding.cache), f"keys and values ({dtype})"),
+        ],
+        _products(decoding.traced.jaxpr.jaxpr) / decoding.steps,
+        passes=1,
+    )
 
 
 def _plan(
@@ -165,23 +236,22 @@ def _plan(
     """Compiles one step; returns what it takes, and the users of memory, largest first."""
     mesh = make_mesh(mesh_text, devices)
     batch = batch or mesh.shape["data"] * mesh.shape["fsdp"]
-    execution = Execution.on(topology.platform, remat=_REMAT.value)
-    state = abstract_state(config, OptimizerConfig(0.0, 1), mesh)
-    arguments = _local_bytes((state, abstract_batch(mesh, batch, _SEQUENCE.value)))
+    make = _training if _STEP.value == "train" else _decoding
+    program = make(config, topology, mesh, batch)
     started = time.monotonic()
     try:
-        compiled = compile_step(
-            config, mesh, execution, "cosine", "float32", batch, _SEQUENCE.value
-        ).run
+        compiled = program.compile()
         memory = compiled.memory_analysis()
         peak, temp = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
         arguments = memory.argument_size_in_bytes
         allocations = _largest_arrays(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
-        peak, allocations = _out_of_memory(str(error))
+        arguments = _local_bytes(program.arguments)
+        peak, allocations = _out_of_memory(str(error), arguments)
         temp = peak - arguments
     seconds = time.monotonic() - started
-    flops = _flops(config, batch, _SEQUENCE.value) / mesh.size
+    flops, chip = program.flops / mesh.size, topology.chip
+    moved = program.passes * _local_bytes(program.arguments)
     plan = Plan(
         model=name,
         topology=topology.name,
@@ -192,16 +262,13 @@ def _plan(
         argument_bytes=arguments,
         temp_bytes=temp,
         peak_bytes=peak,
-        hbm_bytes=topology.chip.hbm_bytes,
-        fits=peak <= topology.chip.hbm_bytes,
+        hbm_bytes=chip.hbm_bytes,
+        fits=peak <= chip.hbm_bytes,
         flops_per_device=flops,
-        # The state is read once and written once, whatever else happens.
-        roofline_step_seconds=max(
-            flops / topology.chip.flops, 2 * arguments / topology.chip.hbm_bandwidth
-        ),
+        roofline_step_seconds=max(flops / chip.flops, moved / chip.hbm_bandwidth),
         compile_seconds=round(seconds, 1),
     )
-    return plan, sorted([*_state_users(state), *allocations], reverse=True)
+    return plan, sorted([*program.users, *allocations], reverse=True)
 
 
 def _search(
@@ -256,13 +323,6 @@ def _local_bytes(tree: Any) -> int:
     )
 
 
-def _state_users(state: TrainState) -> list[tuple[int, str]]:
-    return [
-        (_local_bytes(state.params), "parameters (fp32)"),
-        (_local_bytes(state.opt_state), "Adam's moments (fp32)"),
-    ]
-
-
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "pred": 1, "s8": 1, "u8": 1, "f64": 8}
 
 
@@ -278,13 +338,26 @@ def _largest_arrays(hlo: str) -> list[tuple[int, str]]:
     return sorted(found.values(), reverse=True)[:20]
 
 
-def _out_of_memory(message: str) -> tuple[int, list[tuple[int, str]]]:
-    """Reads the compiler's complaint; raises anything else again."""
+def _out_of_memory(message: str, arguments: int) -> tuple[int, list[tuple[int, str]]]:
+    """Reads the compiler's complaint; raises anything else again.
+
+    Args:
+      message: what it said.
+      arguments: bytes of a device that the step's arguments take.
+
+    Returns:
+      The bytes needed, and the users of memory that it names.
+    """
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
     def size(number: str, unit: str) -> int:
         return int(float(number) * units[unit])
 
+    # Far beyond the memory it gives one number; close to it, it says what takes how much.
+    temporary = re.search(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
+    if temporary is not None:
+        needed = size(*temporary.groups())
+        return arguments + needed, [(needed, "temporary arrays of the step, all together")]
     used = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message)
     if used is None:
         raise RuntimeError(f"the step does not compile: {message[:2000]}")
@@ -296,8 +369,8 @@ def _out_of_memory(message: str) -> tuple[int, list[tuple[int, str]]]:
     return size(*used.groups()), users
 
 
-def _flops(config: ModelConfig, batch: int, sequence: int) -> float:
-    """Counts the products of one step, on all devices, from its own definition.
+def _training_products(config: ModelConfig, batch: int, sequence: int) -> float:
+    """Counts the products of one training step, on all devices, from its own definition.
 
     With the reference attention: a kernel does the same products but does not show them.
     """

@@ -25,6 +25,28 @@ def default_implementation(platform: str) -> str:
     return {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform, "reference")
 
 
+def check_attention(
+    implementation: str, platform: str, sequence: int, head_dim: int, dtype: Any
+) -> None:
+    """Checks, before anything is compiled, that an implementation can do what it is asked for.
+
+    Args:
+      implementation: one of `IMPLEMENTATIONS`.
+      platform: "tpu", "gpu" (or "cuda") or "cpu".
+      sequence: tokens in a row.
+      head_dim: of queries, keys and values.
+      dtype: of the same.
+
+    Raises:
+      ValueError: it cannot; the message says what can.
+    """
+    if implementation not in ("reference", default_implementation(platform)):
+        raise ValueError(
+            f"--attention={implementation} does not run on {platform}; use --attention=reference."
+        )
+    _check_kernel(implementation, sequence, head_dim, jnp.dtype(dtype))
+
+
 def packed_attention(implementation: str, segments: Int[Array, "b s"]) -> Attend:
     """Returns a function (q, k, v) -> attended for rows of these segments.
 
@@ -112,11 +134,7 @@ def _splash(q: Array, k: Array, v: Array, segments: Array, interpret: bool = Fal
     from jax.experimental.pallas.ops.tpu import splash_attention as splash  # Slow to import.
 
     b, s, n, h = q.shape
-    if s % 128:
-        raise ValueError(
-            f"splash attention needs rows of a multiple of 128 tokens, not {s}; "
-            "change --sequence or use --attention=reference."
-        )
+    _check_kernel("splash", s, h, q.dtype)
     block = next(size for size in (512, 256, 128) if s % size == 0)
     kernel = splash.make_splash_mqa_single_device(
         splash.MultiHeadMask([splash.CausalMask((s, s))] * (n // k.shape[2])),
@@ -140,15 +158,25 @@ def _splash(q: Array, k: Array, v: Array, segments: Array, interpret: bool = Fal
 
 def _cudnn(q: Array, k: Array, v: Array, segments: Array) -> Array:
     """cuDNN's flash attention. It knows no segments, so they travel as a dense mask."""
-    if q.dtype not in (jnp.bfloat16, np.float16):
-        raise ValueError(
-            f"cuDNN attention computes in bfloat16 or float16, not {q.dtype}; "
-            "use --compute_dtype=bfloat16 or --attention=reference."
-        )
-    if q.shape[1] % 2 or q.shape[3] % 8 or q.shape[3] > 128:
-        raise ValueError(
-            f"cuDNN attention needs an even --sequence and heads of 8 to 128 (a multiple of 8); "
-            f"here they are {q.shape[1]} and {q.shape[3]}. Use --attention=reference."
-        )
+    _check_kernel("cudnn", q.shape[1], q.shape[3], q.dtype)
     same = segments[:, None, :, None] == segments[:, None, None, :]
     return jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=True, implementation="cudnn")
+
+
+def _check_kernel(implementation: str, sequence: int, head_dim: int, dtype: np.dtype) -> None:
+    if implementation == "splash" and sequence % 128:
+        raise ValueError(
+            f"splash attention needs rows of a multiple of 128 tokens, not {sequence}; "
+            "change --sequence or use --attention=reference."
+        )
+    if implementation == "cudnn":
+        if dtype not in (jnp.bfloat16, np.float16):
+            raise ValueError(
+                f"cuDNN attention computes in bfloat16 or float16, not {dtype}; "
+                "use --compute_dtype=bfloat16 or --attention=reference."
+            )
+        if sequence % 2 or head_dim % 8 or head_dim > 128:
+            raise ValueError(
+                "cuDNN attention needs an even --sequence and heads of 8 to 128 (a multiple of "
+                f"8); here they are {sequence} and {head_dim}. Use --attention=reference."
+            )

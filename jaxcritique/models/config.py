@@ -6,7 +6,7 @@ Llama 2/3/3.1, SmolLM2, Qwen2, Qwen2.5 and Qwen3 (dense) are the same transforme
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Any, NoReturn
 
 # Fields that change nothing in what the transformer computes from token ids in evaluation.
 _IGNORED = {
@@ -15,6 +15,12 @@ _IGNORED = {
     "pretraining_tp", "tokenizer_class", "torch_dtype", "transformers.js_config",
     "transformers_version", "use_cache", "is_llama_config",
 }  # fmt: skip
+# What `transformers` takes for a field that is not there, where that is not derived from others.
+_DEFAULTS = {
+    "llama": {},
+    "qwen2": {"num_key_value_heads": 32},
+    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,29 +64,40 @@ class ModelConfig:
         path = pathlib.Path(folder) / "config.json"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path}: no such file. --model names a Hugging Face folder with "
-                "config.json, *.safetensors and a tokenizer."
+                f"{path}: no such file. A model is a Hugging Face folder with config.json, "
+                "*.safetensors and a tokenizer."
             )
-        return cls.from_hf(json.loads(path.read_text()), where=str(path))
+        try:
+            fields = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"{path}: not a JSON object")
+        return cls.from_hf(fields, where=str(path))
 
     @classmethod
     def from_hf(cls, hf: dict[str, Any], where: str = "config.json") -> "ModelConfig":
         """Translates the contents of a `config.json`; see `load` for what it raises."""
-        hf = dict(hf)
         family = hf.get("model_type")
-        if family not in ("llama", "qwen2", "qwen3"):
+        if family not in _DEFAULTS:
             raise ValueError(
                 f"{where}: model_type {family!r} is not supported; this project runs 'llama' "
                 "(Llama 2/3, SmolLM2), 'qwen2' (Qwen2, Qwen2.5) and 'qwen3' (dense)."
             )
 
-        def refuse(name: str, value: Any) -> None:
+        hf = _DEFAULTS[family] | hf
+
+        def refuse(name: str, value: Any) -> NoReturn:
             raise ValueError(f"{where}: {name}={value!r} is not supported for {family!r}.")
 
-        def required(name: str) -> Any:
-            if name not in hf:
+        def size(name: str, default: int | None = None) -> int:
+            value = hf.pop(name, None)
+            value = default if value is None else value
+            if value is None:
                 raise ValueError(f"{where}: there is no field {name!r}.")
-            return hf.pop(name)
+            if not isinstance(value, int) or value < 1:
+                refuse(name, value)
+            return value
 
         # transformers 5 writes rope_parameters; earlier versions rope_theta and rope_scaling.
         rope = dict(hf.pop("rope_parameters", None) or hf.pop("rope_scaling", None) or {})
@@ -95,17 +112,16 @@ class ModelConfig:
         elif kind != "default" or rope:
             refuse("rope_parameters", {"rope_type": kind, **rope})
 
-        heads = required("num_attention_heads")
-        dim = required("hidden_size")
+        heads, dim = size("num_attention_heads"), size("hidden_size")
         config = cls(
-            vocab_size=required("vocab_size"),
+            vocab_size=size("vocab_size"),
             dim=dim,
-            num_layers=required("num_hidden_layers"),
+            num_layers=size("num_hidden_layers"),
             num_heads=heads,
-            num_kv_heads=hf.pop("num_key_value_heads", None) or heads,
-            head_dim=hf.pop("head_dim", None) or dim // heads,
-            mlp_dim=required("intermediate_size"),
-            max_positions=required("max_position_embeddings"),
+            num_kv_heads=size("num_key_value_heads", heads),
+            head_dim=size("head_dim", dim // heads),
+            mlp_dim=size("intermediate_size"),
+            max_positions=size("max_position_embeddings"),
             norm_eps=hf.pop("rms_norm_eps", 1e-6),
             rope_theta=float(theta),
             rope_scaling=scaling,
@@ -131,6 +147,10 @@ class ModelConfig:
         unknown = sorted(set(hf) - _IGNORED)
         if unknown:
             refuse(unknown[0], hf[unknown[0]])
+        if heads % config.num_kv_heads:
+            refuse("num_key_value_heads", config.num_kv_heads)
+        if config.head_dim % 2:
+            refuse("head_dim", config.head_dim)
         return config
 
     def to_hf(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from jaxcritique.store import replace_folder
 
 _SHARD_BYTES = 4 * 2**30
 _SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
 _GENERATION = "generation_config.json"
 _CONTENT = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _TOKENIZER_FILES = (
@@ -69,12 +70,11 @@ class ModelFolder:
 
         Raises:
           FileNotFoundError: it is not a model folder.
-          ValueError: its architecture is not supported.
+          ValueError: its architecture is not supported, or its weights are not what its config
+            says.
         """
         folder = pathlib.Path(folder)
-        ModelConfig.load(folder)
-        if not any(folder.glob("*.safetensors")):
-            raise FileNotFoundError(f"{folder}: no *.safetensors; other formats are not read.")
+        check_weights(folder)
         if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
             raise FileNotFoundError(f"{folder}: no tokenizer.json or tokenizer.model.")
         sha = hashlib.sha256()
@@ -123,7 +123,7 @@ def load_pretrained(
     folder = pathlib.Path(folder)
     config = ModelConfig.load(folder)
     structure, shapes = abstract(config)
-    weights = _Weights(folder)
+    weights = _Weights(folder, shapes)
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     where = jax.tree.map(lambda _: one, shapes) if mesh is None else shardings(mesh, shapes)
 
@@ -149,57 +149,78 @@ def load_pretrained(
             stack = _set_layer(stack, layer, i)
         return stack
 
-    params = jax.tree_util.tree_map_with_path(load, shapes, where)
-    tied_head = {"lm_head.weight"} if config.tie_embeddings else set()
-    weights.expect_no_more(tied_head)
-    return config, structure, params
+    return config, structure, jax.tree_util.tree_map_with_path(load, shapes, where)
+
+
+def check_weights(folder: str | pathlib.Path) -> None:
+    """Checks, from the files' headers alone, that a folder has the weights its config calls for.
+
+    Raises:
+      FileNotFoundError: the config, or a file of weights, is missing.
+      ValueError: the architecture is not supported, a file is damaged, or a tensor is missing, left
+        over or of another shape than the config says; it is named.
+    """
+    _Weights(pathlib.Path(folder), abstract(ModelConfig.load(folder))[1])
 
 
 class _Weights:
     """The tensors of a folder's safetensors files, read piece by piece."""
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
+    def __init__(self, folder: pathlib.Path, shapes: Params):
+        """Opens the files; see `check_weights` for what is raised."""
         self._where: dict[str, pathlib.Path] = {}
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise FileNotFoundError(
-                f"{folder}: no *.safetensors; other weight formats are not read."
-            )
-        for file in files:
+        found: dict[str, tuple[int, ...]] = {}
+        for file in _weight_files(folder):
             try:
                 with safe_open(str(file), framework="numpy") as handle:
-                    self._where.update(dict.fromkeys(handle.keys(), file))
+                    for name in handle.keys():  # noqa: SIM118
+                        self._where[name] = file
+                        found[name] = tuple(handle.get_slice(name).get_shape())
             except SafetensorError as error:
-                raise ValueError(f"{file} is not a whole safetensors file: {error}") from error
-        self._left = set(self._where)
+                raise ValueError(f"{file}: damaged or cut off ({error}); copy it anew.") from None
+        for name, path, leaf, i in _hf_tensors(shapes):
+            expected = _hf_shape(path, leaf.shape[0 if i is None else 1 :])
+            if name not in found:
+                raise ValueError(
+                    f"{folder}: there is no tensor {name!r}, which config.json calls for"
+                )
+            if (shape := found.pop(name)) != expected:
+                raise ValueError(f"{folder}: {name} has shape {shape}, expected {expected}")
+        # A tied head may be stored too; old files hold rotary tables.
+        tied = set() if "head" in shapes else {_NAMES["head"]}
+        left = [name for name in found if not name.endswith("rotary_emb.inv_freq")]
+        if left := sorted(set(left) - tied):
+            raise ValueError(f"{folder}: unexpected tensor {left[0]!r} and {len(left) - 1} more")
 
     def read(self, name: str, path: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
         """Reads a tensor, in our layout and its own dtype."""
-        if name not in self._where:
-            raise ValueError(
-                f"{self._folder}: there is no tensor {name!r}, which config.json calls for"
-            )
-        self._left.discard(name)
         # Opened anew for each tensor: closing gives the mapped pages back.
         with safe_open(str(self._where[name]), framework="numpy") as handle:
             stored = handle.get_slice(name)
-            theirs, expected = tuple(stored.get_shape()), _hf_shape(path, shape)
-            if theirs != expected:
-                raise ValueError(f"{self._folder}: {name} has shape {theirs}, expected {expected}")
 
             def part(index: Any) -> np.ndarray:
                 return _part(path, stored, shape, index)
 
             return jax.make_array_from_callback(shape, sharding, part)
 
-    def expect_no_more(self, allowed: set[str]) -> None:
-        """Raises if there are tensors that nothing has read."""
-        rotary = {name for name in self._left if name.endswith("rotary_emb.inv_freq")}
-        if left := sorted(self._left - allowed - rotary):
-            raise ValueError(
-                f"{self._folder}: unexpected tensor {left[0]!r} and {len(left) - 1} more"
-            )
+
+def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files `transformers` would read: one, or those that an index names."""
+    index = folder / _INDEX
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"{folder}: neither {_SINGLE} nor {_INDEX}; other weight formats are not read."
+        )
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError):
+        raise ValueError(f"{index}: not an index of weights; copy it anew.") from None
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: no such file, though {_INDEX} names it.")
+    return [folder / name for name in names]
 
 
 def _part(path: str, stored: Any, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
@@ -238,7 +259,7 @@ def _set_layer(stack: jax.Array, layer: jax.Array, i: int) -> jax.Array:
 def stored_dtype(folder: pathlib.Path) -> np.dtype:
     """Returns the dtype of the weights of a Hugging Face folder (of the embedding's)."""
     name = _NAMES["embedding"]
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         with safe_open(str(file), framework="numpy") as handle:
             if name in handle.keys():  # noqa: SIM118
                 return handle.get_slice(name)[:1].dtype
@@ -319,7 +340,7 @@ def write_weights(target: pathlib.Path | None, params: Params, dtype: Any = None
             shard.clear()
     if target is not None and count > 1:
         _write_json(
-            target / "model.safetensors.index.json",
+            target / _INDEX,
             {"metadata": {"total_size": sum(sizes)}, "weight_map": index},
         )
     return np.dtype(dtype or params["embedding"].dtype).name

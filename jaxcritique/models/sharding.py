@@ -83,8 +83,12 @@ def spec_of(keys: Sequence[Any]) -> P:
 
 
 def path_of(keys: Sequence[Any]) -> str:
-    """Names a leaf as the table does, whatever tuple or dataclass the parameters stand in."""
-    return ".".join(key.key for key in keys if isinstance(key, jax.tree_util.DictKey))
+    """Names a leaf as the table does, whatever tuple or dataclass the parameters stand in.
+
+    A layer taken from the stack is named as the stack is.
+    """
+    names = (key.key for key in keys if isinstance(key, jax.tree_util.DictKey))
+    return ".".join(name for name in names if isinstance(name, str))
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
@@ -96,6 +100,7 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
     def sharding(keys: Sequence[Any], leaf: Any) -> NamedSharding:
         spec = spec_of(keys)
+        spec = P(*spec[max(len(spec) - len(leaf.shape), 0) :])  # One layer lacks the stack's axis.
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
                 raise ValueError(

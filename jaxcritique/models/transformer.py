@@ -194,7 +194,8 @@ class Transformer(nnx.Module):
         index = (jnp.arange(len(tokens)) if rows is None else rows)[:, None]
         x = constrain(gather(self.embedding[...], "embedding")[tokens], ROWS)
         updated = []
-        for block, layer in zip(self.layers, cache, strict=True):
+        layers: Any = self.layers  # A list, once unstacked.
+        for block, layer in zip(layers, cache, strict=True):
             block = _gather_weights(block)
             q, k, v = block.queries_keys_values(x, angles)
             keys, values = (
@@ -306,6 +307,20 @@ def unstack(structure: Structure, params: Params) -> tuple[Structure, Params]:
 def abstract(config: ModelConfig) -> tuple[Structure, Params]:
     """Returns the structure and the shapes of the arrays, without making any array."""
     return split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+
+
+def abstract_unstacked(config: ModelConfig) -> tuple[Structure, Params]:
+    """`abstract` for what `unstack` returns."""
+    structure, params = abstract(config)
+    structures = []
+
+    def run(params: Params) -> Params:
+        unstacked, params = unstack(structure, params)
+        structures.append(unstacked)
+        return params
+
+    params = jax.eval_shape(run, params)
+    return structures[0], params
 
 
 def initialize(

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,16 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.sharding import CACHE, ROWS, constrain, make_mesh
+from jaxcritique.models.sharding import CACHE, ROWS, abstract_arrays, constrain, make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import KVCache, Params, Structure, join, unstack
+from jaxcritique.models.transformer import (
+    KVCache,
+    Params,
+    Structure,
+    abstract_unstacked,
+    join,
+    unstack,
+)
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_probabilities
 
@@ -63,6 +70,23 @@ class _Wanted:
 
     filters: bool  # top_k and top_p
     logprobs: bool
+
+
+def _free_slots(count: int, stops: int, vocab_size: int) -> Slots:
+    """Returns slots that do nothing, each with room for so many stop tokens."""
+    ints = lambda: np.zeros(count, np.int32)  # noqa: E731
+    return Slots(
+        token=ints(),
+        position=ints(),
+        end=ints(),
+        floor=ints(),
+        active=np.zeros(count, bool),
+        seed=np.zeros(count, np.uint32),
+        temperature=np.zeros(count, np.float32),
+        top_k=ints(),
+        top_p=np.ones(count, np.float32),
+        stops=np.full((count, _round_up(stops, 4)), vocab_size, np.int32),
+    )
 
 
 @dataclasses.dataclass
@@ -110,6 +134,49 @@ def _decode_block(
 
     (slots, cache), (drawn, likely) = jax.lax.scan(step, (slots, cache), length=_BLOCK)
     return slots, cache, drawn, likely
+
+
+class Decoding(NamedTuple):
+    """The engine's decoding, traced for devices that need not exist."""
+
+    traced: jax.stages.Traced
+    params: Params  # Shapes and shardings of what it takes.
+    cache: KVCache
+    steps: int  # It takes so many at a time.
+
+
+def trace_decoding(
+    config: ModelConfig, mesh: Mesh, slots: int, positions: int, dtype: Any
+) -> Decoding:
+    """Traces what the engine runs over and over, to be compiled and measured without running.
+
+    Args:
+      config: the model's.
+      mesh: the devices.
+      slots: samples written at a time, over all devices; a multiple of data x fsdp.
+      positions: of which each sample's keys and values are kept, or the next larger size there is.
+      dtype: of weights, keys and values.
+
+    Raises:
+      ValueError: the mesh does not divide the model.
+    """
+    structure, params = abstract_unstacked(config)
+    cast = lambda x: jax.ShapeDtypeStruct(x.shape, dtype)  # noqa: E731
+    params = abstract_arrays(mesh, jax.tree.map(cast, params))
+    shape = slots, config.num_kv_heads, _cache_length(positions, config.max_positions)
+    part: Any = jax.ShapeDtypeStruct(
+        (*shape, config.head_dim), dtype, sharding=NamedSharding(mesh, CACHE)
+    )
+    cache = ((part, part),) * config.num_layers
+    with jax.set_mesh(mesh):
+        traced = _decode_block.trace(
+            structure,
+            _Wanted(filters=False, logprobs=False),
+            params,
+            _free_slots(slots, 1, config.vocab_size),
+            cache,
+        )
+    return Decoding(traced, params, cache, _BLOCK)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -293,23 +360,10 @@ class _Run:
         )
         self._ends = sampler._tokenizer.stop_ids
         most_ends = max(len(self._ends.union(r.stop_token_ids)) for r in requests)
+        self._slots = _free_slots(count, most_ends, sampler._config.vocab_size)
         self._seated: list[_Sequence | None] = [None] * count
         # The tokens whose keys and values each slot still holds, its own or a former one's.
         self._held = [np.zeros(0, np.int32)] * count
-        ends = np.full((count, _round_up(most_ends, 4)), sampler._config.vocab_size, np.int32)
-        ints = lambda: np.zeros(count, np.int32)  # noqa: E731
-        self._slots = Slots(
-            token=ints(),
-            position=ints(),
-            end=ints(),
-            floor=ints(),
-            active=np.zeros(count, bool),
-            seed=np.zeros(count, np.uint32),
-            temperature=np.zeros(count, np.float32),
-            top_k=ints(),
-            top_p=np.ones(count, np.float32),
-            stops=ends,
-        )
         self._cache: KVCache = self._new_cache(_cache_length(1, self._context))
 
     def finished_sequences(self, progress: Callable[[int, int], None]) -> Iterator[_Sequence]:

@@ -61,8 +61,11 @@ def check_masks(examples: Iterable[TokenizedExample]) -> None:
     """Checks that every example has a prompt to condition on and a target to learn.
 
     Raises:
-      ValueError: a loss mask is all ones or all zeros.
+      ValueError: a loss mask is all ones or all zeros, or no example weighs anything.
     """
+    examples = list(examples)
+    if not any(example.weight > 0 for example in examples):
+        raise ValueError("every example has weight 0: there is nothing to learn")
     for index, example in enumerate(examples):
         if not 0 < example.prompt_length < len(example.tokens):
             raise ValueError(

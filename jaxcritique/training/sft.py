@@ -18,9 +18,8 @@ from jaxcritique.models.huggingface import (
     save_pretrained,
     stored_dtype,
 )
-from jaxcritique.models.sharding import make_mesh, shardings
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import abstract
 from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.training.data import (
@@ -32,7 +31,7 @@ from jaxcritique.training.data import (
     tokenize,
 )
 from jaxcritique.training.loop import Run, train
-from jaxcritique.training.step import Execution, OptimizerConfig, check_rows
+from jaxcritique.training.step import Execution, OptimizerConfig, check_execution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +154,7 @@ def prepare(
 
     Raises:
       ValueError: there is nothing to train on, a mask is all ones or zeros, examples are too long
-        and are not to be dropped, or the mesh does not divide model or rows.
+        and are not to be dropped, or mesh or attention do not suit model and rows.
       FileNotFoundError: a checkpoint that was asked for is missing.
     """
     run.check()
@@ -163,9 +162,8 @@ def prepare(
     mesh = make_mesh(placement.mesh)
     execution = placement.execution(config.micro_rows)
     model_config = ModelConfig.load(base)
-    shardings(mesh, abstract(model_config)[1])
-    check_rows(mesh, config.rows, execution.micro_rows)
     sequence = min(config.sequence, model_config.max_positions)
+    check_execution(model_config, mesh, execution, config.rows, sequence)
     kept, too_long = _tokenized(run.name, base, examples, config, sequence)
     epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)
     if not run.checkpoint_steps:
@@ -189,7 +187,12 @@ def _tokenized(
     if not examples:
         raise ValueError(f"{name}: there are no examples to train on.")
     tokenizer = Tokenizer(base)
-    tokenized = [tokenize(tokenizer, example) for example in examples]
+    tokenized = []
+    for index, example in enumerate(examples):
+        try:
+            tokenized.append(tokenize(tokenizer, example))
+        except ValueError as error:
+            raise ValueError(f"{name}: example {index}: {error}") from None
     check_masks(tokenized)
     kept, dropped = drop_too_long(tokenized, sequence)
     if dropped and config.too_long == "error":

@@ -12,9 +12,15 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
-from jaxcritique.models.attention import default_implementation
+from jaxcritique.models.attention import check_attention, default_implementation
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.sharding import ROWS, abstract_arrays, constrain, constrain_tree
+from jaxcritique.models.sharding import (
+    ROWS,
+    abstract_arrays,
+    constrain,
+    constrain_tree,
+    shardings,
+)
 from jaxcritique.models.transformer import Params, Structure, abstract, join
 from jaxcritique.training.data import Batch
 
@@ -224,7 +230,7 @@ def compile_step(
       ValueError: the mesh or the attention does not suit the shapes.
     """
     started = time.monotonic()
-    check_rows(mesh, rows, execution.micro_rows)
+    check_execution(config, mesh, execution, rows, sequence)
     optimizer = OptimizerConfig(0.0, 1, schedule=schedule, moment_dtype=moment_dtype)
     structure, _ = abstract(config)
     with jax.set_mesh(mesh):
@@ -251,14 +257,21 @@ def abstract_batch(mesh: Mesh, rows: int, sequence: int) -> Batch:
     )
 
 
-def check_rows(mesh: Mesh, rows: int, micro_rows: int | None) -> None:
-    """Checks that rows and micro-batches can be divided as asked.
+def check_execution(
+    config: ModelConfig, mesh: Mesh, execution: Execution, rows: int, sequence: int
+) -> None:
+    """Checks in a moment what would only fail once the step is compiled.
 
     Raises:
-      ValueError: they cannot.
+      ValueError: the mesh does not divide the model or the rows, or the attention does not suit
+        the shapes or the devices.
     """
+    shardings(mesh, abstract(config)[1])
+    platform = mesh.devices.flat[0].platform
+    head, dtype = config.head_dim, execution.compute_dtype
+    check_attention(execution.attention, platform, sequence, head, dtype)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    micro_rows = micro_rows or rows
+    micro_rows = execution.micro_rows or rows
     if rows % micro_rows:
         raise ValueError(f"--micro_rows={micro_rows} must divide the {rows} rows of a step.")
     if micro_rows % ways:

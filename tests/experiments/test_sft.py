@@ -3,10 +3,10 @@
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -47,6 +47,9 @@ def test_rows_of_every_form(tmp_path):
         ({"prompt": "a", "target": "b", "weight": -1}, "'weight' is -1"),
         ({"prompt": "a", "target": "b", "wieght": 1}, "unknown field 'wieght'"),
         (["a", "b"], "not a JSON object"),
+        ({"prompt": 5, "target": "b"}, "role and content, are text"),
+        ({"messages": "a", "target": "b"}, "'messages' is not a list"),
+        ({"messages": ["a"], "target": "b"}, "a message is"),
     ],
 )
 def test_bad_row_is_named(row, message, tmp_path):
@@ -55,11 +58,27 @@ def test_bad_row_is_named(row, message, tmp_path):
         read_examples(path)
 
 
+def test_line_that_is_not_text_is_named(tmp_path):
+    path = write(tmp_path / "data.jsonl", {"prompt": "a", "target": "b"})
+    path.write_bytes(path.read_bytes() + b'{"prompt": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"data\.jsonl:2: 'utf-8' codec"):
+        read_examples(path)
+
+
 def test_empty_and_missing_files(tmp_path):
     with pytest.raises(ValueError, match="holds no examples"):
         read_examples(write(tmp_path / "data.jsonl"))
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_examples(tmp_path / "none.jsonl")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory) -> Iterator[None]:
+    """The many starts of the same command compile its step once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +94,7 @@ def data(tmp_path_factory) -> pathlib.Path:
 def command(data: pathlib.Path, run_dir: pathlib.Path, *flags: str) -> list[str]:
     return [
         sys.executable, "-m", "experiments.sft", f"--model={TINY_BASE}", f"--data={data}",
-        f"--run_dir={run_dir}", "--rows=4", "--sequence=64", "--epochs=4", "--learning_rate=1e-3",
+        f"--run_dir={run_dir}", "--rows=8", "--sequence=64", "--epochs=8", "--learning_rate=1e-3",
         "--checkpoint_steps=4", *flags,
     ]  # fmt: skip
 
@@ -108,9 +127,12 @@ def weights(run_dir: pathlib.Path) -> dict[str, np.ndarray]:
     return load_file(run_dir / "model" / "model.safetensors")
 
 
+def metrics(run_dir: pathlib.Path) -> list[dict]:
+    return [json.loads(row) for row in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(run_dir: pathlib.Path) -> list[float]:
-    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return [row["loss"] for row in rows]
+    return [row["loss"] for row in metrics(run_dir)]
 
 
 def test_training_learns_and_leaves_a_model(finished):
@@ -122,42 +144,56 @@ def test_training_learns_and_leaves_a_model(finished):
     }
 
 
-def kill_until_done(arguments: list[str], seconds: list[float], devices: list[int]) -> None:
-    """Starts the command again and again, killing it so many seconds after it first trains."""
-    metrics = next(pathlib.Path(a[10:]) for a in arguments if a.startswith("--run_dir="))
-    metrics = metrics / "metrics.jsonl"
-    for wait, count in zip(seconds, devices, strict=True):
-        before = metrics.stat().st_mtime_ns if metrics.exists() else 0
-        process = subprocess.Popen(
-            arguments,
-            cwd=ROOT,
-            env=environment(count),
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not (
-            metrics.exists() and metrics.stat().st_mtime_ns > before
-        ):
-            time.sleep(0.02)
+def last_step(run_dir: pathlib.Path) -> int:
+    path = run_dir / "metrics.jsonl"
+    *rows, _ = path.read_text().split("\n") if path.exists() else [""]
+    return json.loads(rows[-1])["step"] if rows else 0
+
+
+def kill(arguments: list[str], run_dir: pathlib.Path, step: int, wait: float, devices: int) -> None:
+    """Runs a command and kills it so many seconds after the metrics have that step.
+
+    At once where an earlier start got further: then it dies while it starts.
+    """
+    with subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment(devices),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while last_step(run_dir) < step and process.poll() is None:
+            time.sleep(0.01)
         time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.poll() is None, "it ended before it was killed"
+        process.kill()
 
 
 def test_killed_at_any_moment_it_ends_the_same(data, finished, tmp_path):
-    moments = np.random.default_rng(0).uniform(0, 2, 3).tolist()
-    kill_until_done(command(data, tmp_path), moments, [1] * 3)
+    """JAXCRITIQUE_KILLS says how often; the moments are drawn anew each time, and printed."""
+    rng = np.random.default_rng()
+    kills = int(os.environ.get("JAXCRITIQUE_KILLS", 3))
+    steps = sorted(rng.choice(len(losses(finished)) - 8, kills, replace=False))
+    for step in steps:
+        kill(command(data, tmp_path), tmp_path, step, wait := rng.uniform(0, 0.1), devices=1)
+        print(f"killed {wait:.3f} s after step {step} was asked for, at {last_step(tmp_path)}")
     result = run(command(data, tmp_path))
     assert result.returncode == 0, result.stderr
+    assert losses(tmp_path) == losses(finished)
     for name, tensor in weights(finished).items():
         np.testing.assert_array_equal(tensor, weights(tmp_path)[name])
 
 
-def test_going_on_with_fewer_devices(data, finished, tmp_path):
-    kill_until_done(command(data, tmp_path), [1.0], [4])
-    result = run(command(data, tmp_path), devices=2)
+def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, tmp_path):
+    kill(command(data, tmp_path), tmp_path, 20, 0.0, devices=8)
+    assert len(losses(tmp_path)) < len(losses(finished))
+    result = run(command(data, tmp_path), devices=4)
     assert result.returncode == 0, result.stderr
-    # Sums are added up in another order, and over 80 steps that grows.
+    # Each start says what compiling took: this one went on from a checkpoint.
+    first, second = (row["step"] for row in metrics(tmp_path) if "compile_seconds" in row)
+    assert first == 1
+    assert second > 4
+    # Sums are added up in another order, and over so many steps that grows.
     np.testing.assert_allclose(losses(tmp_path), losses(finished), atol=1e-3)
 
 
@@ -169,6 +205,7 @@ def test_going_on_with_fewer_devices(data, finished, tmp_path):
         (["--sequence=8"], "examples exceed --sequence=8"),
         (["--mesh=fsdp=2"], "--mesh=fsdp=2 asks for 2 devices; there are 1"),
         (["--micro_rows=3"], "--micro_rows=3 must divide"),
+        (["--attention=splash"], "--attention=splash does not run on cpu"),
         (["--model=nowhere"], "nowhere/config.json: no such file"),
     ],
 )
@@ -178,6 +215,12 @@ def test_what_cannot_go_on_is_refused_in_a_line(flags, message, data, finished, 
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert message in result.stderr
+
+
+def test_what_was_refused_claims_no_folder(data, tmp_path):
+    for flags, code in ((["--sequence=8"], 1), ([], 0)):
+        result = run(command(data, tmp_path, *flags, "--epochs=1"))
+        assert result.returncode == code, result.stderr
 
 
 def test_changed_data_does_not_go_on(data, finished, tmp_path):

@@ -11,8 +11,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxcritique.models.sharding import make_mesh
+from jaxcritique.rollout.engine import trace_decoding
 from launchers.topology import Topology
 
+NEEDS_LIBTPU = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"), reason="libtpu is not installed"
+)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEYS = [
     "model", "topology", "devices", "mesh", "batch", "sequence", "argument_bytes", "temp_bytes",
@@ -76,10 +81,39 @@ def test_missing_compiler_names_the_extra(topology, compiler, extra):
     assert f"pip install -e '.[{extra}]'" in result.stderr
 
 
-def test_unknown_model_is_refused():
-    result = plan("--model=gpt-9", "--topology=v5e:2x2")
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch=4", "--search"], "--search finds the batch; leave --batch out"),
+        (["--json=."], "--json=. is a folder"),
+        (["--model=gpt-9"], "--model=gpt-9 is neither a folder nor one of the presets smollm2"),
+    ],
+)
+def test_bad_flags_are_refused(flags, message):
+    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", *flags)
     assert result.returncode == 1
-    assert "--model=gpt-9 is neither a folder nor one of the presets smollm2-135m" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"error: {message}")
+
+
+@NEEDS_LIBTPU
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sequence=2000"], "rows of a multiple of 128 tokens, not 2000"),
+        (["--sequence=16384"], "beyond the model's 8192 positions"),
+        (["--batch=3"], "cannot be divided over data x fsdp = 4 devices"),
+        (["--batch=3", "--step=decode"], "cannot be divided over data x fsdp = 4 devices"),
+        (["--mesh=fsdp=2,tensor=2"], "tensor=2 does not divide the 3 of layers.k"),
+        (["--mesh=fsdp=8"], "asks for 8 devices; there are 4"),
+        (["--topology=v5e:3x5"], "--topology=v5e:3x5: "),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_before(flags, message):
+    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", *flags)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
 
 
 def test_products_are_counted_through_loops_and_gradients(module):
@@ -91,6 +125,17 @@ def test_products_are_counted_through_loops_and_gradients(module):
     product = 2 * 4 * 8 * 8
     assert module._products(jax.make_jaxpr(loss)(w, x).jaxpr) == 3 * product
     assert module._products(jax.make_jaxpr(jax.grad(loss, (0, 1)))(w, x).jaxpr) == 9 * product
+
+
+def test_flops_of_decoding_are_those_of_its_products(module, tiny):
+    config, _, _ = tiny
+    slots, positions = 4, 128
+    decoding = trace_decoding(config, make_mesh(), slots, positions, "float32")
+    weights = config.num_parameters - config.vocab_size * config.dim  # One table is looked up in.
+    norms = (2 * config.num_layers + 1) * config.dim
+    attention = 2 * config.num_layers * positions * config.num_heads * config.head_dim
+    expected = 2 * slots * (weights - norms + attention)
+    assert module._products(decoding.traced.jaxpr.jaxpr) == decoding.steps * expected
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
@@ -109,7 +154,7 @@ def test_flops_of_a_step_are_those_of_its_products(module, tiny, remat, monkeypa
     last = 2 * b * config.num_layers * s * config.mlp_dim * config.dim
     expected = (3 if remat == "none" else 4) * layers + 4 * head
     expected -= last if remat == "full" else 0
-    assert module._flops(config, b, s) == expected
+    assert module._training_products(config, b, s) == expected
 
 
 def test_the_compilers_complaint_is_read(module):
@@ -123,18 +168,41 @@ space hbm. Used 24.48G of 15.75G hbm. Exceeded hbm capacity by 8.73G.
      Shape: f32[32,4096,4096]{2,1,0:T(8,128)}
      Unpadded size: 2.00G
 """
-    peak, users = module._out_of_memory(message)
+    peak, users = module._out_of_memory(message, 0)
     assert peak == int(24.48 * 2**30)
     assert users == [(2 * 2**30, "f32[32,4096,4096] of jit(train_step)/while/body/dot_general")]
+    message = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO \
+temporaries (142.41G) exceeds available HBM (15.75G)."
+    peak, ((size, what),) = module._out_of_memory(message, 2**30)
+    assert size == int(142.41 * 2**30)
+    assert peak == size + 2**30
+    assert "temporary arrays" in what
     with pytest.raises(RuntimeError, match="does not compile: something else"):
-        module._out_of_memory("something else")
+        module._out_of_memory("something else", 0)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="libtpu is not installed")
-def test_plan_of_a_tpu(tmp_path):
-    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", f"--json={tmp_path / 'plan.json'}")
+@NEEDS_LIBTPU
+@pytest.mark.parametrize("step", ["train", "decode"])
+def test_plan_of_a_tpu(step, tmp_path):
+    json_file = tmp_path / "plans" / "plan.json"
+    result = plan(
+        "--model=smollm2-135m", "--topology=v5e:2x2", f"--step={step}", f"--json={json_file}"
+    )
     assert result.returncode == 0, result.stderr
-    (row,) = json.loads((tmp_path / "plan.json").read_text())
+    (row,) = json.loads(json_file.read_text())
     assert list(row) == KEYS
     assert row["fits"]
     assert row["argument_bytes"] < row["peak_bytes"] < row["hbm_bytes"]
+
+
+@NEEDS_LIBTPU
+def test_what_does_not_fit_names_its_largest_users():
+    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", "--batch=256", "--remat=none")
+    assert result.returncode == 1
+    first, title, *users = result.stdout.splitlines()
+    assert "DOES NOT FIT" in first
+    assert "largest users of memory" in title
+    sizes = [float(user.split()[0]) for user in users]
+    assert len(sizes) == 3
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 1

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from jaxcritique.models import attention
-from jaxcritique.models.attention import default_implementation, packed_attention
+from jaxcritique.models.attention import (
+    check_attention,
+    default_implementation,
+    packed_attention,
+)
 
 
 def qkv(b: int, s: int, n: int, k: int, h: int) -> tuple[jax.Array, ...]:
@@ -52,6 +56,16 @@ def test_what_a_kernel_cannot_honour_is_refused(implementation, shape, dtype, me
     attend = packed_attention(implementation, jnp.ones(shape[:2], jnp.int32))
     with pytest.raises(ValueError, match=message):
         attend(*inputs)
+    platform = {"splash": "tpu", "cudnn": "gpu"}[implementation]
+    with pytest.raises(ValueError, match=message):
+        check_attention(implementation, platform, shape[1], shape[-1], dtype)
+
+
+@pytest.mark.parametrize(("implementation", "platform"), [("splash", "gpu"), ("cudnn", "cpu")])
+def test_kernel_of_other_hardware_is_refused(implementation, platform):
+    with pytest.raises(ValueError, match=f"={implementation} does not run on {platform}"):
+        check_attention(implementation, platform, 128, 128, "bfloat16")
+    check_attention("reference", platform, 100, 80, "float32")
 
 
 def test_unknown_implementation():

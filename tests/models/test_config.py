@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import transformers
 
 from jaxcritique.models.config import ModelConfig, RopeScaling
 
@@ -122,6 +123,16 @@ def test_llama3_scaling_is_the_same_from_transformers_4_and_5():
     assert ModelConfig.from_hf(newer) == config
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("field", ["num_key_value_heads", "head_dim", "rms_norm_eps"])
+def test_missing_field_means_what_it_means_to_transformers(family, field):
+    fields = {k: v for k, v in QWEN3_06B.items() if k not in ("model_type", field)}
+    fields["num_attention_heads"] = 64
+    theirs = transformers.AutoConfig.for_model(family, **fields)
+    ours = ModelConfig.from_hf({**fields, "model_type": family}).to_hf()
+    assert ours[field] == getattr(theirs, field, fields["hidden_size"] // 64)
+
+
 def test_every_head_has_its_own_keys_unless_told_otherwise():
     published = {k: v for k, v in LLAMA_31_8B.items() if k != "num_key_value_heads"}
     assert ModelConfig.from_hf(published).num_kv_heads == 32
@@ -139,6 +150,10 @@ def test_every_head_has_its_own_keys_unless_told_otherwise():
         (QWEN25_15B, "layer_types", ["full_attention", "sliding_attention"]),
         (QWEN3_06B, "attention_bias", True),
         (QWEN3_06B, "a_field_of_tomorrow", 1),
+        (QWEN3_06B, "hidden_size", "1024"),
+        (QWEN3_06B, "num_hidden_layers", 0),
+        (QWEN3_06B, "num_key_value_heads", 5),
+        (QWEN3_06B, "head_dim", 127),
     ],
 )
 def test_unsupported_field_is_refused_by_name(published, field, value):
@@ -178,5 +193,9 @@ def test_missing_field_is_named():
 def test_load_reads_the_folder_and_says_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json: no such file"):
         ModelConfig.load(tmp_path)
+    for text, message in (("{", "not JSON"), ("[]", "not a JSON object")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+            ModelConfig.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(QWEN3_06B))
     assert ModelConfig.load(tmp_path) == ModelConfig.from_hf(QWEN3_06B)

@@ -1,5 +1,11 @@
+import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -8,9 +14,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from jaxcritique.models import huggingface
+from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import load_pretrained, save_pretrained
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import abstract
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FAMILIES = ["llama", "qwen2", "qwen3"]
 LLAMA3 = {
     "rope_type": "llama3",
@@ -113,7 +122,26 @@ def test_failed_export_leaves_what_was_there(make_hf_model, tokenizer_folder, tm
 def test_missing_weights(make_hf_model, tmp_path):
     make_hf_model("llama").save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no \*\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"neither model\.safetensors nor"):
+        load_pretrained(tmp_path)
+
+
+def test_missing_shard_and_broken_index(make_hf_model, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path, max_shard_size="10KB")
+    shard = min(tmp_path.glob("*.safetensors"))
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{shard.name}: no such file, though"):
+        load_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {}}')
+    with pytest.raises(ValueError, match=r"index\.json: not an index of weights"):
+        load_pretrained(tmp_path)
+
+
+def test_file_that_was_cut_off(make_hf_model, tmp_path):
+    make_hf_model("llama").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged or cut off"):
         load_pretrained(tmp_path)
 
 
@@ -170,3 +198,48 @@ def test_export_names_its_dtype(make_hf_model, tokenizer_folder, tmp_path):
     config, _, params = load_pretrained(tmp_path / "model")
     save_pretrained(tmp_path / "ours", config, params, tokenizer_folder, dtype=np.float16)
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["dtype"] == "float16"
+
+
+LOAD = """
+import pathlib, sys
+import jax
+from jaxcritique.models import load_pretrained
+from jaxcritique.models.sharding import make_mesh
+
+def mebibytes(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+load_pretrained(sys.argv[1], make_mesh())  # Compiles and imports what there is to.
+before = mebibytes("VmRSS")
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak so far is forgotten.
+params = load_pretrained(sys.argv[2], make_mesh())[2]
+result = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 2**20
+print(mebibytes("VmHWM") - before - result)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_loading_holds_no_second_copy(dtype, devices, tokenizer_folder, tmp_path):
+    """On a CPU the result lies in host memory too, so it is taken off."""
+    config = ModelConfig(
+        vocab_size=16_384, dim=1024, num_layers=6, num_heads=8, num_kv_heads=8, head_dim=128,
+        mlp_dim=4096, max_positions=512,
+    )  # fmt: skip
+    small = dataclasses.replace(config, vocab_size=64)
+    for name, shape in (("small", small), ("large", config)):
+        params = jax.tree.map(lambda x: np.zeros(x.shape, dtype), abstract(shape)[1])
+        save_pretrained(tmp_path / name, shape, params, tokenizer_folder)
+    above = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "small"), str(tmp_path / "large")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(devices)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    ).stdout
+    largest = config.vocab_size * config.dim * 4 / 2**20
+    print(f"\nabove the result: {float(above):.0f} MiB; the largest tensor: {largest:.0f} MiB")
+    assert float(above) < 2 * largest

@@ -65,6 +65,14 @@ def test_template_whose_prompt_does_not_open_the_conversation_is_refused(make_to
         Tokenizer(make_tokenizer(template)).reply([QUESTION], "The answer is 4.")
 
 
+def test_what_a_template_refuses_is_said(make_tokenizer):
+    template = (
+        "{% if messages|length > 1 %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    )
+    with pytest.raises(ValueError, match="refuses the messages: roles must alternate"):
+        Tokenizer(make_tokenizer(template)).reply([QUESTION], "4")
+
+
 @pytest.mark.parametrize(
     "text",
     [

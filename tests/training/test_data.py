@@ -68,8 +68,9 @@ def test_an_example_may_fill_its_row():
         ([example(3), example(9)], "9 tokens does not fit a row of 8"),
         ([example(4, prompt=4)], "all zeros"),
         ([example(4, prompt=0)], "all ones"),
+        ([example(4, weight=0.0)], "every example has weight 0"),
     ],
-    ids=["empty", "too long", "no target", "no prompt"],
+    ids=["empty", "too long", "no target", "no prompt", "no weight"],
 )
 def test_what_cannot_be_trained_on_is_refused(examples, message):
     with pytest.raises(ValueError, match=message):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -9,10 +10,12 @@ import torch
 import transformers
 
 from jaxcritique.models.huggingface import save_pretrained
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.training.data import Batch, pack
 from jaxcritique.training.step import (
     Execution,
     OptimizerConfig,
+    compile_step,
     init_state,
     learning_rate,
     summed_loss,
@@ -173,3 +176,20 @@ def test_bf16_moments_are_the_first_ones_only(tiny, examples):
     adam = after.opt_state[0]
     assert adam.mu["embedding"].dtype == jnp.bfloat16
     assert adam.nu["embedding"].dtype == jnp.float32
+
+
+def test_memory_does_not_grow_with_the_vocabulary_but_by_a_chunk(tiny):
+    rows, sequence, chunk = 16, 512, 1024
+
+    def temp(vocab_size: int) -> int:
+        config = dataclasses.replace(tiny[0], vocab_size=vocab_size)
+        execution = Execution(remat="full")
+        step = compile_step(config, make_mesh(), execution, "cosine", "float32", rows, sequence)
+        return step.run.memory_analysis().temp_size_in_bytes
+
+    more = 16_000
+    growth = temp(64 + more) - temp(64)
+    in_chunks = growth / (chunk * more * 4)
+    print(f"\ntemp memory grows by {in_chunks:.2f} chunks of fp32 logits")
+    assert in_chunks < 1
+    assert rows * sequence > 3 * chunk
