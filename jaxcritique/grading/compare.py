@@ -20,7 +20,7 @@ from jaxcritique.grading.normalize import (
     readings,
     word,
 )
-from jaxcritique.grading.parser import ParseError, multiply, parse
+from jaxcritique.grading.parser import ParseError, parse
 from jaxcritique.grading.quantities import (
     has_label,
     in_dollars,
@@ -49,6 +49,7 @@ from jaxcritique.grading.syntax import (
     canonical,
     children,
     is_call,
+    multiply,
     rebuild,
     symbols,
 )

@@ -3,8 +3,16 @@
 from fractions import Fraction
 
 from jaxcritique.grading.numeric import rational
-from jaxcritique.grading.parser import add, multiply
-from jaxcritique.grading.syntax import Call, Matrix, Node, Number, children, rebuild
+from jaxcritique.grading.syntax import (
+    Call,
+    Matrix,
+    Node,
+    Number,
+    add,
+    children,
+    multiply,
+    rebuild,
+)
 
 MAX_SIZE = 10  # Rows or columns of a factor; larger products are left as they are.
 MAX_DETERMINANT = 4

@@ -1,8 +1,17 @@
 """Equations and inequalities: their names, their values and their differences."""
 
 from jaxcritique.grading.numeric import CONSTANTS
-from jaxcritique.grading.parser import add
-from jaxcritique.grading.syntax import Call, Group, Node, Relation, Symbol, Text, canonical, symbols
+from jaxcritique.grading.syntax import (
+    Call,
+    Group,
+    Node,
+    Relation,
+    Symbol,
+    Text,
+    add,
+    canonical,
+    symbols,
+)
 
 
 def difference(relation: Relation) -> Node:
