@@ -328,9 +328,9 @@ class _Parser:
     def _repeating(self, digits: str) -> Node:
         """Reads `1.2\\overline{34}`: the period's value is its digits over as many nines."""
         self._expect("{")
-        period = self._take().value
+        kind, period = self._take()
         self._expect("}")
-        if not period.isdigit() or len(period) > MAX_DIGITS:
+        if kind != "number" or not period.isdigit() or len(period) > MAX_DIGITS:
             raise ParseError("not a period")
         start = number(digits)
         shift = Fraction(1, 10**start.decimals)
@@ -413,7 +413,7 @@ class _Parser:
     def _argument(self) -> Node:
         """Reads what a command applies to: a braced group, or a single digit or letter."""
         token = self.peek()
-        if token.kind == "number" and len(token.value) > 1:
+        if token.kind == "number" and token.value[0] != "." and len(token.value) > 1:
             self._tokens[self._next] = Token("number", token.value[1:])
             return number(token.value[0])
         if self._at("{"):
@@ -540,7 +540,7 @@ def _as_rows(items: Sequence[Node]) -> tuple[tuple[Node, ...], ...]:
     """Returns the rows of a matrix written as a list of lists; none where it is not one."""
     rows = [item.items for item in items if isinstance(item, Group) and item.left == "["]
     is_matrix = len(rows) == len(items) and len(set(map(len, rows))) == 1
-    return tuple(rows) if is_matrix else ()
+    return tuple(rows) if is_matrix and rows[0] else ()
 
 
 def _is_inequality(node: Node) -> bool:
