@@ -209,11 +209,12 @@ class _Comparison:
             return self._lists(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
             return _same_words(a, b)
-        if isinstance(a, Matrix) or isinstance(b, Matrix):
+        is_named = isinstance(a, Relation) or isinstance(b, Relation)
+        if not is_named and (isinstance(a, Matrix) or isinstance(b, Matrix)):
             return self._matrices(carried_out(a), carried_out(b))
         if is_real_set(a) or is_real_set(b):
             return self._real_sets(a, b)
-        if isinstance(a, Relation) or isinstance(b, Relation):
+        if is_named:
             return self._relations(a, b)
         a, b = carried_out(a), carried_out(b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):

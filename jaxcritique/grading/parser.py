@@ -186,7 +186,11 @@ class _Parser:
     def _term(self) -> Node:
         sign = self._signs()
         value, label = split_label(self._product())
-        return with_label(Call(sign, (value,)) if sign else value, label)
+        if sign and is_call(value, "%"):  # -10% is a percentage, of -10.
+            value = Call("%", (Call(sign, value.args),))
+        elif sign:
+            value = Call(sign, (value,))
+        return with_label(value, label)
 
     def _signs(self) -> str:
         """Reads a run of signs and returns the operation it stands for ("": none)."""
