@@ -12,7 +12,6 @@ from jaxcritique.grading.syntax import (
     Node,
     Number,
     Symbol,
-    Text,
     add,
     children,
     is_call,
@@ -22,13 +21,13 @@ from jaxcritique.grading.syntax import (
 )
 from jaxcritique.grading.units import unit_of
 
-_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*\.?[0-9][0-9.,]*\s*")
+_DOLLARS = re.compile(r"-?\s*\\?\$\s*\.?[0-9][0-9.,]*")
 
 
 def in_dollars(text: str, tree: Node) -> Node:
     """Returns a number, written as `text`, with the unit of a dollar sign before it: not cents."""
-    is_price = isinstance(tree, Number) and _DOLLARS.fullmatch(text)
-    return Call("unit", (tree, Text("dollars"))) if is_price else tree
+    is_price = isinstance(tree, Number) and _DOLLARS.fullmatch(text.strip())
+    return with_label(tree, "dollars" if is_price else "")
 
 
 def with_letter(factors: list[Node]) -> Node:
