@@ -270,16 +270,19 @@ class _Comparison:
             same = self._inequalities(a, b)
             if same:
                 return True
+        # Asked of both sides first: whether anything is to be solved cannot depend on their order.
+        if any(pieces(node) is None and not _is_inequality(node) for node in (a, b)):
+            return self._unions_of_unlike(a, b)
         unions: list[list[Piece]] = []
         for node in (a, b):
             union = pieces(node)
-            if union is None and isinstance(node, Relation) and is_real_set(node):
+            if union is None and isinstance(node, Relation):
                 solution = self._algebra.solve(node)
                 if solution is None:
                     return None
                 union = pieces(solution)
             if union is None:
-                return self._unions_of_unlike(a, b)
+                return False
             unions.append(union)
         return same_union(unions[0], unions[1], self._algebra)
 
@@ -375,6 +378,10 @@ class _Comparison:
         if self._strict or len(ratio) != 2:
             return False
         return self._algebra.equal(multiply(ratio[0], Call("inv", (ratio[1],))), other)
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and is_real_set(node)
 
 
 def _is_set_of_one(node: Group) -> bool:

@@ -448,6 +448,13 @@ def test_blanks_do_not_vanish_between_digits(grader, blanks):
     assert grader.grade(f"3{blanks}1/2", "31/2", "answer").verdict != "correct"
 
 
+def test_what_goes_to_a_worker_does_not_depend_on_the_order():
+    algebra = FastAlgebra(strict=False)
+    for gold, answer in (("m", "x^2<4y"), ("5", "x^2<4"), ("(1,2,3)", "x^2<4")):
+        assert compare(gold, answer, algebra).verdict == "wrong"
+        assert compare(answer, gold, algebra).verdict == "wrong"
+
+
 def test_threads_do_not_disturb_each_other():
     algebra = FastAlgebra(strict=False)
 
