@@ -14,8 +14,8 @@ switches off each point marked (lenient).
 * Known units of one quantity are converted, of two quantities differ; any other label beside a
   number, and a unit that one side leaves out, is ignored (lenient). 1 hour 30 minutes is one
   quantity: each part is less than one unit of the part before.
-* `x = 5` equals 5, and `y = 2x` equals 2x (lenient); equations are compared up to a factor,
-  inequalities with the intervals they describe.
+* `x = 5` equals 5, `y = 2x` equals 2x, and `x \in \{1,2\}` the set (lenient); equations are
+  compared up to a factor, inequalities with the intervals they describe.
 * Tuples and vectors are ordered, sets are not, bare lists are not (lenient). The pair (1,2) is not
   the set {1,2}; a column vector equals the tuple of its entries (lenient).
 * A numeral in a base has its value, 101_2 = 5, and (lenient) equals its digits without the base.

@@ -137,10 +137,10 @@ def _literal(node: Node) -> Number | None:
     match node:
         case Number():
             return node
-        case Call("neg", (Number(value=value, decimals=decimals),)):
-            return Number(-value, decimals)
-        case Call("%", (Number(value=value, decimals=decimals),)):
-            return Number(value / 100, decimals + 2)
+        case Call("neg", (arg,)) if literal := _literal(arg):
+            return Number(-literal.value, literal.decimals)
+        case Call("%", (arg,)) if literal := _literal(arg):
+            return Number(literal.value / 100, literal.decimals + 2)
         case _:
             return None
 

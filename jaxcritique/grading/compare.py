@@ -20,7 +20,7 @@ from jaxcritique.grading.normalize import (
     readings,
     word,
 )
-from jaxcritique.grading.parser import ParseError, multiply, parse
+from jaxcritique.grading.parser import ParseError, parse
 from jaxcritique.grading.quantities import (
     has_label,
     in_dollars,
@@ -49,6 +49,7 @@ from jaxcritique.grading.syntax import (
     canonical,
     children,
     is_call,
+    multiply,
     rebuild,
     symbols,
 )
@@ -208,11 +209,12 @@ class _Comparison:
             return self._lists(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
             return _same_words(a, b)
-        if isinstance(a, Matrix) or isinstance(b, Matrix):
+        is_named = isinstance(a, Relation) or isinstance(b, Relation)
+        if not is_named and (isinstance(a, Matrix) or isinstance(b, Matrix)):
             return self._matrices(carried_out(a), carried_out(b))
         if is_real_set(a) or is_real_set(b):
             return self._real_sets(a, b)
-        if isinstance(a, Relation) or isinstance(b, Relation):
+        if is_named:
             return self._relations(a, b)
         a, b = carried_out(a), carried_out(b)
         if isinstance(a, Matrix) or isinstance(b, Matrix):
@@ -268,16 +270,19 @@ class _Comparison:
             same = self._inequalities(a, b)
             if same:
                 return True
+        # Asked of both sides first: whether anything is to be solved cannot depend on their order.
+        if any(pieces(node) is None and not _is_inequality(node) for node in (a, b)):
+            return self._unions_of_unlike(a, b)
         unions: list[list[Piece]] = []
         for node in (a, b):
             union = pieces(node)
-            if union is None and isinstance(node, Relation) and is_real_set(node):
+            if union is None and isinstance(node, Relation):
                 solution = self._algebra.solve(node)
                 if solution is None:
                     return None
                 union = pieces(solution)
             if union is None:
-                return self._unions_of_unlike(a, b)
+                return False
             unions.append(union)
         return same_union(unions[0], unions[1], self._algebra)
 
@@ -373,6 +378,10 @@ class _Comparison:
         if self._strict or len(ratio) != 2:
             return False
         return self._algebra.equal(multiply(ratio[0], Call("inv", (ratio[1],))), other)
+
+
+def _is_inequality(node: Node) -> bool:
+    return isinstance(node, Relation) and is_real_set(node)
 
 
 def _is_set_of_one(node: Group) -> bool:

@@ -130,10 +130,10 @@ def _box(text: str, start: int) -> tuple[int, str]:
     if text[start] != "{":
         return start + 1, text[start]
     depth = 0
-    for position in range(start, min(start + MAX_BOX, len(text))):
-        depth += (text[position] == "{") - (text[position] == "}")
+    for brace in _BRACE.finditer(text, start, start + MAX_BOX):
+        depth += (brace[0] == "{") - (brace[0] == "}")
         if depth == 0:
-            return position + 1, text[start + 1 : position]
+            return brace.end(), text[start + 1 : brace.start()]
     line = text[start + 1 : start + MAX_BOX].split("\n", 1)[0]
     return start + 1 + len(line), line
 

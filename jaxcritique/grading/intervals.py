@@ -37,8 +37,9 @@ def is_real_set(node: Node) -> bool:
             return True
         case Group(left="[", items=(_, _)) | Group(items=(_, _), right="]"):
             return True
-        case Relation(ops=ops):
-            return not INEQUALITIES.isdisjoint(ops) or "in" in ops
+        case Relation(sides=(*_, last), ops=ops):
+            is_member = "in" in ops and not (isinstance(last, Group) and last.left == "{")
+            return is_member or not INEQUALITIES.isdisjoint(ops)
         case Group(left="", items=items):
             return _share_a_name(items) and any(
                 isinstance(item, Relation) and not INEQUALITIES.isdisjoint(item.ops)

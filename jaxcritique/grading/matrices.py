@@ -3,8 +3,16 @@
 from fractions import Fraction
 
 from jaxcritique.grading.numeric import rational
-from jaxcritique.grading.parser import add, multiply
-from jaxcritique.grading.syntax import Call, Matrix, Node, Number, children, rebuild
+from jaxcritique.grading.syntax import (
+    Call,
+    Matrix,
+    Node,
+    Number,
+    add,
+    children,
+    multiply,
+    rebuild,
+)
 
 MAX_SIZE = 10  # Rows or columns of a factor; larger products are left as they are.
 MAX_DETERMINANT = 4
@@ -14,7 +22,7 @@ _MINUS_ONE = Number(Fraction(-1))
 
 def carried_out(node: Node) -> Node:
     """Returns the matrix that sums, products and multiples of matrices give; else `node`."""
-    if not _has_matrix(node):
+    if not has_matrix(node):
         return node
     nodes = tuple(map(carried_out, children(node)))
     result = None
@@ -50,8 +58,9 @@ def _is_large(node: Node) -> bool:
     return bool(stack)
 
 
-def _has_matrix(node: Node) -> bool:
-    return isinstance(node, Matrix) or any(map(_has_matrix, children(node)))
+def has_matrix(node: Node) -> bool:
+    """Whether a matrix is written out anywhere in `node`."""
+    return isinstance(node, Matrix) or any(map(has_matrix, children(node)))
 
 
 def _sum(a: Node, b: Node) -> Node | None:

@@ -70,7 +70,10 @@ _REDUNDANT = re.compile(
     r"(?<![0-9A-Za-z,])\s+|(?<=,)\s+(?!\s|[0-9]{3})|\s+(?![0-9A-Za-z])"
     r"|(?<=[A-Za-z])\s+(?=[0-9])|(?<=[0-9])\s+(?=[A-Za-z])"
 )
-_WORD = re.compile(r"(?:\\[a-z]+\{)?\s*\(?([A-Za-z]{3,})\)?\s*\}?")
+_WORD = re.compile(
+    r"(?:\\(?:text[a-z]*|mbox|hbox|emph|math(?:rm|bf|it|sf))\s*\{)?"
+    r"\s*\(?([A-Za-z]{3,})\)?\s*\}?"
+)
 
 _LEADING = re.compile(r"(?:[\s,;:*_`\"=]|\\approx(?![a-z]))+")
 _FACTORIAL = re.compile("!(?!!)")
@@ -94,6 +97,7 @@ def clean(text: str) -> str:
         text = _EMPTY_ROOT.sub(r"\\sqrt", text)
         text = _DEGREE.sub("°", text)
         text = _SPACE.sub(" ", text)
+    text = _one_blank(text)
     if "°" in text:
         text = _TEMPERATURE.sub(r"\\text{degrees \1\2}", text)
     text = _PERCENT.sub("%", text)
@@ -122,7 +126,11 @@ def strip_ends(text: str) -> str:
 
 def key(cleaned: str) -> str:
     """Returns the text that decides whether two cleaned answers are the same string."""
-    return _REDUNDANT.sub("", cleaned)
+    return _REDUNDANT.sub("", _one_blank(cleaned))
+
+
+def _one_blank(text: str) -> str:
+    return " ".join(text.split())
 
 
 def word(cleaned: str) -> str | None:

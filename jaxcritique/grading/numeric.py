@@ -5,7 +5,7 @@ Three evaluators, from the surest to the weakest:
 * `rational` gives the exact fraction a tree stands for, where it is one;
 * `fingerprint` maps a rational expression in any variables into a prime field, with a fixed
   pseudo-random point for each variable: two expressions are equal if and only if their
-  fingerprints are, up to a chance of about 1e-70;
+  fingerprints are, up to a chance of about 1e-70 (unless one was made for this very prime);
 * `Evaluator` computes a complex number at a sample point, in machine precision here and with
   many digits in `symbolic`. Machine numbers may refute an equality, never prove one.
 
@@ -24,6 +24,7 @@ from typing import Any
 from jaxcritique.grading.syntax import Call, Matrix, Node, Number, Symbol, Text, canonical, children
 
 MAX_BITS = 4096  # The largest exact number on the way to a value.
+MAX_EXPONENT_BITS = 64  # Of a power of a variable; in the field x^p is x.
 MAX_FACTORIAL = 400
 MAX_BINOMIAL = 1000
 CONSTANTS = frozenset({"pi", "e", "i"})
@@ -40,7 +41,7 @@ def rational(node: Node) -> Fraction | None:
     """Returns the exact value of a tree of rational operations; None where it is not one."""
     try:
         return _rational(node)
-    except (NoValue, ZeroDivisionError):
+    except (ArithmeticError, ValueError, TypeError):  # TypeError: `\max()`, `\log(1,2,3)`.
         return None
 
 
@@ -124,11 +125,16 @@ def _exact_binomial(n: Fraction, k: Fraction) -> Fraction:
     return Fraction(math.comb(int(n), int(k)))
 
 
-def _integers(function: Callable[..., int]) -> Callable[..., Fraction]:
+def _integers(function: Callable[[int, int], int], first: int) -> Callable[..., Fraction]:
+    """Returns `function` of any number of integers, taken one after the other from `first` on."""
+
     def on_integers(*values: Fraction) -> Fraction:
         if any(value.denominator != 1 for value in values):
             raise NoValue
-        return Fraction(function(*map(int, values)))
+        total = Fraction(first)
+        for value in values:
+            total = _small(Fraction(function(int(total), int(value))))
+        return total
 
     return on_integers
 
@@ -137,10 +143,14 @@ def _exact_log(value: Fraction, base: Fraction | None = None) -> Fraction:
     """Returns the logarithm where it is a small integer."""
     if base is None or base <= 1 or value <= 0:
         raise NoValue
-    exponent = round(math.log(value) / math.log(base))
-    if abs(exponent) > 1000 or base**exponent != value:
+    exponent = Fraction(round(_log(value) / _log(base)))
+    if _exact_power(base, exponent) != value:
         raise NoValue
-    return Fraction(exponent)
+    return exponent
+
+
+def _log(value: Fraction) -> float:
+    return math.log(value.numerator) - math.log(value.denominator)  # A float may not hold `value`.
 
 
 _EXACT: dict[str, Callable[..., Fraction]] = {
@@ -157,10 +167,10 @@ _EXACT: dict[str, Callable[..., Fraction]] = {
     "mod": lambda value, modulus: value % modulus,
     "floor": lambda value: Fraction(math.floor(value)),
     "ceil": lambda value: Fraction(math.ceil(value)),
-    "gcd": _integers(math.gcd),
-    "lcm": _integers(math.lcm),
-    "max": max,
-    "min": min,
+    "gcd": _integers(math.gcd, 0),
+    "lcm": _integers(math.lcm, 1),
+    "max": lambda *values: max(values),
+    "min": lambda *values: min(values),
     "log": _exact_log,
 }
 
@@ -194,7 +204,7 @@ def _fingerprint(node: Node) -> int:
             return _inverse(_fingerprint(arg))
         case Call("^", (base, exponent)):
             power = rational(exponent)
-            if power is None or power.denominator != 1:
+            if power is None or power.denominator != 1 or _bits(power) > MAX_EXPONENT_BITS:
                 raise NoValue
             value = _fingerprint(base)
             return pow(_inverse(value) if power < 0 else value, abs(int(power)), _PRIME)
@@ -241,9 +251,9 @@ class Evaluator:
         """
         try:
             value = self._value(node)
+            size = abs(value)
         except (ArithmeticError, ValueError, TypeError) as error:
             raise NoValue from error
-        size = abs(value)
         if not size < 1e300:
             raise NoValue
         self.scale = max(self.scale, float(size))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from jaxcritique.grading.normalize import MAX_ANSWER
+from jaxcritique.grading.quantities import joined, with_letter
 from jaxcritique.grading.syntax import (
     Call,
     Group,
@@ -19,10 +20,14 @@ from jaxcritique.grading.syntax import (
     Relation,
     Symbol,
     Text,
+    add,
+    divide,
     is_call,
+    multiply,
+    split_label,
+    with_label,
 )
 from jaxcritique.grading.tokens import END, FUNCTIONS, Token, tokenize
-from jaxcritique.grading.units import unit_of
 
 MAX_DEPTH = 25  # Brackets within brackets; each level costs about ten Python frames.
 MAX_LABELS = 4  # Words after a number within one product: "5 feet 3 inches" has two.
@@ -86,34 +91,6 @@ def number(digits: str) -> Number:
     return Number(Fraction(digits), len(decimals))
 
 
-def add(*terms: Node) -> Node:
-    """Returns the sum of `terms`."""
-    return terms[0] if len(terms) == 1 else Call("+", terms)
-
-
-def multiply(*factors: Node) -> Node:
-    """Returns the product of `factors`."""
-    return factors[0] if len(factors) == 1 else Call("*", factors)
-
-
-def divide(numerator: Node, denominator: Node) -> Node:
-    """Returns the quotient, written as a product with an inverse so that chains stay flat."""
-    return Call("*", (numerator, Call("inv", (denominator,))))
-
-
-def split_label(node: Node) -> tuple[Node, str]:
-    """Returns a value and the words beside it ("": none)."""
-    match node:
-        case Call("unit", (value, Text(words=words))):
-            return value, words
-        case _:
-            return node, ""
-
-
-def _with_label(value: Node, label: str) -> Node:
-    return Call("unit", (value, Text(label))) if label else value
-
-
 class _Parser:
     def __init__(self, tokens: list[Token]):
         self._tokens = tokens
@@ -157,7 +134,7 @@ class _Parser:
             if any(map(_is_inequality, items)):
                 return Call("cup", tuple(items))
         else:
-            items = _joined(items)
+            items = joined(items)
         return items[0] if len(items) == 1 else Group("", tuple(items), "")
 
     def _rows(self) -> tuple[list[list[Node]], set[str]]:
@@ -204,12 +181,16 @@ class _Parser:
         while self._at("+", "-", "pm", "mp"):
             terms.append(self._term())
         value, label = split_label(terms[-1])
-        return _with_label(add(*terms[:-1], value), label)
+        return with_label(add(*terms[:-1], value), label)
 
     def _term(self) -> Node:
         sign = self._signs()
         value, label = split_label(self._product())
-        return _with_label(Call(sign, (value,)) if sign else value, label)
+        if sign and is_call(value, "%"):  # -10% is a percentage, of -10.
+            value = Call("%", (Call(sign, value.args),))
+        elif sign:
+            value = Call(sign, (value,))
+        return with_label(value, label)
 
     def _signs(self) -> str:
         """Reads a run of signs and returns the operation it stands for ("": none)."""
@@ -251,13 +232,13 @@ class _Parser:
         last = factors[-1]
         node = self._power()
         if is_numeral and self.peek().kind == "text":
-            last = _quantity(factors)
+            last = with_letter(factors)
         if isinstance(last, Text):
             factors[-1] = node  # "about 5": words before a number say nothing.
         elif isinstance(last, Number) and is_numeral:
             raise ParseError("two numbers side by side")
         elif is_numeral and is_call(last, "unit"):
-            whole = _joined([last, self._labelled(node)])
+            whole = joined([last, self._labelled(node)])
             if len(whole) > 1:
                 raise ParseError("two quantities side by side")
             factors[:] = whole
@@ -282,7 +263,7 @@ class _Parser:
         power, _, rest = label.partition(" ")
         if power.lower() in _MULTIPLIERS:
             node, label = multiply(node, number(_MULTIPLIERS[power.lower()])), rest
-        return _with_label(node, label)
+        return with_label(node, label)
 
     def _starts_atom(self) -> bool:
         token = self.peek()
@@ -351,9 +332,9 @@ class _Parser:
     def _repeating(self, digits: str) -> Node:
         """Reads `1.2\\overline{34}`: the period's value is its digits over as many nines."""
         self._expect("{")
-        period = self._take().value
+        kind, period = self._take()
         self._expect("}")
-        if not period.isdigit() or len(period) > MAX_DIGITS:
+        if kind != "number" or not period.isdigit() or len(period) > MAX_DIGITS:
             raise ParseError("not a period")
         start = number(digits)
         shift = Fraction(1, 10**start.decimals)
@@ -436,7 +417,7 @@ class _Parser:
     def _argument(self) -> Node:
         """Reads what a command applies to: a braced group, or a single digit or letter."""
         token = self.peek()
-        if token.kind == "number" and len(token.value) > 1:
+        if token.kind == "number" and token.value[0] != "." and len(token.value) > 1:
             self._tokens[self._next] = Token("number", token.value[1:])
             return number(token.value[0])
         if self._at("{"):
@@ -559,39 +540,15 @@ def _integer(node: Node) -> int:
             raise ParseError("not the power of a unit")
 
 
-def _quantity(factors: list[Node]) -> Node:
-    """Returns the last factor, or what a number and the letter of a unit measure together."""
-    match factors:
-        case [Number() as value, Symbol(name=name)] if unit_of(name):
-            return _with_label(value, name)
-        case _:
-            return factors[-1]
-
-
 def _as_rows(items: Sequence[Node]) -> tuple[tuple[Node, ...], ...]:
     """Returns the rows of a matrix written as a list of lists; none where it is not one."""
     rows = [item.items for item in items if isinstance(item, Group) and item.left == "["]
     is_matrix = len(rows) == len(items) and len(set(map(len, rows))) == 1
-    return tuple(rows) if is_matrix else ()
+    return tuple(rows) if is_matrix and rows[0] else ()
 
 
 def _is_inequality(node: Node) -> bool:
     return isinstance(node, Relation) and not {"<", "<=", ">", ">=", "!="}.isdisjoint(node.ops)
-
-
-def _joined(items: list[Node]) -> list[Node]:
-    """Makes one quantity of parts such as 1 hour, 30 minutes: each less than one unit before."""
-    total = items[0]
-    for part in items[1:]:
-        (value, label), (smaller, smaller_label) = split_label(total), split_label(part)
-        unit, smaller_unit = unit_of(label), unit_of(smaller_label)
-        if not unit or not smaller_unit or unit[0] != smaller_unit[0]:
-            return items
-        ratio = unit[1] / smaller_unit[1]
-        if ratio <= 1 or not isinstance(smaller, Number) or smaller.value >= ratio:
-            return items
-        total = _with_label(add(multiply(value, Number(ratio)), smaller), smaller_label)
-    return [total]
 
 
 def _is_mixed(whole: Node, fraction: Node) -> bool:

@@ -12,6 +12,7 @@ import queue
 import select
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,24 +44,30 @@ class _Worker:
             env={"PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *filter(None, sys.path)])},
             start_new_session=True,
         )
-        if self._read_line(START_SECONDS) != b"ready\n":
-            self.kill()
+        is_ready = False
+        try:
+            is_ready = self._read_line(START_SECONDS) == b"ready\n"
+        finally:
+            if not is_ready:
+                self.kill()
+        if not is_ready:
             raise RuntimeError("a grading worker did not start; is sympy installed?")
 
     def ask(self, request: bytes, timeout: float) -> bytes | None:
         """Returns the worker's answer, None if it is late or dead (and then it is dead)."""
+        assert self._process.stdin is not None
+        line = b""
         try:
-            assert self._process.stdin is not None
             self._process.stdin.write(request)
             self._process.stdin.flush()
-        except OSError:
-            self.kill()
-            return None
-        line = self._read_line(timeout)
-        if not line.endswith(b"\n"):
-            self.kill()
-            return None
-        return line
+            line = self._read_line(timeout)
+        except BrokenPipeError:
+            pass  # It has died.
+        finally:
+            # Also where a signal's handler broke in: the late answer is not the next question's.
+            if not line.endswith(b"\n"):
+                self.kill()
+        return line if line.endswith(b"\n") else None
 
     def _read_line(self, timeout: float) -> bytes:
         """Reads up to a line end; returns what there is at the deadline or at the end of file."""
@@ -102,6 +109,7 @@ class Pool:
 
     def _reset(self) -> None:
         self._owner = os.getpid()
+        self._closing = threading.Lock()
         self.started = 0
         # Each slot holds an idle worker, or None where one is yet to be started.
         self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
@@ -116,26 +124,28 @@ class Pool:
         """
         if self._owner != os.getpid():
             self._reset()  # A forked child must not speak over its parent's pipes.
-        worker = self._slots.get()
+        request = json.dumps({"gold": gold, "answer": answer, "strict": strict}) + "\n"
+        worker, line = self._slots.get(), None
         try:
             if worker is None:
                 worker = _Worker(self._timeout)
                 self.started += 1
-            request = json.dumps({"gold": gold, "answer": answer, "strict": strict}) + "\n"
             line = worker.ask(request.encode(), self._timeout)
-            if line is None:
-                worker = None
-                return Decision("timeout", "killed")
-            return Decision(*json.loads(line))
         finally:
-            self._slots.put(worker)
+            self._slots.put(None if line is None else worker)
+        return Decision("timeout", "killed") if line is None else Decision(*json.loads(line))
 
     def close(self) -> None:
         """Ends every idle worker; a later comparison starts new ones."""
         if self._owner != os.getpid():
             return
-        workers = [self._slots.get() for _ in range(self._workers)]
-        for worker in workers:
-            if worker is not None:
-                worker.kill()
-            self._slots.put(None)
+        with self._closing:  # Two threads would each wait for the workers that the other holds.
+            workers: list[_Worker | None] = []
+            try:
+                while len(workers) < self._workers:
+                    workers.append(self._slots.get())
+            finally:  # However it ends, no slot is lost.
+                for worker in workers:
+                    if worker is not None:
+                        worker.kill()
+                    self._slots.put(None)

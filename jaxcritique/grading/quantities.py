@@ -5,18 +5,53 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from jaxcritique.grading.parser import multiply, split_label
 from jaxcritique.grading.relations import variables
-from jaxcritique.grading.syntax import Call, Group, Node, Number, Symbol, Text, children, is_call
+from jaxcritique.grading.syntax import (
+    Call,
+    Group,
+    Node,
+    Number,
+    Symbol,
+    add,
+    children,
+    is_call,
+    multiply,
+    split_label,
+    with_label,
+)
 from jaxcritique.grading.units import unit_of
 
-_DOLLARS = re.compile(r"\s*-?\s*\\?\$\s*\.?[0-9][0-9.,]*\s*")
+_DOLLARS = re.compile(r"-?\s*\\?\$\s*\.?[0-9][0-9.,]*")
 
 
 def in_dollars(text: str, tree: Node) -> Node:
     """Returns a number, written as `text`, with the unit of a dollar sign before it: not cents."""
-    is_price = isinstance(tree, Number) and _DOLLARS.fullmatch(text)
-    return Call("unit", (tree, Text("dollars"))) if is_price else tree
+    is_price = isinstance(tree, Number) and _DOLLARS.fullmatch(text.strip())
+    return with_label(tree, "dollars" if is_price else "")
+
+
+def with_letter(factors: list[Node]) -> Node:
+    """Returns the last factor, or what a number and the letter of a unit measure together."""
+    match factors:
+        case [Number() as value, Symbol(name=name)] if unit_of(name):
+            return with_label(value, name)
+        case _:
+            return factors[-1]
+
+
+def joined(items: list[Node]) -> list[Node]:
+    """Makes one quantity of parts such as 1 hour, 30 minutes: each less than one unit before."""
+    total = items[0]
+    for part in items[1:]:
+        (value, label), (smaller, smaller_label) = split_label(total), split_label(part)
+        unit, smaller_unit = unit_of(label), unit_of(smaller_label)
+        if not unit or not smaller_unit or unit[0] != smaller_unit[0]:
+            return items
+        ratio = unit[1] / smaller_unit[1]
+        if ratio <= 1 or not isinstance(smaller, Number) or smaller.value >= ratio:
+            return items
+        total = with_label(add(multiply(value, Number(ratio)), smaller), smaller_label)
+    return [total]
 
 
 def has_label(node: Node) -> bool:

@@ -1,8 +1,19 @@
 """Equations and inequalities: their names, their values and their differences."""
 
+from jaxcritique.grading.matrices import has_matrix
 from jaxcritique.grading.numeric import CONSTANTS
-from jaxcritique.grading.parser import add
-from jaxcritique.grading.syntax import Call, Group, Node, Relation, Symbol, Text, canonical, symbols
+from jaxcritique.grading.syntax import (
+    Call,
+    Group,
+    Node,
+    Relation,
+    Symbol,
+    Text,
+    add,
+    canonical,
+    is_call,
+    symbols,
+)
 
 
 def difference(relation: Relation) -> Node:
@@ -40,7 +51,7 @@ def assignment(node: Node) -> tuple[Node | None, Node]:
     first, last = sides[0], sides[-1]
     if len(sides) == 1:
         return None, first
-    if is_name(first):
+    if is_name(first) or (_is_power_of_name(first) and has_matrix(last)):
         return first, last
     if is_name(last) and len(sides) == 2:
         return last, first
@@ -67,6 +78,10 @@ def is_name(node: Node) -> bool:
             return all(map(is_name, nodes))
         case _:
             return False
+
+
+def _is_power_of_name(node: Node) -> bool:
+    return is_call(node, "^") and is_name(node.args[0])
 
 
 def same_name(a: Node, b: Node) -> bool:

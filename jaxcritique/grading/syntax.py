@@ -64,6 +64,35 @@ Node = Number | Symbol | Text | Call | Group | Relation | Matrix
 COMMUTATIVE = frozenset({"+", "*"})
 
 
+def add(*terms: Node) -> Node:
+    """Returns the sum of `terms`."""
+    return terms[0] if len(terms) == 1 else Call("+", terms)
+
+
+def multiply(*factors: Node) -> Node:
+    """Returns the product of `factors`."""
+    return factors[0] if len(factors) == 1 else Call("*", factors)
+
+
+def divide(numerator: Node, denominator: Node) -> Node:
+    """Returns the quotient, written as a product with an inverse so that chains stay flat."""
+    return Call("*", (numerator, Call("inv", (denominator,))))
+
+
+def split_label(node: Node) -> tuple[Node, str]:
+    """Returns a value and the words beside it ("": none)."""
+    match node:
+        case Call("unit", (value, Text(words=words))):
+            return value, words
+        case _:
+            return node, ""
+
+
+def with_label(value: Node, label: str) -> Node:
+    """Returns a value with the words `label` beside it ("": none)."""
+    return Call("unit", (value, Text(label))) if label else value
+
+
 def is_call(node: Node, op: str) -> TypeGuard[Call]:
     """Whether `node` is the operation `op`."""
     return isinstance(node, Call) and node.op == op

@@ -38,7 +38,7 @@ _SPELLINGS = {
     "degrees fahrenheit": "fahrenheit",
 }
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-
+_MAX_POWER = 9  # "cubic cubic cubic ..." is no unit, and its size no number to work out.
 
 _NAME = re.compile(r"([a-z]+)(?:\^(-?[0-9]))?")
 
@@ -65,6 +65,8 @@ def unit_of(label: str) -> tuple[str, Fraction] | None:
                 return None
             quantity, factor = UNITS[name]
             power *= int(match[2] or 1)
+            if abs(power) > _MAX_POWER:
+                return None
             powers[quantity] += power
             size *= factor**power
             power = sign

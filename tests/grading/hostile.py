@@ -59,6 +59,11 @@ expand factor integrate diff limit series fibonacci bell catalan prime primepi t
 factorint isprime randprime Matrix eye ones zeros lambdify sympify parse_expr preview plot test
 doctest init_printing srepr Function Lambda Wild Dummy Rational Float Integer Poly groebner
 """
+_FUNCTIONS_TEXT = r"""
+sin tan arcsin sinh ln log exp gcd lcm max min det arg Re Im frac sqrt binom overline vec lfloor
+text mathbb sum lim begin{pmatrix} end boxed pm abs infty cup { [ |
+"""
+_FUNCTIONS = _FUNCTIONS_TEXT.split()
 _SYMPY_NAMES = _SYMPY_NAMES_TEXT.split()
 
 
@@ -88,10 +93,35 @@ def giants() -> Iterator[str]:
         yield "0." + "3" * size + "e5"
 
 
+def misapplied() -> Iterator[str]:
+    """Yields functions and commands of too few, too many or unfit arguments."""
+    arguments = ["", "5", "1,2", "1,2,3", ".5", "2^{2000}", "2^{-2000}", "[[],[]]", "0", "x", "."]
+    for name in _FUNCTIONS:
+        for argument in arguments:
+            yield f"\\{name}({argument})"
+            yield f"\\{name} {argument}"
+            yield f"\\{name}_{argument}{{{argument}}}"
+            yield f"\\{name}{{{argument}}}{{{argument}}}"
+    for argument in arguments:
+        yield from (argument, f"[[{argument}],[{argument}]]", f"0.\\overline{{{argument}}}")
+    # Digits to Python's `isdigit`, but not to `int`.
+    yield from ("0.\\overline{❶}", "0.\\overline{٣}", "❶", "❶_2", "\\frac❶2")
+    yield r"(1.2+1.2i)10^{154}10^{154}\sqrt[3]{2}"  # Each part fits a float, its length does not.
+
+
 def costly() -> Iterator[str]:
     """Yields what is short to write, cheap to read and dear to compare."""
     for size in (200, 1990):
-        for unit in ("x^{2^{9999}}+", "999!*", "1/399!+", "5 apples ", "|x|", "2^{9999} \\bmod 7+"):
+        for unit in (
+            "x^{2^{9999}}+",
+            "999!*",
+            "1/399!+",
+            "5 apples ",
+            "|x|",
+            "2^{9999} \\bmod 7+",
+            "x^{9^{1000}}+",
+            "\\log_{1+1/455+1/9^{999}}9+",
+        ):
             yield (unit * (size // len(unit)))[:-1]
         for form in ("{}x+y={}", "{}x<y", "{}\\pm x", "x^{{2^{{{}}}}}={}", "\\{{{},x\\}}", "{}%"):
             yield ",".join(form.format(index, index) for index in range(size // 8))[:size]
@@ -99,12 +129,16 @@ def costly() -> Iterator[str]:
             rows = "\\\\".join(["&".join(["x"] * 4)] * 4)
             matrix = f"\\begin{{{kind}}}{rows}\\end{{{kind}}}"
             yield matrix * (size // len(matrix))
+        yield "\\text{lcm}(" + ",".join(f"9^{{1000}}+{n}" for n in range(size // 12)) + ")"
+        yield "5 " + "cubic " * (size // 6 - 2) + "mm"
+        yield "5" + " " * (size - 2) + "5"
         yield "(" + "1," * (size // 2)
         yield "(" + "100," * (size // 4)
         yield "\\begin{vmatrix}" * (size // 33) + "x" + "\\end{vmatrix}" * (size // 33)
     for unit in (
         "The answer is (((((",
         "answer:*\\(",
+        "answer is a" + " " * 980 + "b.\n",
         "final answer: \\(",
         "\\[",
         "$1",

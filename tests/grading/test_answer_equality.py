@@ -50,6 +50,8 @@ SAME = {
         (r"\frac{\frac{1}{2}}{\frac{3}{4}}", "2/3"),
         (r"{1 \over 2}", "0.5"),
         (r"\frac1 23", r"\frac12 3"),
+        (r"\frac.5 2", "0.25"),
+        ("3  1/2", "3.5"),
         (r"33\frac{1}{3}\%", r"\frac13"),
     ],
     "powers": [
@@ -68,6 +70,7 @@ SAME = {
         (r"\sqrt[3]{x}^2", "x^{2/3}"),
         (r"\sqrt{16}", "4"),
         ("√3", r"\sqrt{3}"),
+        (r"\sqrt .25", "0.5"),
     ],
     "constants": [
         (r"\frac{9}{4}\pi", r"\frac{9\pi}{4}"),
@@ -76,6 +79,8 @@ SAME = {
         (r"\mathrm{e}", "e"),
         (r"\ln(e^2)", "2"),
         (r"\log_2 8", "3"),
+        (r"\log_2 {2^{2000}}", "2000"),
+        (r"\log_2 {2^{-2000}}", "-2000"),
     ],
     "expressions": [
         ("(x-2)(x+2)", "x^2-4"),
@@ -158,6 +163,9 @@ SAME = {
         (r"\{(1,2)\}", "(1,2)"),
         (r"6 \& 8", "6,8"),
         (r"\text{red, blue}", "blue, red"),
+        (r"x \in \{1,2\}", "2, 1"),
+        (r"x \in \{1,2\}", r"\{1,2\}"),
+        (r"x \in \{1,2\}", "x=1 or x=2"),
     ],
     "matrices": [
         (r"\begin{pmatrix}1&0\\0&1\end{pmatrix}", r"\begin{bmatrix} 1 & 0 \\ 0 & 1 \end{bmatrix}"),
@@ -170,6 +178,11 @@ SAME = {
         (r"\begin{pmatrix}1\\2\\3\end{pmatrix}", "(1,2,3)"),
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "[[1, 2], [3, 4]]"),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "[1,2]"),
+        (r"v = \begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (
+            r"A^{-1} = \frac12\begin{pmatrix}2&4\\6&8\end{pmatrix}",
+            r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+        ),
     ],
     "text": [
         (r"\text{(C)}", "C"),
@@ -212,7 +225,15 @@ SAME = {
         (r"72^\circ F", "72"),
         ("1 year", "12 months"),
     ],
-    "percent": [("10%", "10"), (r"10\%", "0.1"), ("28 percent", r"28\%"), ("12.5%", r"12.5\%")],
+    "percent": [
+        ("10%", "10"),
+        (r"10\%", "0.1"),
+        ("28 percent", r"28\%"),
+        ("12.5%", r"12.5\%"),
+        ("-10%", "-10"),
+        ("-10%", "-0.1"),
+        (r"\pm 10\%", "10, -10"),
+    ],
     "bases": [
         ("101_2", "5"),
         ("4210_{5}", "4210_5"),
@@ -239,6 +260,9 @@ SAME = {
         (r"\lfloor 2.7 \rfloor", "2"),
         (r"5!", "120"),
         (r"17 \bmod 5", "2"),
+        (r"\max(5)", "5"),
+        (r"\gcd(12, 18, 8)", "2"),
+        (r"\text{lcm}(4, 6, 10)", "60"),
     ],
 }
 
@@ -253,6 +277,7 @@ DIFFERENT = {
         (r"\frac{63}{400}", r"\frac{64}{400}"),
         ("12", "120"),
         (r"e^{\pi\sqrt{163}}", "262537412640768744"),
+        ("x", "x^{2^{255}-19}"),
     ],
     "order": [("(1,2)", "(2,1)"), ("x=1,y=2", "x=2,y=1"), (r"\{1,2\}", "(1,2)")],
     "ends": [
@@ -285,6 +310,7 @@ DIFFERENT = {
         ("d", r"\text{E}"),
         ("Monday", "Tuesday"),
         ("C", "(D) 12 apples"),
+        (r"\sqrt{abc}", "abc"),
         ("x<5", "y<5"),
     ],
     "units": [
@@ -315,7 +341,7 @@ DIFFERENT = {
         (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\\3\end{pmatrix}"),
     ],
     "bases": [("1112112_3", "1112122_3"), ("101_2", "101_3")],
-    "digits": [(r"\frac{1}{12}", r"\frac{11}{2}"), ("32, 349", "32349")],
+    "digits": [(r"\frac{1}{12}", r"\frac{11}{2}"), ("32, 349", "32349"), ("31/2", "3  1/2")],
 }
 
 LENIENT_ONLY = [
@@ -414,6 +440,19 @@ def test_a_long_answer_is_not_its_last_number(grader):
 def test_several_choices_are_no_choice(hedge, grader):
     assert grader.grade("A", hedge, "answer").verdict != "correct"
     assert grader.grade("A", f"The answer is {hedge}.").verdict != "correct"
+
+
+@pytest.mark.parametrize("blanks", [" ", "  ", "\n", " \t ", r"\ \ ", r"\text{ }"])
+def test_blanks_do_not_vanish_between_digits(grader, blanks):
+    assert grader.grade("12", f"1{blanks}2", "answer").verdict != "correct"
+    assert grader.grade(f"3{blanks}1/2", "31/2", "answer").verdict != "correct"
+
+
+def test_what_goes_to_a_worker_does_not_depend_on_the_order():
+    algebra = FastAlgebra(strict=False)
+    for gold, answer in (("m", "x^2<4y"), ("5", "x^2<4"), ("(1,2,3)", "x^2<4")):
+        assert compare(gold, answer, algebra).verdict == "wrong"
+        assert compare(answer, gold, algebra).verdict == "wrong"
 
 
 def test_threads_do_not_disturb_each_other():

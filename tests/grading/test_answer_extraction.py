@@ -9,6 +9,8 @@ ANNOUNCED = [
     (r"\boxed{1} is too small. Hence \boxed{\text{Evelyn}} wins.", r"\text{Evelyn}"),
     (r"\boxed 5", "5"),
     (r"\boxed{7", "7"),
+    (r"\boxed{\{1, 2\}} for {both}", r"\{1, 2\}"),
+    (r"\boxed{f = \left\{ 2x \right.} for {all} x", r"f = \left\{ 2x \right."),
     (r"$\boxed{2}, \boxed{3}$", "2, 3"),
     (r"\boxed{1} papers and \boxed{2} bins", "1, 2"),
     (r"\boxed{1} no no no no no \boxed{2}", "2"),

@@ -35,6 +35,7 @@ def attack(strings, gold=None):
     "make",
     [
         pytest.param(lambda path: hostile.giants(), id="giants"),
+        pytest.param(lambda path: hostile.misapplied(), id="misapplied"),
         pytest.param(lambda path: hostile.injections(path), id="injections"),
         pytest.param(lambda path: hostile.fuzz(4000), id="fuzz"),
     ],

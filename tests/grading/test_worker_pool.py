@@ -1,13 +1,16 @@
 """Worker processes: lazy, limited, killable, and shared by threads, tasks and processes."""
 
 import asyncio
+import contextlib
 import gc
 import math
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -79,6 +82,65 @@ def test_a_late_worker_is_killed_and_replaced():
     assert pool.started == 2
     pool.close()
     assert not workers()
+
+
+@contextlib.contextmanager
+def interrupted(seconds):
+    """Breaks into the block after so many seconds, as ctrl-C or the caller's own alarm does."""
+
+    def break_in(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, break_in)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupted_comparison_does_not_answer_the_next():
+    with contextlib.closing(Pool(workers=1, timeout=30)) as pool:
+        assert pool.compare(*HARD, strict=False).verdict == "correct"
+        process = workers()[0]
+        process.suspend()
+        with interrupted(0.5):
+            pool.compare("1", r"\sqrt{2}", strict=False)
+        if process.is_running():
+            process.resume()
+        assert pool.compare(*HARD, strict=False).verdict == "correct"
+
+
+def test_an_interrupted_close_loses_no_worker():
+    pool = Pool(workers=2, timeout=2)
+    assert pool.compare(*HARD, strict=False).verdict == "correct"
+    workers()[0].suspend()
+    with ThreadPoolExecutor(1) as threads:
+        late = threads.submit(pool.compare, "1", r"\sqrt{2}", strict=False)
+        with interrupted(0.5):
+            pool.close()  # Waits for the worker that is suspended.
+        assert late.result().verdict == "timeout"
+    closing = threading.Thread(target=pool.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
+
+
+def test_two_threads_close_one_pool():
+    pool = Pool(workers=3, timeout=2)
+    busy = [pool._slots.get() for _ in range(2)]
+    closing = [threading.Thread(target=pool.close, daemon=True) for _ in range(2)]
+    for thread in closing:
+        thread.start()
+        time.sleep(0.2)  # Both are waiting now.
+    for worker in busy:
+        pool._slots.put(worker)
+        time.sleep(0.2)
+    for thread in closing:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in closing)
 
 
 def test_a_worker_is_limited_and_inherits_no_secret(monkeypatch):
