@@ -37,7 +37,7 @@ _WARMUP_SHARE = flags.DEFINE_float(
     "warmup_share", 0.0, "Share of all steps in which the rate rises.", 0.0, 1.0
 )
 _WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.0, "AdamW's.", lower_bound=0.0)
-_CLIP_NORM = flags.DEFINE_float("clip_norm", 1.0, "Largest norm of a gradient.", lower_bound=0.0)
+_CLIP_NORM = flags.DEFINE_float("clip_norm", 1.0, "Largest norm of a gradient; inf: any.")
 _EPOCHS = flags.DEFINE_integer("epochs", 1, "Times each example is seen.", lower_bound=1)
 _ROWS = flags.DEFINE_integer("rows", 32, "Packed rows in a step.", lower_bound=1)
 _MICRO_ROWS = flags.DEFINE_integer(
@@ -77,8 +77,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 # Where and how it is computed, which may change from one start to the next.
 _FREE = (
-    "run_dir", "micro_rows", "mesh", "remat", "attention", "compute_dtype", "checkpoint_steps",
-    "from_step", "distributed",
+    "run_dir", "micro_rows", "mesh", "remat", "attention", "checkpoint_steps", "from_step",
+    "distributed",
 )  # fmt: skip
 
 
@@ -106,13 +106,16 @@ def main(_: list[str]) -> None:
         compute_dtype=_COMPUTE_DTYPE.value,
     )
     with refusing_bad_input():
-        base = ModelFolder.of(_MODEL.value)
-        data = pathlib.Path(_DATA.value)
+        if not _CLIP_NORM.value > 0:
+            raise ValueError(f"--clip_norm={_CLIP_NORM.value} must be above 0; inf: no clipping.")
+        folder, data = pathlib.Path(_MODEL.value), pathlib.Path(_DATA.value)
         examples = read_examples(data)
         sha256 = hashlib.sha256(data.read_bytes()).hexdigest()
         job = Run(run_dir, "sft", _CHECKPOINT_STEPS.value, _FROM_STEP.value)
-        prepared = prepare(job, base.folder, examples, config, _SEED.value, placement)
-        claim(run_dir, {**settings_but(_FREE), "model": base.key, "data": sha256})
+        prepared = prepare(job, folder, examples, config, _SEED.value, placement)
+        # Last, since it reads all the weights.
+        model = ModelFolder.of(folder).key
+        claim(run_dir, {**settings_but(_FREE), "model": model, "data": sha256})
     facts = prepared.train()
     results = {
         "command": shlex.join(["python", "-m", "experiments.sft", *sys.argv[1:]]),

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -145,7 +146,8 @@ def replace_file(path: pathlib.Path) -> Iterator[TextIO]:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Drawn, since hosts that share the folder may have processes of the same number.
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}-{path.name}")
     try:
         file = temporary.open("w", encoding="utf-8", newline="")
     except OSError as error:  # Named by the file that was asked for.

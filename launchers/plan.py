@@ -41,6 +41,7 @@ from jaxcritique.models.transformer import REMAT, abstract
 from jaxcritique.rollout.engine import trace_decoding
 from jaxcritique.store import write_atomically
 from jaxcritique.training.data import Batch
+from jaxcritique.training.hardware import bytes_needed
 from jaxcritique.training.step import (
     Execution,
     OptimizerConfig,
@@ -93,12 +94,14 @@ class Plan:
     sequence: int
     argument_bytes: int
     temp_bytes: int
-    peak_bytes: int
+    peak_bytes: int  # As XLA reports it: in use at a time. Gaps between arrays are not counted.
     hbm_bytes: int
     fits: bool
     flops_per_device: float
     roofline_step_seconds: float  # No step can be faster: products at the chip's peak, or memory.
     compile_seconds: float
+    step: str  # "train" or "decode".
+    needed_bytes: int  # Arguments, results and all temporary arrays; what must fit.
 
 
 def main(_: list[str]) -> None:
@@ -131,9 +134,9 @@ def main(_: list[str]) -> None:
             print("  the largest users of memory:")
             for size, what in users[:3]:
                 print(f"    {size / 2**30:6.2f} GiB  {what}")
-    if _JSON.value:
-        rows = [dataclasses.asdict(plan) for plan in plans]
-        write_atomically(pathlib.Path(_JSON.value), json.dumps(rows, indent=2) + "\n")
+        if _JSON.value:  # After each: compiling takes minutes, and the next may fail.
+            rows = [dataclasses.asdict(plan) for plan in plans]
+            write_atomically(pathlib.Path(_JSON.value), json.dumps(rows, indent=2) + "\n")
     if not all_fit:
         sys.exit(1)
 
@@ -155,6 +158,11 @@ def _meshes(config: ModelConfig, topology: Topology) -> list[str]:
         return [_MESH.value or f"fsdp={count}"]
     splits = [n for n in (1, 2, 4, 8) if not count % n and not config.num_kv_heads % n]
     fitting = [n for n in splits if not config.dim % (count // n)]
+    if not fitting:
+        raise ValueError(
+            f"--search: no split of {topology.name}'s {count} devices between fsdp and tensor "
+            f"divides the model; name a --mesh with data=COPIES too."
+        )
     return [f"fsdp={count // n}" + (f",tensor={n}" if n > 1 else "") for n in fitting]
 
 
@@ -243,12 +251,12 @@ def _plan(
         compiled = program.compile()
         memory = compiled.memory_analysis()
         peak, temp = memory.peak_memory_in_bytes, memory.temp_size_in_bytes
-        arguments = memory.argument_size_in_bytes
+        arguments, needed = memory.argument_size_in_bytes, bytes_needed(compiled)
         allocations = _largest_arrays(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
         arguments = _local_bytes(program.arguments)
-        peak, allocations = _out_of_memory(str(error), arguments)
-        temp = peak - arguments
+        needed, allocations = _out_of_memory(str(error), arguments)
+        peak, temp = needed, needed - arguments
     seconds = time.monotonic() - started
     flops, chip = program.flops / mesh.size, topology.chip
     moved = program.passes * _local_bytes(program.arguments)
@@ -263,10 +271,12 @@ def _plan(
         temp_bytes=temp,
         peak_bytes=peak,
         hbm_bytes=chip.hbm_bytes,
-        fits=peak <= chip.hbm_bytes,
+        fits=needed <= chip.hbm_bytes,
         flops_per_device=flops,
         roofline_step_seconds=max(flops / chip.flops, moved / chip.hbm_bandwidth),
         compile_seconds=round(seconds, 1),
+        step=_STEP.value,
+        needed_bytes=needed,
     )
     return plan, sorted([*program.users, *allocations], reverse=True)
 
@@ -291,7 +301,7 @@ def _search(
     if not best[0].fits:
         return best
     # Memory grows almost linearly with the rows: guess from two, then close in on the limit.
-    low, high, first = 1, math.inf, best[0].peak_bytes
+    low, high, first = 1, math.inf, best[0].needed_bytes
     guess = 2
     while low + 1 < high:
         result = attempt(guess)
@@ -299,7 +309,7 @@ def _search(
             low, best = guess, result
         else:
             high = guess
-        row = max((result[0].peak_bytes - first) / (guess - 1), 1)
+        row = max((result[0].needed_bytes - first) / (guess - 1), 1)
         predicted = 1 + int((topology.chip.hbm_bytes - first) / row)
         guess = int(min(max(predicted, low + 1), high - 1, 8 * low))
     return best
@@ -309,8 +319,9 @@ def _line(plan: Plan) -> str:
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     return (
         f"{plan.model} on {plan.topology} ({plan.mesh}), {plan.batch} x {plan.sequence}: "
-        f"{verdict}, peak {plan.peak_bytes / 2**30:.2f} of {plan.hbm_bytes / 2**30:.2f} GiB "
-        f"(state {plan.argument_bytes / 2**30:.2f}), at least "
+        f"{verdict}, needs {plan.needed_bytes / 2**30:.2f} of {plan.hbm_bytes / 2**30:.2f} GiB "
+        f"(state {plan.argument_bytes / 2**30:.2f}, peak in use {plan.peak_bytes / 2**30:.2f}), "
+        "at least "
         f"{plan.roofline_step_seconds:.3f} s a step; compiled in {plan.compile_seconds:.0f} s"
     )
 
@@ -330,11 +341,16 @@ def _largest_arrays(hlo: str) -> list[tuple[int, str]]:
     """The largest arrays a compiled program makes, one for each operation of the model."""
     found: dict[str, tuple[int, str]] = {}
     line = re.compile(r"= (\w+)\[([\d,]+)\]\S* (\w[\w-]*)\(.*op_name=\"([^\"]+)\"")
-    for dtype, shape, kind, name in line.findall(hlo):
-        if kind in ("parameter", "get-tuple-element", "bitcast") or dtype not in _BYTES:
+    fused = set(re.findall(r" fusion\(.*calls=%?([\w.-]+)", hlo))
+    for computation in hlo.split("\n\n"):
+        title = re.match(r"%?([\w.-]+) ", computation)
+        if title and title[1] in fused:  # What is made within a kernel is never stored.
             continue
-        size = _BYTES[dtype] * math.prod(map(int, shape.split(",")))
-        found[name] = max(found.get(name, (0, "")), (size, f"{dtype}[{shape}] of {name}"))
+        for dtype, shape, kind, name in line.findall(computation):
+            if kind in ("parameter", "get-tuple-element", "bitcast") or dtype not in _BYTES:
+                continue
+            size = _BYTES[dtype] * math.prod(map(int, shape.split(",")))
+            found[name] = max(found.get(name, (0, "")), (size, f"{dtype}[{shape}] of {name}"))
     return sorted(found.values(), reverse=True)[:20]
 
 

@@ -147,6 +147,16 @@ def test_a_replaced_file_keeps_its_link_and_leaves_nothing_behind(tmp_path):
         pass
 
 
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    """As hosts do that share a folder and have processes of the same number."""
+    path = tmp_path / "file"
+    with replace_file(path) as first, replace_file(path) as second:
+        first.write("first")
+        second.write("second")
+    assert path.read_text() == "first"  # The last to end.
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_replaced_folder_holds_only_the_new(tmp_path):
     folder = tmp_path / "model"
     for name in ("old", "new"):

@@ -77,9 +77,13 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
-def spec_of(keys: Sequence[Any]) -> P:
-    """Returns a leaf's axes from its path in the parameters or in a state that mirrors them."""
-    return _RULES.get(path_of(keys), P())
+def spec_of(keys: Sequence[Any], leaf: Any) -> P:
+    """Returns a leaf's axes from its path in the parameters or in a state that mirrors them.
+
+    Raises:
+      KeyError: it is not in the table, and no scalar: a copy of it would lie on every device.
+    """
+    return _RULES[path_of(keys)] if leaf.shape else P()
 
 
 def path_of(keys: Sequence[Any]) -> str:
@@ -99,7 +103,7 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
     """
 
     def sharding(keys: Sequence[Any], leaf: Any) -> NamedSharding:
-        spec = spec_of(keys)
+        spec = spec_of(keys, leaf)
         spec = P(*spec[max(len(spec) - len(leaf.shape), 0) :])  # One layer lacks the stack's axis.
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
@@ -130,7 +134,7 @@ def constrain(x: jax.Array, spec: P) -> jax.Array:
 
 def constrain_tree(tree: T) -> T:
     """`constrain` for a whole parameter tree or a state that mirrors one."""
-    return jax.tree_util.tree_map_with_path(lambda keys, x: constrain(x, spec_of(keys)), tree)
+    return jax.tree_util.tree_map_with_path(lambda keys, x: constrain(x, spec_of(keys, x)), tree)
 
 
 def gather(x: jax.Array, path: str, stacked: bool = False) -> jax.Array:

@@ -72,7 +72,11 @@ class Tokenizer:
             )
         reply = whole[len(prompt) :]
         end = self.hf.eos_token
-        return reply[: reply.index(end) + len(end)] if end in reply else text + end
+        # Looked for behind the text, which may hold the marker too and is not to be cut there.
+        written = text.strip()
+        after = reply.find(written) + len(written) if written in reply else 0
+        at = reply.find(end, after)
+        return reply[: at + len(end)] if at >= 0 else text + end
 
     @functools.cached_property
     def _start(self) -> str:

@@ -73,6 +73,23 @@ def _measured_flops(device: Any, dtype: str) -> float:
     return 2 * size**3 / min(seconds)
 
 
+def bytes_needed(compiled: Any) -> int:
+    """Returns the bytes of a device that a compiled program takes to run.
+
+    XLA's own sum, from its CompiledMemoryStats: the arguments, the results that do not take their
+    place, and the code; and, in one piece, the temporary arrays. That piece can be much larger than
+    what is ever in use at a time, which is the peak XLA reports: it has gaps.
+    """
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+
+
 def training_flops(config: ModelConfig, tokens: float, sequence: int) -> float:
     """Returns the operations training on so many tokens takes, nothing worked out twice.
 

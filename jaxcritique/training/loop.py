@@ -23,7 +23,7 @@ from jaxcritique.models.transformer import Params
 from jaxcritique.store import write_atomically
 from jaxcritique.training.checkpoint import Checkpoints, check_step
 from jaxcritique.training.data import Batches
-from jaxcritique.training.hardware import peak_flops, training_flops
+from jaxcritique.training.hardware import bytes_needed, peak_flops, training_flops
 from jaxcritique.training.step import (
     CompiledStep,
     Execution,
@@ -85,7 +85,7 @@ def train(
     Raises:
       ValueError: mesh and shapes do not fit each other.
       FileNotFoundError: the checkpoint asked for is missing.
-      FloatingPointError: the loss is not finite.
+      FloatingPointError: the loss or the gradient is not finite.
     """
     run.check()
     with (
@@ -181,7 +181,9 @@ class _Report:
     def __enter__(self) -> "_Report":
         first = jax.process_index() == 0
         self._log = _open_log(self._run.folder / "metrics.jsonl", self._start) if first else None
-        self._board = SummaryWriter(str(self._run.folder / "tensorboard")) if first else None
+        # What an earlier start wrote of later steps is not shown any more.
+        board = str(self._run.folder / "tensorboard"), "", self._start + 1
+        self._board = SummaryWriter(*board) if first else None
         self._bar = tqdm(
             total=self._end,
             initial=self._start,
@@ -210,15 +212,19 @@ class _Report:
         """Writes what has not been written yet.
 
         Raises:
-          FloatingPointError: the loss is not finite.
+          FloatingPointError: the loss or the gradient is not finite.
         """
         if self._pending is None:
             return
         step, metrics = self._pending
         self._pending = None
         values = {key: np.asarray(value).item() for key, value in metrics.items()}
-        if not np.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss of step {step} is {values['loss']}; lower the rate")
+        for what in ("loss", "gradient_norm"):
+            if not np.isfinite(values[what]):
+                name = what.replace("_", " ")
+                raise FloatingPointError(
+                    f"the {name} of step {step} is {values[what]}; lower the rate"
+                )
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         values["step_seconds"] = seconds
@@ -238,11 +244,7 @@ class _Report:
 
     def _first_step(self, seconds: float) -> dict[str, float]:
         """Says what the first step showed; returns it for the log."""
-        memory = self._step.run.memory_analysis()
-        # What goes in and out, once where it is the same memory, and what is needed in between.
-        used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        used += memory.output_size_in_bytes - memory.alias_size_in_bytes
-        compiling = self._step.seconds
+        used, compiling = bytes_needed(self._step.run), self._step.seconds
         if self._log is not None:
             tqdm.write(
                 f"{self._run.name}: step compiled (once for all runs alike) in {compiling:.1f} s, "
@@ -252,7 +254,7 @@ class _Report:
         return {
             "compile_seconds": compiling,
             "bytes_per_device": used,
-            "argument_bytes_per_device": memory.argument_size_in_bytes,
+            "argument_bytes_per_device": self._step.run.memory_analysis().argument_size_in_bytes,
         }
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import (
     ModelFolder,
+    check_weights,
     load_pretrained,
     save_pretrained,
     stored_dtype,
@@ -53,7 +54,7 @@ class SftConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where and how a fine-tuning is carried out; none of it decides what is learnt."""
+    """Where and how a fine-tuning is carried out; it changes what is learnt by rounding only."""
 
     mesh: str = ""  # Such as "data=2,fsdp=4"; empty: fsdp over all devices.
     remat: str | None = None  # None: what suits the platform.
@@ -155,13 +156,14 @@ def prepare(
     Raises:
       ValueError: there is nothing to train on, a mask is all ones or zeros, examples are too long
         and are not to be dropped, or mesh or attention do not suit model and rows.
-      FileNotFoundError: a checkpoint that was asked for is missing.
+      FileNotFoundError: a checkpoint that was asked for, or a file of the base, is missing.
     """
     run.check()
     placement = placement or Placement()
     mesh = make_mesh(placement.mesh)
     execution = placement.execution(config.micro_rows)
     model_config = ModelConfig.load(base)
+    check_weights(base)
     sequence = min(config.sequence, model_config.max_positions)
     check_execution(model_config, mesh, execution, config.rows, sequence)
     kept, too_long = _tokenized(run.name, base, examples, config, sequence)

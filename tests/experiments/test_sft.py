@@ -201,6 +201,8 @@ def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, tmp_path):
     ("flags", "message"),
     [
         (["--seed=1"], "holds a run with another --seed (0, now 1)"),
+        (["--compute_dtype=bfloat16"], "another --compute_dtype (None, now 'bfloat16')"),
+        (["--clip_norm=0"], "--clip_norm=0.0 must be above 0"),
         (["--from_step=3"], "there is no checkpoint of step 3"),
         (["--sequence=8"], "examples exceed --sequence=8"),
         (["--mesh=fsdp=2"], "--mesh=fsdp=2 asks for 2 devices; there are 1"),
@@ -210,7 +212,7 @@ def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, tmp_path):
     ],
 )
 def test_what_cannot_go_on_is_refused_in_a_line(flags, message, data, finished, tmp_path):
-    folder = finished if flags[0].startswith(("--seed", "--from_step")) else tmp_path
+    folder = finished if flags[0].startswith(("--seed", "--compute", "--from_step")) else tmp_path
     result = run(command(data, folder, *flags))
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")

@@ -13,6 +13,7 @@ import pytest
 
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.rollout.engine import trace_decoding
+from jaxcritique.training.hardware import Chip
 from launchers.topology import Topology
 
 NEEDS_LIBTPU = pytest.mark.skipif(
@@ -22,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEYS = [
     "model", "topology", "devices", "mesh", "batch", "sequence", "argument_bytes", "temp_bytes",
     "peak_bytes", "hbm_bytes", "fits", "flops_per_device", "roofline_step_seconds",
-    "compile_seconds",
+    "compile_seconds", "step", "needed_bytes",
 ]  # fmt: skip
 
 
@@ -157,6 +158,65 @@ def test_flops_of_a_step_are_those_of_its_products(module, tiny, remat, monkeypa
     assert module._training_products(config, b, s) == expected
 
 
+@pytest.fixture
+def here(module, monkeypatch):
+    """Returns a function: hbm_bytes -> this CPU as a topology with so much memory."""
+    for flag, value in (("_SEQUENCE", 128), ("_STEP", "train"), ("_REMAT", "full")):
+        monkeypatch.setattr(module, flag, type("Flag", (), {"value": value}))
+    return lambda hbm_bytes: Topology("here", "cpu", Chip(1e12, hbm_bytes, 1e11, ()), 1)
+
+
+def test_what_is_needed_must_fit_and_not_only_the_peak(module, here, tiny):
+    def plan(hbm_bytes: int):
+        return module._plan("tiny", tiny[0], here(hbm_bytes), jax.devices()[:1], "", 4)
+
+    roomy, _ = plan(2**40)
+    assert roomy.fits
+    assert roomy.needed_bytes >= roomy.argument_bytes + roomy.temp_bytes
+    assert roomy.peak_bytes < roomy.needed_bytes
+    assert plan(roomy.needed_bytes)[0].fits
+    tight, users = plan(roomy.needed_bytes - 1)
+    assert not tight.fits
+    assert len(users) >= 3
+    assert users[0][0] < roomy.needed_bytes
+
+
+def test_search_finds_the_last_batch_that_fits(module, here, tiny):
+    def plan(batch: int):
+        return module._plan("tiny", tiny[0], here(limit), jax.devices()[:1], "", batch)[0]
+
+    limit = 2**40
+    limit = plan(5).needed_bytes + 1
+    found, _ = module._search("tiny", tiny[0], here(limit), jax.devices()[:1], "")
+    assert found.fits
+    assert found.batch >= 5
+    assert not plan(found.batch + 1).fits
+
+
+def test_no_split_to_search_is_said(module, monkeypatch, tiny):
+    monkeypatch.setattr(module, "_MESH", type("Flag", (), {"value": ""}))
+    monkeypatch.setattr(module, "_SEARCH", type("Flag", (), {"value": True}))
+    with pytest.raises(ValueError, match="no split of v5e:16x16's 256 devices"):
+        module._meshes(tiny[0], Topology.parse("v5e:16x16"))
+
+
+def test_largest_arrays_are_those_in_memory(module):
+    hlo = """HloModule jit_step
+
+%fused_computation (p: f32[1000]) -> f32[] {
+  %p = f32[1000]{0} parameter(0)
+  ROOT %b = f32[1000,1000]{1,0} broadcast(%p), dimensions={0}, metadata={op_name="jit(step)/outer"}
+}
+
+ENTRY %main (x: f32[1000]) -> f32[] {
+  %x = f32[1000]{0} parameter(0)
+  %e = bf16[1000]{0} exponential(%x), metadata={op_name="jit(step)/exp"}
+  ROOT %f = f32[] fusion(%e), kind=kLoop, calls=%fused_computation, metadata={op_name="jit(step)/s"}
+}
+"""
+    assert module._largest_arrays(hlo) == [(2000, "bf16[1000] of jit(step)/exp")]
+
+
 def test_the_compilers_complaint_is_read(module):
     message = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory \
 space hbm. Used 24.48G of 15.75G hbm. Exceeded hbm capacity by 8.73G.
@@ -192,7 +252,9 @@ def test_plan_of_a_tpu(step, tmp_path):
     (row,) = json.loads(json_file.read_text())
     assert list(row) == KEYS
     assert row["fits"]
+    assert row["step"] == step
     assert row["argument_bytes"] < row["peak_bytes"] < row["hbm_bytes"]
+    assert row["argument_bytes"] + row["temp_bytes"] <= row["needed_bytes"] < row["hbm_bytes"]
 
 
 @NEEDS_LIBTPU

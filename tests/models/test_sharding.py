@@ -1,5 +1,6 @@
 """Golden files: what lives where, for each preset. A change in them is a decision."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -55,6 +56,25 @@ def test_axis_that_does_not_divide_is_named():
     mesh = AbstractMesh((1, 1, 2), AXES, axis_types=(AxisType.Auto,) * 3)
     with pytest.raises(ValueError, match=r"tensor=2 does not divide the 3 of layers\.k"):
         shardings(mesh, abstract(PRESETS["smollm2-135m"])[1])
+
+
+def test_array_that_is_not_in_the_table_is_not_copied_to_every_device():
+    mesh = AbstractMesh((1, 2, 1), AXES, axis_types=(AxisType.Auto,) * 3)
+    tree = {"layers": {"sinks": jax.ShapeDtypeStruct((2, 8), "float32")}}
+    with pytest.raises(KeyError, match=r"layers\.sinks"):
+        shardings(mesh, tree)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_every_parameter_of_every_family_is_in_the_table(family):
+    config = dataclasses.replace(
+        PRESETS["llama3-8b"], family=family, qkv_bias=family == "qwen2", qk_norm=family == "qwen3"
+    )
+    mesh = AbstractMesh((2, 8, 2), AXES, axis_types=(AxisType.Auto,) * 3)
+    shapes = abstract(config)[1]
+    whole = jax.tree.map(lambda leaf, at: at.is_fully_replicated, shapes, shardings(mesh, shapes))
+    leaves = jax.tree_util.tree_leaves_with_path(whole)
+    assert {path_of(keys).rpartition(".")[2] for keys, copied in leaves if copied} == {"scale"}
 
 
 def test_mesh_by_default_is_fsdp_over_all():

@@ -56,6 +56,16 @@ def test_what_a_template_writes_after_the_end_is_no_part_of_the_reply(make_token
     assert Tokenizer(make_tokenizer(template)).reply([QUESTION], "4") == "4</s>"
 
 
+@pytest.mark.parametrize("end", ["{{ eos_token }}\n", "<|end|>"])
+def test_a_reply_that_writes_of_the_end_marker_is_not_cut_there(end, make_tokenizer):
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}" + end + "{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    text = "</s> ends a turn."
+    assert Tokenizer(make_tokenizer(template)).reply([QUESTION], text) == text + "</s>"
+
+
 def test_template_whose_prompt_does_not_open_the_conversation_is_refused(make_tokenizer):
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"

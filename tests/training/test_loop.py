@@ -6,6 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.training.data import Batch, Batches, pack
@@ -96,6 +97,40 @@ def test_diverged_run_stops_and_goes_on_from_before(bad, run, finished, tmp_path
     trained, worked_on = run(tmp_path, checkpoint_steps=1)
     assert worked_on == list(range(bad, STEPS))
     jax.tree.map(np.testing.assert_array_equal, trained, finished[1])
+
+
+def test_a_gradient_that_overflows_becomes_no_checkpoint(run, tmp_path):
+    def spoil(step: int, batch: Batch) -> Batch:
+        return batch._replace(weights=batch.weights * np.float32(1e30)) if step == 3 else batch
+
+    with pytest.raises(FloatingPointError, match="the gradient norm of step 4 is inf"):
+        run(tmp_path, spoil, checkpoint_steps=1)
+    assert run(tmp_path, checkpoint_steps=1)[1] == list(range(3, STEPS))
+
+
+def board_events(folder) -> list[Event]:
+    """What is in the TensorBoard files, oldest first: length, checksum, event, checksum."""
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            size = 12 + int.from_bytes(data[:8], "little")
+            found.append(Event.FromString(data[12:size]))
+            data = data[size + 4 :]
+    return found
+
+
+def test_tensorboard_forgets_what_a_killed_run_did_after_its_checkpoint(run, tmp_path):
+    def stop_it(step: int, batch: Batch) -> Batch:
+        if step == 5:
+            raise Stopped
+        return batch
+
+    with pytest.raises(Stopped):
+        run(tmp_path, stop_it, checkpoint_steps=3)
+    run(tmp_path, checkpoint_steps=3)
+    starts = [e.step for e in board_events(tmp_path) if e.HasField("session_log")]
+    assert starts == [1, 4]
 
 
 def test_metrics_after_a_killed_process_left_half_a_line(run, finished, tmp_path):

@@ -160,12 +160,18 @@ def test_bf16_compute_follows_fp32(tiny, examples):
     _, structure, params = tiny
     batch = pack(examples, sequence=24)
     state = init_state(params, OPTIMIZER)
-    exact, exact_metrics = step(structure, state, batch)
-    rounded, metrics = step(structure, state, batch, compute_dtype="bfloat16")
+    (exact, exact_metrics), (rounded, metrics) = (
+        step(structure, state, batch, compute_dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
     assert metrics["loss"] == pytest.approx(float(exact_metrics["loss"]), rel=0.02)
     assert metrics["loss"] != exact_metrics["loss"]
     assert {x.dtype for x in jax.tree.leaves(rounded.params)} == {jnp.dtype("float32")}
-    assert_close(rounded.params, exact.params, atol=0.05)
+    # The first moments are the gradient, scaled: it has the right direction in every array.
+    for ours, theirs in zip(
+        *(jax.tree.leaves(after.opt_state[0].mu) for after in (rounded, exact)), strict=True
+    ):
+        cosine = jnp.vdot(ours, theirs) / (jnp.linalg.norm(ours) * jnp.linalg.norm(theirs))
+        assert cosine > 0.999
 
 
 def test_bf16_moments_are_the_first_ones_only(tiny, examples):
