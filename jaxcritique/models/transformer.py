@@ -165,7 +165,8 @@ class Transformer(nnx.Module):
 
         layer = jax.checkpoint(layer, policy=REMAT[remat])
         embedding = gather(self.embedding[...], "embedding")
-        x = constrain(embedding[tokens], ROWS)
+        # Looked up in fp32, so that the gradients of a frequent token are added up in it.
+        x = constrain(embedding.astype(jnp.float32)[tokens].astype(embedding.dtype), ROWS)
         x, _ = jax.lax.scan(layer, x, self.layers)
         return self.norm(x)
 

@@ -174,6 +174,30 @@ def test_bf16_compute_follows_fp32(tiny, examples):
         assert cosine > 0.999
 
 
+def test_bf16_adds_up_the_gradients_of_a_frequent_token_in_fp32(tiny):
+    config, structure, params = tiny
+    shape = 16, 512
+    frequent = 5
+    rng = np.random.default_rng(0)
+    batch = Batch(
+        tokens=np.where(
+            rng.random(shape) < 0.9, frequent, rng.integers(config.vocab_size, size=shape)
+        ),
+        targets=rng.integers(8, size=shape),
+        weights=np.ones(shape, np.float32),
+        segments=np.ones(shape, np.int32),
+        positions=np.broadcast_to(np.arange(shape[1]), shape),
+    )
+
+    def gradient(dtype: str):
+        execution = Execution(compute_dtype=dtype)
+        loss = functools.partial(summed_loss, structure, execution=execution)
+        return jax.jit(jax.grad(loss))(params, batch)["embedding"][frequent]
+
+    exact, rounded = gradient("float32"), gradient("bfloat16")
+    assert jnp.linalg.norm(rounded - exact) < 0.05 * jnp.linalg.norm(exact)
+
+
 def test_bf16_moments_are_the_first_ones_only(tiny, examples):
     _, structure, params = tiny
     optimizer = OptimizerConfig(0.02, 5, moment_dtype="bfloat16")
