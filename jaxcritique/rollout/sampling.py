@@ -37,9 +37,7 @@ def draw_filtered_tokens(
     wanted = jnp.where(top_k > 0, top_k, mass.shape[1])
     mass = _keep(mass, lambda kept: jnp.sum(kept, axis=1) >= wanted)
     share = top_p * mass.sum(axis=1)
-    likely = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
-    # All of it is all of it, although a sum may not tell the rarest from none.
-    mass = jnp.where((top_p < 1)[:, None], likely, mass)
+    mass = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
     return _draw(mass, logits, seed, position, temperature)
 
 
