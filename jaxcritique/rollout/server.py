@@ -195,15 +195,14 @@ class ServerSampler:
         now = asyncio.get_running_loop().time
         end = now() + self._config.deadline_seconds
 
-        def too_late(state: tenacity.RetryCallState) -> bool:
-            return now() + state.upcoming_sleep >= end
+        def enough(state: tenacity.RetryCallState) -> bool:
+            late = now() + state.upcoming_sleep >= end
+            return late or state.attempt_number >= self._config.attempts
 
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_Failed),
-                stop=tenacity.stop_any(
-                    tenacity.stop_after_attempt(self._config.attempts), too_late
-                ),
+                stop=enough,
                 wait=_pause,
                 reraise=True,
             ):
