@@ -30,6 +30,8 @@ def main(_: list[str]) -> None:
     """Runs the program."""
     if _OUTPUT.value:
         with refusing_bad_input():
+            if pathlib.Path(_OUTPUT.value).is_dir():
+                raise ValueError(f"--output={_OUTPUT.value}: a file is wanted; this is a folder.")
             pathlib.Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
     machine = machine_facts()
     table, footnote, figures = SUITES[_SUITE.value]()

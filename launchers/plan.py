@@ -38,7 +38,7 @@ from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.presets import PRESETS
 from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.transformer import REMAT, abstract
-from jaxcritique.rollout.engine import trace_decoding
+from jaxcritique.rollout.decoding import trace_decoding
 from jaxcritique.store import write_atomically
 from jaxcritique.training.data import Batch
 from jaxcritique.training.hardware import bytes_needed

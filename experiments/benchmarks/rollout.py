@@ -48,7 +48,7 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
     An engine that is not installed is left out.
 
     Raises:
-      SystemExit: the model or the prompts are missing or unreadable.
+      SystemExit: a flag makes no sense, or the model or the prompts are missing or unreadable.
       SamplerError: the JAX engine cannot answer them.
     """
     with refusing_bad_input():
@@ -58,9 +58,16 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
         config = ModelConfig.load(model.folder)
         tokens = _TOKENS.value
         settings = Defaults(_SAMPLES.value, tokens, 1.0, seed=0, min_tokens=tokens)
-        requests = read_requests(pathlib.Path(_PROMPTS.value), settings).requests
+        prompts = read_requests(pathlib.Path(_PROMPTS.value), settings)
+        if prompts.batch:
+            raise ValueError(
+                f"--prompts={_PROMPTS.value}: batch rows say themselves how many tokens."
+            )
+        requests = prompts.requests
         greedy = Defaults(1, _AGREEMENT_TOKENS, 0.0, seed=0)
         greedy_requests = read_requests(pathlib.Path(_PROMPTS.value), greedy).requests
+        if not _BATCHES.value or not all(s.isdecimal() and int(s) for s in _BATCHES.value):
+            raise ValueError(f"--bench_batches={','.join(_BATCHES.value)}: numbers from 1 wanted.")
         contenders: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {"jax": _jax}
         vllm = engines.vllm_config()
         try:
@@ -141,7 +148,8 @@ def _jax(
     model: ModelFolder, requests: list[Request], greedy: list[Request]
 ) -> tuple[dict[str, Any], list[str]]:
     config = engines.jax_config()
-    sampler = load_jax(model, config)
+    with refusing_bad_input():
+        sampler = load_jax(model, config)
     _, first_seconds = _timed("jax, compiling", sampler, requests)
     sampler.seconds.clear()
     tokens, seconds = _timed("jax", sampler, requests)
@@ -174,7 +182,11 @@ def _vllm(
         seconds,
         distribution=config.check(),
         arguments=config.arguments,
-        environment={key: value for key, value in os.environ.items() if key.startswith("VLLM_")},
+        environment={
+            key: value
+            for key, value in os.environ.items()
+            if key.startswith("VLLM_") and not key.endswith(("KEY", "TOKEN"))
+        },
     )
     return result, texts
 

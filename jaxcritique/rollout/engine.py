@@ -2,8 +2,7 @@
 
 A slot is a row of the cache. Its prompt is read in chunks of a fixed size, then it is written on
 together with all others, a block of steps at a time. Prompts that begin alike are read once: a
-slot that already holds the beginning is copied. All shapes are fixed but the cache's length, which
-takes few values; each is compiled once.
+slot that already holds the beginning is copied. What runs on the devices is in `decoding`.
 
 On a mesh the weights lie as in training, the slots are divided over `data` and `fsdp` and the heads
 of the cache over `tensor`.
@@ -16,77 +15,23 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.sharding import CACHE, ROWS, abstract_arrays, constrain, make_mesh
+from jaxcritique.models.sharding import CACHE, make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import (
-    KVCache,
-    Params,
-    Structure,
-    abstract_unstacked,
-    join,
-    unstack,
-)
+from jaxcritique.models.transformer import KVCache, Params, Structure, unstack
+from jaxcritique.rollout import decoding
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
-from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_probabilities
 
-_BLOCK = 8  # Decoding steps between two looks at the results.
-_CHUNK = 64  # Tokens of a prompt that are read at a time,
-_ROWS = 8  # of so many prompts.
+_ROWS = 8  # Prompts of which a chunk is read at a time.
 _CPU_CACHE_BYTES = 4 * 2**30
-
-Arrays = Any  # NumPy on the host, JAX in a jitted function.
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Slots:
-    """What each slot is doing."""
-
-    token: Int[Arrays, " b"]  # The last token, whose keys and values are not in the cache yet.
-    position: Int[Arrays, " b"]  # Where it stands.
-    end: Int[Arrays, " b"]  # The position no token may be sampled for any more.
-    floor: Int[Arrays, " b"]  # The first position after which a stop token may be drawn.
-    active: Bool[Arrays, " b"]
-    seed: Int[Arrays, " b"]
-    temperature: Float[Arrays, " b"]
-    top_k: Int[Arrays, " b"]
-    top_p: Float[Arrays, " b"]
-    stops: Int[Arrays, "b s"]  # Its stop tokens, filled up with numbers past the vocabulary.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Wanted:
-    """What must be worked out in a step beside tokens; static."""
-
-    filters: bool  # top_k and top_p
-    logprobs: bool
-
-
-def _free_slots(count: int, stops: int, vocab_size: int) -> Slots:
-    """Returns slots that do nothing, each with room for so many stop tokens."""
-    ints = lambda: np.zeros(count, np.int32)  # noqa: E731
-    return Slots(
-        token=ints(),
-        position=ints(),
-        end=ints(),
-        floor=ints(),
-        active=np.zeros(count, bool),
-        seed=np.zeros(count, np.uint32),
-        temperature=np.zeros(count, np.float32),
-        top_k=ints(),
-        top_p=np.ones(count, np.float32),
-        stops=np.full((count, _round_up(stops, 4)), vocab_size, np.int32),
-    )
 
 
 @dataclasses.dataclass
@@ -98,115 +43,7 @@ class _Sequence:
     prompt: np.ndarray
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=4)
-def _decode_block(
-    structure: Structure, wanted: _Wanted, params: Params, slots: Slots, cache: KVCache
-) -> tuple[Slots, KVCache, Int[Array, "block b"], Float[Array, "block b"] | None]:
-    """Runs _BLOCK steps; returns tokens, -1 where a slot was not active, and their likelihood."""
-    model = join(structure, params)
-    slots = jax.tree.map(lambda x: constrain(x, ROWS), slots)
-
-    def step(carry: tuple[Slots, KVCache], _: None) -> tuple[tuple[Slots, KVCache], Any]:
-        slots, cache = carry
-        hidden, cache = model.extend(slots.token[:, None], slots.position[:, None], cache)
-        logits = constrain(model.logits(hidden[:, 0]), ROWS)
-        # Where it is too early for a stop token, it gets no mass.
-        most = jnp.where(slots.position < slots.floor, -1e30, jnp.inf)[:, None]
-        rows = jnp.arange(len(logits))[:, None]
-        allowed = logits.at[rows, slots.stops].min(most, mode="drop")
-        rest = slots.seed, slots.position, slots.temperature
-        if wanted.filters:
-            drawn = draw_filtered_tokens(allowed, *rest, slots.top_k, slots.top_p)
-        else:
-            drawn = draw_tokens(allowed, *rest)
-        position = jnp.where(slots.active, slots.position + 1, slots.position)
-        stopped = (drawn[:, None] == slots.stops).any(axis=1)
-        after = dataclasses.replace(
-            slots,
-            token=jnp.where(slots.active, drawn, slots.token),
-            position=position,
-            active=slots.active & (position < slots.end) & ~stopped,
-        )
-        likely = log_probabilities(logits, drawn) if wanted.logprobs else None
-        return (after, cache), (jnp.where(slots.active, drawn, -1), likely)
-
-    (slots, cache), (drawn, likely) = jax.lax.scan(step, (slots, cache), length=_BLOCK)
-    return slots, cache, drawn, likely
-
-
-class Decoding(NamedTuple):
-    """The engine's decoding, traced for devices that need not exist."""
-
-    traced: jax.stages.Traced
-    params: Params  # Shapes and shardings of what it takes.
-    cache: KVCache
-    steps: int  # It takes so many at a time.
-
-
-def trace_decoding(
-    config: ModelConfig, mesh: Mesh, slots: int, positions: int, dtype: Any
-) -> Decoding:
-    """Traces what the engine runs over and over, to be compiled and measured without running.
-
-    Args:
-      config: the model's.
-      mesh: the devices.
-      slots: samples written at a time, over all devices; a multiple of data x fsdp.
-      positions: of which each sample's keys and values are kept, or the next larger size there is.
-      dtype: of weights, keys and values.
-
-    Raises:
-      ValueError: the mesh does not divide the model.
-    """
-    structure, params = abstract_unstacked(config)
-    cast = lambda x: jax.ShapeDtypeStruct(x.shape, dtype)  # noqa: E731
-    params = abstract_arrays(mesh, jax.tree.map(cast, params))
-    shape = slots, config.num_kv_heads, _cache_length(positions, config.max_positions)
-    part: Any = jax.ShapeDtypeStruct(
-        (*shape, config.head_dim), dtype, sharding=NamedSharding(mesh, CACHE)
-    )
-    cache = ((part, part),) * config.num_layers
-    with jax.set_mesh(mesh):
-        traced = _decode_block.trace(
-            structure,
-            _Wanted(filters=False, logprobs=False),
-            params,
-            _free_slots(slots, 1, config.vocab_size),
-            cache,
-        )
-    return Decoding(traced, params, cache, _BLOCK)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _read_chunk(
-    structure: Structure,
-    params: Params,
-    cache: KVCache,
-    tokens: Int[Array, "rows chunk"],
-    start: Int[Array, " rows"],
-    slot: Int[Array, " rows"],
-) -> KVCache:
-    """Reads a chunk of some slots' prompts, from position `start`; a slot past the end: none."""
-    positions = start[:, None] + jnp.arange(tokens.shape[1])
-    return join(structure, params).extend(tokens, positions, cache, slot)[1]
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _copy_slots(
-    cache: KVCache, source: Int[Array, " rows"], target: Int[Array, " rows"]
-) -> KVCache:
-    """Copies slots; a target past the end: none."""
-    return jax.tree.map(lambda x: constrain(x.at[target].set(x[source], mode="drop"), CACHE), cache)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _with_length(x: Array, length: int) -> Array:
-    """Cuts or lengthens the keys or values of one layer."""
-    missing = length - x.shape[2]
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing > 0 else x[:, :, :length]
-    return constrain(x, CACHE)
+    broken: bool = False  # The model gave no numbers to go on by.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,17 +132,19 @@ class JaxSampler:
             return
         # Prompts of like length go together, the cache being as long as the longest needs, and of
         # these the ones that begin alike, whose beginning is read once.
-        waiting.sort(key=lambda s: (_round_up(len(s.prompt), _CHUNK), s.prompt.tolist()))
+        waiting.sort(
+            key=lambda s: (decoding.round_up(len(s.prompt), decoding.CHUNK), s.prompt.tolist())
+        )
         count = self._fit_slots(waiting)
         known = len(self.shapes)
         for sequence in _Run(self, waiting, count).finished_sequences(progress):
-            yield sequence.request.completion(
-                self._tokenizer,
-                sequence.sample,
-                len(sequence.prompt),
-                sequence.tokens,
-                sequence.logprobs,
-            )
+            request, sample, length = sequence.request, sequence.sample, len(sequence.prompt)
+            if sequence.broken:
+                yield request.failure(sample, "the model's logits are no finite numbers", length)
+            else:
+                yield request.completion(
+                    self._tokenizer, sample, length, sequence.tokens, sequence.logprobs
+                )
         if len(self.shapes) > known:
             tqdm.write(f"jax engine: {len(self.shapes)} programs compiled so far", file=sys.stderr)
 
@@ -323,7 +162,7 @@ class JaxSampler:
         itemsize = jax.tree.leaves(self._params)[0].dtype.itemsize
         heads = c.num_kv_heads // self._mesh.shape["tensor"]
         position = 2 * c.num_layers * heads * c.head_dim * itemsize
-        slot = position * _cache_length(longest + _BLOCK, c.max_positions)
+        slot = position * decoding.cache_length(longest + decoding.BLOCK, c.max_positions)
         # While the cache grows, one layer of it is there twice.
         budget = self._budget() * c.num_layers // (c.num_layers + 1)
         if slot > budget:
@@ -331,7 +170,7 @@ class JaxSampler:
                 f"the keys and values of one sample of {longest} tokens need {slot} bytes, the "
                 f"budget is {budget}. Raise --cache_gib or ask for fewer tokens."
             )
-        wanted = min(self._settings.slots, _round_up(len(waiting), _ROWS))
+        wanted = min(self._settings.slots, decoding.round_up(len(waiting), _ROWS))
         return self._ways * min(-(-wanted // self._ways), budget // slot)
 
     def _budget(self) -> int:
@@ -349,22 +188,23 @@ class _Run:
     def __init__(self, sampler: JaxSampler, waiting: Sequence[_Sequence], count: int):
         self._sampler = sampler
         self._mesh = sampler._mesh
-        self._rows = _round_up(_ROWS, sampler._ways)
+        self._rows = decoding.round_up(_ROWS, sampler._ways)
         self._context = sampler._config.max_positions
         self._waiting = deque(waiting)
         self._count = count
         requests = [sequence.request for sequence in waiting]
-        self._wanted = _Wanted(
+        self._wanted = decoding.Wanted(
             filters=any(r.top_k > 0 or r.top_p < 1 for r in requests),
             logprobs=any(r.logprobs for r in requests),
         )
         self._ends = sampler._tokenizer.stop_ids
         most_ends = max(len(self._ends.union(r.stop_token_ids)) for r in requests)
-        self._slots = _free_slots(count, most_ends, sampler._config.vocab_size)
+        self._slots = decoding.free_slots(count, most_ends, sampler._config.vocab_size)
         self._seated: list[_Sequence | None] = [None] * count
-        # The tokens whose keys and values each slot still holds, its own or a former one's.
+        # The prompt whose keys and values each slot still holds, its own or a former one's. Not the
+        # text after it: what decoding makes of a token is rounded otherwise than what reading does.
         self._held = [np.zeros(0, np.int32)] * count
-        self._cache: KVCache = self._new_cache(_cache_length(1, self._context))
+        self._cache: KVCache = self._new_cache(decoding.cache_length(1, self._context))
 
     def finished_sequences(self, progress: Callable[[int, int], None]) -> Iterator[_Sequence]:
         """Yields sequences as they are completed."""
@@ -376,7 +216,7 @@ class _Run:
                 clock.lap("prefill")
                 self._resize()
                 self._note("decode", *dataclasses.astuple(self._wanted), self._slots.stops.shape[1])
-                self._slots, self._cache, drawn, likely = _decode_block(
+                self._slots, self._cache, drawn, likely = decoding.decode_block(
                     self._sampler._structure,
                     self._wanted,
                     self._sampler._params,
@@ -406,6 +246,7 @@ class _Run:
                 continue
             before = len(sequence.tokens)
             count = int((drawn[:, slot] >= 0).sum())
+            sequence.broken = bool((drawn[:, slot] == decoding.BROKEN).any())
             sequence.tokens += drawn[:count, slot].tolist()
             if likely is not None:
                 sequence.logprobs += likely[:count, slot].tolist()
@@ -413,8 +254,6 @@ class _Run:
                 self._slots.active[slot] = False
             kept += len(sequence.tokens) - before
             if not self._slots.active[slot]:
-                # The last token's keys and values were never worked out.
-                self._held[slot] = np.append(sequence.prompt, sequence.tokens[:-1])
                 self._seated[slot] = None
                 finished.append(sequence)
         return kept, finished
@@ -481,10 +320,10 @@ class _Run:
             if any(source in written for source, _ in copies[_ROWS:]):
                 batch = copies[:]
             copies = copies[len(batch) :]
-            size = _round_up(len(batch), _ROWS)
+            size = decoding.round_up(len(batch), _ROWS)
             unused = size - len(batch)
             self._note("copy", size)
-            self._cache = _copy_slots(
+            self._cache = decoding.copy_slots(
                 self._cache,
                 np.array([source for source, _ in batch] + [0] * unused, np.int32),
                 np.array([target for _, target in batch] + [self._count] * unused, np.int32),
@@ -499,17 +338,17 @@ class _Run:
         )
         self._note("read")
         while todo:
-            tokens = np.zeros((self._rows, _CHUNK), np.int32)
+            tokens = np.zeros((self._rows, decoding.CHUNK), np.int32)
             start = np.zeros(self._rows, np.int32)
             slots = np.full(self._rows, self._count, np.int32)
             batch = [todo.popleft() for _ in range(min(self._rows, len(todo)))]
             for row, (slot, prompt, begin) in enumerate(batch):
                 slots[row], start[row] = slot, begin
-                chunk = prompt[begin : begin + _CHUNK]
+                chunk = prompt[begin : begin + decoding.CHUNK]
                 tokens[row, : len(chunk)] = chunk
-                if begin + _CHUNK < len(prompt):
-                    todo.appendleft((slot, prompt, begin + _CHUNK))
-            self._cache = _read_chunk(
+                if begin + decoding.CHUNK < len(prompt):
+                    todo.appendleft((slot, prompt, begin + decoding.CHUNK))
+            self._cache = decoding.read_chunk(
                 self._sampler._structure, self._sampler._params, self._cache, tokens, start, slots
             )
 
@@ -542,7 +381,7 @@ class _Run:
         """Makes the cache as long as the next block needs, in few different lengths."""
         seated = [slot for slot, sequence in enumerate(self._seated) if sequence]
         longest = int(self._slots.position[seated].max())
-        size = _cache_length(longest + _BLOCK + 1, self._context)
+        size = decoding.cache_length(longest + decoding.BLOCK + 1, self._context)
         have = self._cache[0][0].shape[2]
         if size < have:
             # What a slot holds beyond the new length is no beginning any more.
@@ -553,7 +392,7 @@ class _Run:
             self._cache = ()
             for i, (keys, values) in enumerate(layers):
                 # One at a time, so that all of it is never there twice.
-                layers[i] = _with_length(keys, size), _with_length(values, size)
+                layers[i] = decoding.with_length(keys, size), decoding.with_length(values, size)
             self._cache = tuple(layers)
 
     def _note(self, *shape: Any) -> None:
@@ -588,19 +427,7 @@ def _most_shared(prompt: np.ndarray, held: Sequence[np.ndarray]) -> tuple[int, i
         different = np.flatnonzero(tokens[:length] != prompt[:length])
         same = int(different[0]) if len(different) else length
         if same < len(prompt):
-            same -= same % _CHUNK
+            same -= same % decoding.CHUNK
         if same > shared:
             best, shared = number, same
     return best, shared
-
-
-def _cache_length(needed: int, context: int) -> int:
-    """The next length there is: 128, 192, 256, 384, 512, 768, 1,024 and so on."""
-    size = 128
-    while size < needed:
-        size += size // 2 if size & (size - 1) == 0 else size // 3
-    return min(size, _round_up(context, _CHUNK))
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step

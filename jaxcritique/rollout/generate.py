@@ -79,6 +79,7 @@ def generate_shards(
         for shard, answers in zip(shards, known, strict=True):
             if len(answers) < len(shard.requests) or not shard.manifest.is_file():
                 _finish(shard, answers, sampler, progress)
+            shard.journal.unlink(missing_ok=True)  # Also one that a kill left beside a manifest.
     return shards
 
 
@@ -139,9 +140,9 @@ def _finish(
     progress: Callable[[int, int], None],
 ) -> None:
     """Samples what `answers` lacks, and writes the shard."""
-    shard.manifest.unlink(missing_ok=True)
     kept = [completion for completions in answers.values() for completion in completions]
     write_atomically(shard.journal, "".join(map(_line, kept)))
+    shard.manifest.unlink(missing_ok=True)  # Only now: what it vouched for is in the journal.
     missing = {r.id: r for r in shard.requests if r.id not in answers}
     open_samples: dict[str, list[Completion]] = {}
     with shard.journal.open("a", encoding="utf-8") as journal:
@@ -155,7 +156,6 @@ def _finish(
     rows = [_row(completion) for request in shard.requests for completion in answers[request.id]]
     sha256 = write_rows(shard.path, rows)
     write_atomically(shard.manifest, json.dumps({"rows": len(rows), "sha256": sha256}))
-    shard.journal.unlink()
 
 
 def _row(completion: Completion) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Runs a program so that nothing of it is left once it, or whoever started it, has ended.
 
-    python guard.py PARENT_PID PROGRAM ARGUMENTS...
+    python guard.py PARENT_PID LOG PROGRAM ARGUMENTS...
 
 The guard watches the program and the parent, and ends with either. It has a process group and a
 session of its own with the program's processes in it; descendants that leave the group become the
-guard's children when their parents end (it is their subreaper), and are ended with the rest. The
-standard library only: it starts in no time, with any interpreter. Linux.
+guard's children when their parents end (it is their subreaper), and are ended with the rest. LOG,
+the file that the output goes to, is the parent's to remove; where the parent has ended, the guard
+does. The standard library only: it starts in no time, with any interpreter. Linux.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ def die_with_parent() -> None:
 
 def main() -> int:
     """Runs the program; returns its exit status."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+    parent, log, command = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:]
     ctypes.CDLL(None).prctl(_SET_SUBREAPER, 1)
     stopping = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -48,6 +49,8 @@ def main() -> int:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         time.sleep(_LOOK_SECONDS)
+    if os.getppid() != parent:
+        log.unlink(missing_ok=True)
     return program.returncode or 0
 
 

@@ -61,23 +61,31 @@ def _draw(mass: Array, logits: Array, seed: Array, position: Array, temperature:
     )(seed, position)
     b, v = mass.shape
     groups = jnp.pad(mass, ((0, 0), (0, -v % _GROUP))).reshape(b, -1, _GROUP)
-    upto = jnp.cumsum(groups.sum(axis=2), axis=1)
+    sums = groups.sum(axis=2)
+    upto = jnp.cumsum(sums, axis=1)
     point = uniform * upto[:, -1]
-    group = _first_above(upto, point)
+    group = _first_above(sums, upto, point)
     rows = jnp.arange(b)
     before = jnp.where(group > 0, upto[rows, group - 1], 0.0)
-    within = jnp.cumsum(groups[rows, group], axis=1)
-    drawn = group * _GROUP + _first_above(within, point - before)
-    # Rounding may point past a group's last token with any mass: that one, then.
-    last = jnp.where(groups[rows, group] > 0, jnp.arange(_GROUP), -1).max(axis=1)
-    drawn = jnp.minimum(drawn, group * _GROUP + last)
+    chosen = groups[rows, group]
+    within = jnp.cumsum(chosen, axis=1)
+    drawn = group * _GROUP + _first_above(chosen, within, point - before)
     likeliest = jnp.where(logits == logits.max(axis=1, keepdims=True), jnp.arange(v), v).min(axis=1)
     return jnp.where(temperature == 0, likeliest, drawn)
 
 
-def _first_above(sums: Float[Array, "b s"], point: Float[Array, " b"]) -> Int[Array, " b"]:
-    count = jnp.sum(sums <= point[:, None], axis=1)
-    return jnp.minimum(count, sums.shape[1] - 1)
+def _first_above(
+    mass: Float[Array, "b s"], upto: Float[Array, "b s"], point: Float[Array, " b"]
+) -> Int[Array, " b"]:
+    """The first that has mass and with which the sum so far exceeds the point.
+
+    Sums are rounded, each in its own way: they may grow where nothing was added, and end before the
+    point. So what has no mass is passed over, and the last that has some is taken if none is left.
+    """
+    number = jnp.arange(mass.shape[1])
+    above = (mass > 0) & (upto > point[:, None])
+    last = jnp.where(mass > 0, number, -1).max(axis=1)
+    return jnp.minimum(jnp.where(above, number, mass.shape[1]).min(axis=1), last)
 
 
 def _keep(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -16,7 +17,8 @@ from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
-_REFUSED = frozenset({401, 403, 404})  # If nothing ever worked, the settings are wrong.
+_REFUSED = frozenset({403, 404})  # If nothing ever worked, the settings are wrong.
+_UNPAID = frozenset({401, 402})  # No key that is valid, no credit: nobody is answered any more.
 _LONGEST_PAUSE = 30.0
 
 
@@ -29,7 +31,8 @@ class ClientConfig:
     requests_per_minute: float = 0  # To all servers together, attempts counted; 0: no limit.
     attempts: int = 10  # Times a request is tried.
     attempt_seconds: float = 60  # For an answer; twice that after each time it did not suffice.
-    deadline_seconds: float = 600  # From a request's first attempt to its last.
+    # From a request's first attempt to its last, without waiting for the rate.
+    deadline_seconds: float = 600
     send_seed: bool = True  # vllm-tpu refuses requests with seeds.
 
 
@@ -171,6 +174,7 @@ class ServerSampler:
             if self._config.api_key
             else None,
             limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
+            trust_env=self._local is None,  # No proxy stands before a server of our own.
         ) as client:
             try:
                 while True:
@@ -188,17 +192,23 @@ class ServerSampler:
     async def _answer(self, client: httpx2.AsyncClient, request: Request) -> list[Completion]:
         """Asks until there is an answer, or it is too late."""
         seconds = self._config.attempt_seconds
-        end = asyncio.get_running_loop().time() + self._config.deadline_seconds
+        now = asyncio.get_running_loop().time
+        end = now() + self._config.deadline_seconds
+
+        def enough(state: tenacity.RetryCallState) -> bool:
+            late = now() + state.upcoming_sleep >= end
+            return late or state.attempt_number >= self._config.attempts
+
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_Failed),
-                stop=tenacity.stop_after_attempt(self._config.attempts)
-                | tenacity.stop_before_delay(self._config.deadline_seconds),
+                stop=enough,
                 wait=_pause,
                 reraise=True,
             ):
                 with attempt:
-                    left = max(end - asyncio.get_running_loop().time(), 1.0)
+                    end += await self._keep_to_the_rate()
+                    left = max(end - now(), 1.0)
                     try:
                         return await self._attempt(client, request, min(seconds, left))
                     except TimeoutError as error:
@@ -223,7 +233,6 @@ class ServerSampler:
           TimeoutError: there was no answer in time.
           SamplerError: nothing will.
         """
-        await self._keep_to_the_rate()
         path, body = self._message(request)
         index = min(range(len(self._in_flight)), key=self._in_flight.__getitem__)
         url = f"{self._servers.urls[index]}/{path}"
@@ -243,24 +252,29 @@ class ServerSampler:
             said = f"{url} answers {response.status_code}: {' '.join(response.text.split())[:300]}"
             if response.status_code in _RETRIED or response.status_code >= 500:
                 raise _Failed(said, _retry_after(response))
+            if response.status_code in _UNPAID:
+                raise SamplerError(said)
             if response.status_code in _REFUSED and not self._answered:
                 if path == "completions" and self._local is None and response.status_code == 404:
                     if not self._chat_only:
                         logging.warning("%s; prompts are sent as a user's messages instead", said)
                     self._chat_only = True
-                    raise _Failed(said)
+                    return await self._attempt(client, request, seconds)
                 raise SamplerError(said)
             raise _Refused(said)
         completions = self._read(request, response)
         self._answered = True
         return completions
 
-    async def _keep_to_the_rate(self) -> None:
-        if self._config.requests_per_minute:
-            now = asyncio.get_running_loop().time()
-            start = max(now, self._next_start)
-            self._next_start = start + 60 / self._config.requests_per_minute
-            await asyncio.sleep(start - now)
+    async def _keep_to_the_rate(self) -> float:
+        """Returns once an attempt may begin, and for how many seconds it waited."""
+        if not self._config.requests_per_minute:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._next_start)
+        self._next_start = start + 60 / self._config.requests_per_minute
+        await asyncio.sleep(start - now)
+        return start - now
 
     def _message(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Returns the route and the body of a request.
@@ -270,7 +284,7 @@ class ServerSampler:
         """
         body: dict[str, Any] = {
             "model": self._model,
-            "n": request.n,
+            "n": _drawn(request),
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -306,6 +320,8 @@ class ServerSampler:
             if room < 1:
                 raise _Refused(too_long(len(prompt), self._local.context))
             ends = self._local.tokenizer.stop_ids.union(request.stop_token_ids)
+            if request.min_tokens:
+                body["min_tokens"] = min(request.min_tokens, room)
             body |= {
                 "prompt": prompt,
                 "max_tokens": min(request.max_tokens, room),
@@ -325,47 +341,81 @@ class ServerSampler:
         except (ValueError, RecursionError) as error:
             raise _Failed(f"the answer is not JSON: {error}") from error
         choices = reply.get("choices") if isinstance(reply, dict) else None
-        if not isinstance(choices, list) or len(choices) != request.n:
+        if not isinstance(choices, list) or len(choices) != _drawn(request):
             count = len(choices) if isinstance(choices, list) else "no"
-            raise _Failed(f"the answer has {count} choices, not {request.n}")
+            raise _Failed(f"the answer has {count} choices, not {_drawn(request)}")
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         try:
             choices = sorted(choices, key=lambda choice: int(choice.get("index", 0)))
+            for choice in choices:
+                if (reason := choice.get("finish_reason")) not in ("stop", "length"):
+                    raise _Failed(f"a choice has the finish_reason {reason!r}")
             if self._local is not None:
-                prompt_tokens = int(usage["prompt_tokens"])
-                return [
-                    request.completion(
-                        self._local.tokenizer,
-                        sample,
-                        prompt_tokens,
-                        [int(token) for token in choice["token_ids"]],
-                        _logprobs(choice) if request.logprobs else (),
-                    )
-                    for sample, choice in enumerate(choices)
-                ]
-            texts = [_text(choice) for choice in choices]
-            counts = _shares(int(usage.get("completion_tokens") or 0), list(map(len, texts)))
-            completions = [
-                Completion(
-                    request=request.id,
-                    sample=sample,
-                    text=request.prefix + texts[sample],
-                    finish_reason=choice.get("finish_reason"),
-                    prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                    completion_tokens=counts[sample],
-                    logprobs=tuple(_logprobs(choice)) if request.logprobs else None,
-                )
-                for sample, choice in enumerate(choices)
-            ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+                completions = _read_tokens(self._local.tokenizer, request, choices, usage)
+            else:
+                completions = _read_texts(request, choices, usage)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise _Failed(f"the answer is malformed: {type(error).__name__}: {error}") from error
-        for completion in completions:
-            if completion.finish_reason not in ("stop", "length"):
-                raise _Failed(f"a choice has the finish_reason {completion.finish_reason!r}")
-            if not completion.text:
-                raise _Failed("a choice has no text")
-        return completions
+        if len(completions) == request.n:
+            return completions
+        return [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
+
+
+def _drawn(request: Request) -> int:
+    """How many samples are asked for: greedy ones are all one, and vLLM refuses to write two."""
+    return request.n if request.temperature else 1
+
+
+def _read_tokens(
+    tokenizer: Tokenizer,
+    request: Request,
+    choices: Sequence[Mapping[str, Any]],
+    usage: Mapping[str, Any],
+) -> list[Completion]:
+    """Reads what a server of ours wrote, token by token.
+
+    Raises:
+      _Failed: a choice has no tokens.
+      AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
+    """
+    completions = []
+    for sample, choice in enumerate(choices):
+        tokens = [int(token) for token in choice["token_ids"]]
+        if not tokens:
+            raise _Failed("a choice has no tokens")
+        logprobs = _logprobs(choice) if request.logprobs else ()
+        completions.append(
+            request.completion(tokenizer, sample, int(usage["prompt_tokens"]), tokens, logprobs)
+        )
+    return completions
+
+
+def _read_texts(
+    request: Request, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, Any]
+) -> list[Completion]:
+    """Reads what anybody's server wrote.
+
+    Raises:
+      _Failed: a choice has no text.
+      AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
+    """
+    texts = [_text(choice) for choice in choices]
+    if not all(request.prefix + text for text in texts):
+        raise _Failed("a choice has no text")
+    counts = _shares(int(usage.get("completion_tokens") or 0), list(map(len, texts)))
+    return [
+        Completion(
+            request=request.id,
+            sample=sample,
+            text=request.prefix + texts[sample],
+            finish_reason=choice["finish_reason"],
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=counts[sample],
+            logprobs=tuple(_logprobs(choice)) if request.logprobs else None,
+        )
+        for sample, choice in enumerate(choices)
+    ]
 
 
 def api_key(variable: str) -> str | None:
@@ -398,8 +448,12 @@ def _logprobs(choice: Mapping[str, Any]) -> list[float]:
     """Reads either form: chat's list of contents, or completions' list of numbers."""
     found = choice["logprobs"]
     if "token_logprobs" in found:
-        return [float(value) for value in found["token_logprobs"]]
-    return [float(entry["logprob"]) for entry in found["content"]]
+        values = [float(value) for value in found["token_logprobs"]]
+    else:
+        values = [float(entry["logprob"]) for entry in found["content"]]
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a log-probability is not a finite number")
+    return values
 
 
 def _shares(total: int, weights: Sequence[int]) -> list[int]:

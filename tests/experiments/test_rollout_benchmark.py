@@ -13,23 +13,43 @@ from jaxcritique.tasks import TINY_BASE
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_figures_of_the_engines_there_are(tmp_path):
-    prompts, output = tmp_path / "prompts.jsonl", tmp_path / "out" / "figures.json"
+def benchmark(folder: pathlib.Path, *flags: str, **environment: str):
+    prompts = folder / "prompts.jsonl"
     rows = ({"prompt": f"Tom has {i} apples. That"} for i in range(3))
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [
         sys.executable, "-m", "experiments.benchmark", "--suite=rollout", f"--model={TINY_BASE}",
-        f"--prompts={prompts}", f"--output={output}", "--vllm_python=/nowhere/python",
-        "--bench_samples=2", "--bench_tokens=8", "--bench_batches=2,6", "--slots=4",
+        f"--prompts={prompts}", "--vllm_python=/nowhere/python", "--bench_samples=2",
+        "--bench_tokens=8", "--slots=4", *flags,
     ]  # fmt: skip
-    done = subprocess.run(
+    return subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=600,
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mesh=tensor=7"], "error: --mesh: tensor=7 does not divide "),
+        (["--bench_batches=4,many"], "error: --bench_batches=4,many: numbers"),
+        (["--output=."], "error: --output=.: "),
+    ],
+)
+def test_bad_flags_are_refused_in_a_line(flags, message, tmp_path):
+    done = benchmark(tmp_path, *flags, JAX_NUM_CPU_DEVICES="7")
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_figures_of_the_engines_there_are(tmp_path):
+    output = tmp_path / "out" / "figures.json"
+    done = benchmark(tmp_path, f"--output={output}", "--bench_batches=2,6")
     assert done.returncode == 0, done.stderr
     assert "vLLM is left out: --vllm_python=/nowhere/python: No such file" in done.stderr
     figures = json.loads(output.read_text())

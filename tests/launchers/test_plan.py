@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcritique.models.sharding import make_mesh
-from jaxcritique.rollout.engine import trace_decoding
+from jaxcritique.rollout.decoding import trace_decoding
 from jaxcritique.training.hardware import Chip
 from launchers.topology import Topology
 

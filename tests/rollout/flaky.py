@@ -14,6 +14,7 @@ from collections.abc import Iterator
 FAILURES = (
     *("429", "500", "hang", "reset"),
     *("truncated", "nested", "encoded", "malformed", "choices", "empty", "surrogate"),
+    *("abort", "endless"),
 )
 
 
@@ -70,6 +71,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         chat = "messages" in body
         text = body["messages"][-1]["content"] if chat else body["prompt"]
+        text = text if isinstance(text, str) else " ".join(map(str, text))  # A prompt in tokens.
         with server.lock:
             server.asked[text] += 1
             server.bodies.append((self.path, self.headers.get("Authorization"), body))
@@ -87,7 +89,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 server.running -= 1
 
     def _answer(self, body, chat, text, failure):
-        if failure in ("429", "500", "400", "401", "404"):
+        if failure in ("429", "500", "400", "401", "402", "404"):
             return self._send(int(failure), '{"error": "not now"}', {"Retry-After": "0.05"})
         if failure == "hang":
             self.server.stopping.wait(60)
@@ -102,8 +104,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for index in range(count):
             said = {"empty": "", "surrogate": "\ud800"}.get(failure, f"{text}/{index}")
             said = {"message": {"role": "assistant", "content": said}} if chat else {"text": said}
-            choices.append({"index": index, **said, "finish_reason": "stop"})
-        usage = {"prompt_tokens": 3, "completion_tokens": 5 * count}
+            if body.get("return_token_ids"):
+                said["token_ids"] = [] if failure == "empty" else body["prompt"]
+            if "logprobs" in body:
+                said["logprobs"] = {"token_logprobs": [-1e999 if failure == "infinite" else -0.5]}
+            reason = "abort" if failure == "abort" else "stop"
+            choices.append({"index": index, **said, "finish_reason": reason})
+        tokens = 1e999 if failure == "endless" else 5 * count  # JSON's 1e999 is no int.
+        usage = {"prompt_tokens": 3, "completion_tokens": tokens}
         answer = json.dumps({"choices": choices[::-1], "usage": usage})
         if failure == "malformed":
             answer = json.dumps({"choices": [None] * body["n"]})

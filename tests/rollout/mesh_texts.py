@@ -7,7 +7,7 @@ import sys
 
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import COMPACT, solve_messages
-from jaxcritique.rollout import engine
+from jaxcritique.rollout import decoding
 from jaxcritique.rollout.engine import JaxConfig
 from jaxcritique.rollout.load import load_jax
 from jaxcritique.rollout.sampler import Request
@@ -33,15 +33,15 @@ def written(model: ModelFolder, mesh: str) -> dict:
     """The texts by request and sample, and the shapes of what one device holds."""
     sampler = load_jax(model, JaxConfig(slots=6, mesh=mesh))
     caches = []
-    decode = engine._decode_block
+    decode = decoding.decode_block
 
     def noted(structure, wanted, params, slots, cache):
         caches.append(cache[0][1])
         return decode(structure, wanted, params, slots, cache)
 
-    engine._decode_block = noted
+    decoding.decode_block = noted
     done = list(sampler.generate(requests(), lambda *_: None))
-    engine._decode_block = decode
+    decoding.decode_block = decode
     gate = sampler._params["layers"][0]["gate"]
     return {
         "texts": sorted([dataclasses.astuple(c)[:3] for c in done]),

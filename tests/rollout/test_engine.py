@@ -14,14 +14,15 @@ import torch
 import transformers
 
 from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import join
 from jaxcritique.prompts.templates import FULL, solve_messages
-from jaxcritique.rollout import engine
-from jaxcritique.rollout.engine import JaxConfig
+from jaxcritique.rollout import decoding
+from jaxcritique.rollout.engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.load import load_jax
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError
-from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens
+from jaxcritique.rollout.sampling import _first_above, draw_filtered_tokens, draw_tokens
 from jaxcritique.tasks import TINY_BASE, word_problems
 
 
@@ -138,13 +139,13 @@ def test_company_does_not_change_a_text(make_sampler, mixed, answers):
 
 def test_what_begins_alike_is_read_once(base, make_sampler, monkeypatch):
     chunks = []
-    read = engine._read_chunk
+    read = decoding.read_chunk
 
     def counted(structure, params, cache, tokens, start, slots):
         chunks.extend(start[slots < cache[0][0].shape[0]].tolist())
         return read(structure, params, cache, tokens, start, slots)
 
-    monkeypatch.setattr(engine, "_read_chunk", counted)
+    monkeypatch.setattr(decoding, "read_chunk", counted)
     shots = "Tom has 5 eggs and eats 2. That makes 3 eggs.\n" * 12
     requests = [
         Request([], 3, 8, 1.0, 0, text=f"{shots}{name} has {i} apples.")
@@ -266,6 +267,29 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     expected = [likely[i - 1, tokens[i]] for i in range(len(prompt), len(tokens))]
     got = completion.logprobs[: len(expected)]  # Without the stop token.
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_a_prompt_like_what_was_written_before_is_read_all_the_same(base, make_sampler):
+    tokenizer = base[3]
+    first = Request([], 1, 100, 0.0, 0, text="Tom has 5 eggs. That", min_tokens=100)
+    [written] = generate(make_sampler(slots=1), [first])
+    second = dataclasses.replace(first, text=first.text + written.text, logprobs=True)
+    prompt = second.token_ids(tokenizer)
+    assert prompt[:64] == (first.token_ids(tokenizer) + tokenizer.encode(written.text))[:64]
+    [alone] = generate(make_sampler(slots=1), [second])
+    # One slot: what the first left in it is what the second could go on from.
+    assert generate(make_sampler(slots=1), [first, second])[1] == alone
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_without_numbers_is_a_failed_row(temperature, base, prompts):
+    config, structure, params, tokenizer = base
+    nothing = jax.tree.map(lambda x: x * np.nan, params)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    sampler = JaxSampler("nan", config, structure, nothing, tokenizer, JaxConfig(4), mesh)
+    for completion in generate(sampler, [Request(prompts[0], 2, 16, temperature, 0)]):
+        assert completion.finish_reason == "error"
+        assert completion.error == "the model's logits are no finite numbers"
 
 
 def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
@@ -397,6 +421,17 @@ def test_filters_keep_the_likeliest_in_their_proportion(top_k, top_p, kept):
     expected *= counts.sum() / expected.sum()
     if len(kept) > 1:
         assert scipy.stats.chisquare(counts[sorted(kept)], expected).pvalue > 1e-3
+
+
+def test_what_has_no_mass_is_never_drawn():
+    # Of few tokens in many, as top_k leaves; rounding lets sums grow where there is nothing.
+    rng = np.random.default_rng(0)
+    mass = np.where(rng.random((400, 256)) < 0.2, rng.random((400, 256), np.float32), 0)
+    upto = np.asarray(jnp.cumsum(mass.astype(np.float32), axis=1))
+    for points in (upto[:, ::3], np.nextafter(upto, -1)[:, ::3]):
+        for point in points.T:
+            drawn = np.asarray(_first_above(mass, upto, point))
+            assert (mass[np.arange(400), drawn] > 0).all()
 
 
 def test_draws_from_a_large_vocabulary_follow_the_softmax():

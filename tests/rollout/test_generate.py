@@ -1,8 +1,11 @@
+import dataclasses
+import itertools
 import json
+import os
 
 import pytest
 
-from jaxcritique.rollout.generate import complete
+from jaxcritique.rollout.generate import complete, generate_shards, read_shard
 from jaxcritique.rollout.sampler import Completion, Request
 from jaxcritique.store import Stage, Store
 
@@ -95,3 +98,40 @@ def test_more_samples_than_a_shard_holds_stay_together(stage):
 
 def test_no_requests(stage):
     assert complete(stage, "echo", Echo(), []) == []
+
+
+class Failing(Echo):
+    """Answers all but what is bad."""
+
+    def generate(self, requests, progress):
+        for completion in super().generate(requests, progress):
+            bad = "bad" in completion.text
+            yield dataclasses.replace(completion, finish_reason="error") if bad else completion
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_kill_while_asking_again_loses_nothing(moment, tmp_path, monkeypatch):
+    asked = requests("good", "bad", n=3)
+    generate_shards(tmp_path, "echo", Failing(), asked)
+    replace, moments = os.replace, itertools.count()
+
+    def dying(source, target):  # Before and after each of journal, rows and manifest.
+        if next(moments) == moment:
+            raise KeyboardInterrupt
+        replace(source, target)
+        if next(moments) == moment:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        generate_shards(tmp_path, "echo", Echo(), asked, retry_failed=True)
+    monkeypatch.setattr(os, "replace", replace)
+    [shard] = generate_shards(tmp_path, "echo", sampler := Echo(), asked, retry_failed=True)
+    asked_again = [text for texts in sampler.asked for text in texts]
+    assert asked_again == (["bad"] if moment < 2 else [])
+    completions = list(read_shard(shard))
+    assert [c.text for c in completions] == [
+        f"{text}/{i}" for text in ("bad", "good") for i in range(3)
+    ]
+    assert {c.finish_reason for c in completions} == {"stop"}
+    assert not list(tmp_path.glob("*.journal"))

@@ -26,7 +26,7 @@ time.sleep({seconds})
 """
 PARENT = """
 import os, subprocess, sys, time
-command = [sys.executable, {file!r}, str(os.getpid()), sys.executable, "-c", {program!r}]
+command = [sys.executable, {file!r}, str(os.getpid()), {log!r}, sys.executable, "-c", {program!r}]
 guard = subprocess.Popen(command, start_new_session=True)
 print(guard.pid, flush=True)
 time.sleep(600)
@@ -47,14 +47,12 @@ def wait_for(condition) -> None:
 
 
 @pytest.mark.parametrize("end", ["parent killed", "guard stopped", "program ends"])
-def test_nothing_is_left(end, monkeypatch):
+def test_nothing_is_left(end, tmp_path):
     mark = f"mark-{os.getpid()}-{end.replace(' ', '-')}"
     program = PROGRAM.format(mark=mark, seconds=3 if end == "program ends" else 600)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(file=guard.__file__, program=program)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    (log := tmp_path / "log").touch()
+    code = PARENT.format(file=guard.__file__, log=str(log), program=program)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -68,6 +66,7 @@ def test_nothing_is_left(end, monkeypatch):
         left = {parent.pid} if end != "parent killed" else set()
         # The guard itself waits there as a zombie where its parent does not ask for it.
         wait_for(lambda: {p.pid for p in marked(mark)} <= left)
+        assert log.exists() == (end != "parent killed")  # A parent that lives may still read it.
     finally:
         parent.kill()
         parent.wait()

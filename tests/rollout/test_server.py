@@ -4,8 +4,10 @@ import time
 import pytest
 from flaky import FAILURES, serve
 
+from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.sampler import Request, SamplerError
-from jaxcritique.rollout.server import ClientConfig, Endpoints, ServerSampler
+from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSampler
+from jaxcritique.tasks import TINY_BASE
 
 IMPATIENT = ClientConfig(attempt_seconds=0.5, concurrency=32)
 
@@ -61,6 +63,8 @@ def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
         ("nested", "the answer is not JSON"),
         ("encoded", "DecodingError"),
         ("surrogate", "the answer is malformed: UnicodeEncodeError"),
+        ("abort", "a choice has the finish_reason 'abort'"),
+        ("endless", "the answer is malformed: OverflowError"),
     ],
 )
 def test_what_never_works_is_a_failed_row_with_its_reason(kind, reason):
@@ -97,6 +101,26 @@ def test_a_deadline_ends_the_attempts():
     assert found["slow", 0].finish_reason == "error"
 
 
+def test_waiting_for_the_rate_is_not_late():
+    config = ClientConfig(requests_per_minute=1200, deadline_seconds=1.5)
+    requests = ask(*map(str, range(40)), n=1)
+    with serve() as server:
+        server.doomed = lambda text: "500" if server.asked[text] == 1 else None
+        found = answers(sampler(server.url, config=config), requests)
+        assert set(server.asked.values()) == {2}
+    assert [c.error for c in found.values()] == [None] * 40
+
+
+@pytest.mark.parametrize("status", ["401", "402"])
+def test_a_key_that_is_no_longer_good_ends_it(status):
+    with serve() as server:
+        asker = sampler(server.url)
+        assert answers(asker, ask("a"))["a", 0].error is None
+        server.doomed = lambda text: status
+        with pytest.raises(SamplerError, match=f"answers {status}: "):
+            answers(asker, ask("b"))
+
+
 @pytest.mark.parametrize("status", ["401", "404"])
 def test_wrong_settings_end_it_at_once(status):
     with (
@@ -112,7 +136,8 @@ def test_a_server_without_a_route_for_texts_is_sent_messages():
             "404" if server.bodies[-1][0].endswith("v1/completions") else None
         )
         request = Request([], 1, 8, 1.0, 0, text="Once upon")
-        found = answers(sampler(server.url), [request])
+        config = dataclasses.replace(IMPATIENT, attempts=1)
+        found = answers(sampler(server.url, config=config), [request])
         assert server.bodies[-1][2]["messages"] == [{"role": "user", "content": "Once upon"}]
     assert found["Once upon", 0].text == "Once upon/0"
 
@@ -147,6 +172,57 @@ def test_what_is_sent():
     assert text_path == "/v1/completions"
     assert (text_body["prompt"], text_body["stop_token_ids"]) == ("Once", [3])
     assert "top_k" not in text_body
+
+
+def test_greedy_samples_are_asked_for_once():
+    request = Request([], 3, 8, 0.0, 0, text="Once")
+    with serve() as server:
+        found = answers(sampler(server.url), [request])
+        assert server.bodies[-1][2]["n"] == 1
+    assert [found["Once", i].text for i in range(3)] == ["Once/0"] * 3
+    assert {c.completion_tokens for c in found.values()} == {5}
+
+
+def own(server, **settings) -> ServerSampler:
+    """Asks as if the server were one of ours, with the tiny base."""
+    config = dataclasses.replace(IMPATIENT, attempts=2, **settings)
+    endpoints = Endpoints([server.url])
+    return ServerSampler("flaky", endpoints, "flaky-1", config, Local(Tokenizer(TINY_BASE), 64))
+
+
+def test_servers_of_our_own_are_spoken_to_in_tokens_and_past_any_proxy(monkeypatch):
+    tokenizer = Tokenizer(TINY_BASE)
+    request = Request([], 2, 200, 1.0, 0, text="Tom has 5 eggs.", min_tokens=100, logprobs=True)
+    prompt = request.token_ids(tokenizer)
+    with serve() as server:
+        asker = own(server)
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        completions = list(asker.generate([request], lambda *_: None))
+        body = server.bodies[-1][2]
+    assert [(c.text, c.error, c.logprobs) for c in completions] == 2 * [
+        ("Tom has 5 eggs.", None, (-0.5,))
+    ]
+    assert body["prompt"] == prompt
+    # Neither limit reaches beyond the context, and vLLM refuses a lower one above the upper one.
+    assert (body["max_tokens"], body["min_tokens"]) == (64 - len(prompt), 64 - len(prompt))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("empty", "a choice has no tokens"),
+        ("abort", "a choice has the finish_reason 'abort'"),
+        ("infinite", "a log-probability is not a finite number"),
+    ],
+)
+def test_what_a_server_of_our_own_breaks_off_is_a_failed_row(kind, reason):
+    request = Request([], 2, 8, 1.0, 0, text="Tom", logprobs=True)
+    with serve(doomed=lambda text: kind) as server:
+        completions = list(own(server).generate([request], lambda *_: None))
+        assert server.failures == {kind: 2}
+    for completion in completions:
+        assert completion.error is not None
+        assert completion.error.endswith(reason)
 
 
 def test_concurrency_and_rate_are_kept():

@@ -58,11 +58,12 @@ def exported(tmp_path_factory) -> ModelFolder:
 
 @pytest.fixture(scope="module")
 def engine():
-    os.environ["JAXCRITIQUE_TEST"] = MARK
+    # A key that is for other servers.
+    os.environ |= {"JAXCRITIQUE_TEST": MARK, "VLLM_API_KEY": "another"}
     with Engine(lambda model: load_vllm(model, VllmConfig(PYTHON), CLIENT)) as engine:
         yield engine
     wait_until_gone()
-    del os.environ["JAXCRITIQUE_TEST"]
+    del os.environ["JAXCRITIQUE_TEST"], os.environ["VLLM_API_KEY"]
 
 
 def found(sampler, requests):
@@ -89,6 +90,8 @@ def test_samples_stops_and_limits(engine, prompts):
         Request(prompts[0], 3, 30, 1.0, 0, top_k=40, top_p=0.95, min_tokens=4, stop=("\n",)),
         Request(prompts[1], 2, 10, 1.0, 0, prefix="That makes"),
         Request(long, 1, 10, 0.0, 0),
+        Request(prompts[2], 3, 10, 0.0, 0),
+        Request([], 1, 99, 1.0, 0, text="Tom has 5 eggs. " * 122, min_tokens=60),
     ]
     sampler = engine.sampler(ModelFolder.of(TINY_BASE))
     answers = found(sampler, requests)
@@ -98,6 +101,10 @@ def test_samples_stops_and_limits(engine, prompts):
     assert all(0 < c.completion_tokens <= 10 for c in answers[3:5])
     assert answers[5].error is not None
     assert answers[5].error.endswith("tokens, the context 1024")
+    assert len({c.text for c in answers[6:9]}) == 1
+    nearly_full = answers[9]
+    assert nearly_full.error is None
+    assert nearly_full.completion_tokens == 1024 - nearly_full.prompt_tokens < 60
     assert found(sampler, requests) == answers  # Seeds decide.
 
 
@@ -114,7 +121,7 @@ def test_a_killed_server_is_started_again_and_asked_again(engine, prompts):
     assert texts == {(c.request, c.sample): c.text for c in expected}
 
 
-def test_nothing_is_left_when_we_are_killed():
+def test_nothing_is_left_when_we_are_killed(tmp_path):
     code = (
         "import os, sys, time; from jaxcritique.rollout.vllm import *;"
         "from jaxcritique.tasks import TINY_BASE;"
@@ -122,16 +129,23 @@ def test_nothing_is_left_when_we_are_killed():
         "time.sleep(600)"
     )
     mark = f"{MARK} killed"  # The servers of other tests may still be running.
-    environment = {**os.environ, "JAXCRITIQUE_TEST": mark, "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "JAXCRITIQUE_TEST": mark,
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path),
+    }
     program = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert program.stdout is not None
     assert program.stdout.readline() == "up\n"
     assert len(ours(mark)) > 3  # It, the guard, the server, its engine.
+    assert len(list(tmp_path.glob("vllm-*.log"))) == 1
     program.send_signal(signal.SIGKILL)
     program.wait()
     wait_until_gone(mark)
+    assert not list(tmp_path.glob("vllm-*.log"))
 
 
 def test_a_server_that_does_not_start_shows_its_log():
