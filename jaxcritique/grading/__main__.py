@@ -94,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     started = time.monotonic()
     try:
+        if pathlib.Path(_OUTPUT.value).resolve() == pathlib.Path(_INPUT.value).resolve():
+            raise ValueError("--output is --input, whose corrupt rows would be lost; name another.")
         with (
             open(_INPUT.value, "rb") as lines,
             replace_file(pathlib.Path(_OUTPUT.value)) as output,

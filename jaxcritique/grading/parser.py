@@ -324,7 +324,7 @@ class _Parser:
             return Call("base", (Text(digits), self._argument()))
         if digits.find(".") >= 0 or self._at("."):
             self._accept(".")
-            if self.peek() in (Token("command", "overline"), Token("command", "dot")):
+            if self.peek() in [Token("command", name) for name in ("overline", "bar", "dot")]:
                 self._take()
                 return self._repeating(digits)
         return number(digits)

@@ -63,6 +63,11 @@ _SEPARATORS = frozenset({"and", "or"})
 # What makes a word of its own before it: `min(1, 2)` is no time, and `x in [0, 1]` no length.
 _OPENS = {"min": re.compile(r" ?\("), "in": re.compile(r" ?(?:[(\[]|\\[{m])")}
 
+# A dollar a day, four eggs a person.
+_EACH = re.compile(
+    r" (?:second|minute|hour|day|night|week|month|year|mile|gallon|pound|piece|person)s?\b"
+)
+
 
 def tokenize(cleaned: str) -> list[Token]:
     """Returns the tokens of a cleaned answer, without an end marker."""
@@ -83,6 +88,8 @@ def tokenize(cleaned: str) -> list[Token]:
             opens = _OPENS.get(value)
             if opens and opens.match(cleaned, match.end()):
                 tokens.extend(_from_command(value))
+            elif _goes_on_a_label(tokens, cleaned, match):
+                tokens.append(Token("text", value))
             else:
                 tokens.extend(_from_word(value))
         elif value in ",;":
@@ -90,6 +97,22 @@ def tokenize(cleaned: str) -> list[Token]:
         else:
             tokens.append(Token("sign", _SIGN_ALIASES.get(value, value)))
     return tokens
+
+
+def _goes_on_a_label(tokens: list[Token], cleaned: str, match: re.Match[str]) -> bool:
+    """Whether a short word is one of those beside a number, as in `20 years old` or `$20 a day`.
+
+    Alone such a run of letters is a product of variables.
+    """
+    word = match[0]
+    if not tokens or not word.islower() or cleaned[match.start() - 1] != " ":
+        return False
+    if word == "a":
+        return tokens[-1].kind in ("number", "text") and bool(_EACH.match(cleaned, match.end()))
+    if len(word) == 1 or _from_word(word)[0].kind != "letter":
+        return False
+    beside = next((token for token in reversed(tokens) if token.kind != "text"), None)
+    return tokens[-1].kind == "text" and beside is not None and beside.kind == "number"
 
 
 def _ends_value(token: Token) -> bool:

@@ -197,14 +197,18 @@ def _tokenized(
             raise ValueError(f"{name}: example {index}: {error}") from None
     check_masks(tokenized)
     kept, dropped = drop_too_long(tokenized, sequence)
+    by_flag = sequence == config.sequence
+    limit = f"--sequence={sequence}" if by_flag else f"the model's context of {sequence} tokens"
+    remedy = "Raise it, or l" if by_flag else "L"
     if dropped and config.too_long == "error":
-        longest = max(len(example.tokens) for example in tokenized)
+        lengths = [len(example.tokens) for example in tokenized]
         raise ValueError(
-            f"{name}: {dropped} of {len(examples)} examples exceed --sequence={sequence} (the "
-            f"longest has {longest} tokens). Raise it, or leave them out with --too_long=drop."
+            f"{name}: {dropped} of {len(examples)} examples exceed {limit} (example "
+            f"{lengths.index(max(lengths)) + 1} has {max(lengths)} tokens). {remedy}eave them out "
+            "with --too_long=drop."
         )
     if not kept:
-        raise ValueError(f"{name}: no example fits --sequence={sequence}; it must be larger.")
+        raise ValueError(f"{name}: no example fits {limit}.")
     if dropped:
         logging.warning("%s: %d of %d examples exceed %d tokens and are left out",
                         name, dropped, len(examples), sequence)  # fmt: skip

@@ -231,3 +231,12 @@ def test_changed_data_does_not_go_on(data, finished, tmp_path):
     result = run(command(other, finished))
     assert result.returncode == 1
     assert "holds a run with another --data" in result.stderr
+
+
+def test_a_row_beyond_the_model_context_is_named(data, tmp_path):
+    longer = tmp_path / "longer.jsonl"
+    longer.write_text(data.read_text() + json.dumps({"prompt": "1+" * 900, "target": "2"}) + "\n")
+    result = run(command(longer, tmp_path / "run", "--sequence=4096", "--too_long=error"))
+    assert result.returncode == 1
+    assert "exceed the model's context of 1024 tokens (example " in result.stderr
+    assert "Leave them out with --too_long=drop." in result.stderr

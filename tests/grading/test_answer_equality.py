@@ -465,3 +465,31 @@ def test_threads_do_not_disturb_each_other():
 
     with ThreadPoolExecutor(8) as threads:
         assert "wrong" not in set(threads.map(decide, range(200)))
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("20", "$20 a day"),
+        ("20", "20 minutes a day"),
+        ("20", "20 apples a person"),
+        ("20", "20 years old"),
+        ("20", "20 years of age"),
+        ("18 years old", "18 years"),
+    ],
+)
+def test_short_words_beside_a_number_are_no_variables(grader, gold, answer):
+    assert grader.grade(gold, answer, "answer").verdict == "correct"
+    other = answer.replace("20", "21").replace("18", "19")
+    assert grader.grade(gold, other, "answer").verdict == "wrong"
+
+
+def test_letters_without_such_words_are_variables(grader):
+    assert grader.grade("3a+b", "b + 3 a", "answer").verdict == "correct"
+    assert grader.grade("20", "20 a", "answer").verdict == "wrong"
+    assert grader.grade("2ab", "2 a c", "answer").verdict == "wrong"
+
+
+def test_a_bar_marks_a_period_too(grader):
+    assert grader.grade("1/3", r"0.\bar{3}", "answer").verdict == "correct"
+    assert grader.grade("1/3", r"0.\bar{4}", "answer").verdict == "wrong"

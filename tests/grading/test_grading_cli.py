@@ -121,3 +121,11 @@ def test_a_missing_input_is_an_error(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 2
     assert "none" in result.stderr
+
+
+def test_the_input_is_not_written_over(tmp_path):
+    lines = ["no row", json.dumps({"gold": "1", "prediction": "1"})]
+    result, _ = run(tmp_path, lines, f"--output={tmp_path / 'rows.jsonl'}")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --output is --input")
+    assert (tmp_path / "rows.jsonl").read_text().splitlines() == lines
