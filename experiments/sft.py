@@ -13,7 +13,6 @@ import json
 import pathlib
 import shlex
 import sys
-from typing import Any
 
 from absl import flags
 
@@ -22,7 +21,7 @@ from jaxcritique.models.attention import IMPLEMENTATIONS
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import REMAT
 from jaxcritique.store import write_atomically
-from jaxcritique.training.data import Example
+from jaxcritique.training.files import read_examples
 from jaxcritique.training.loop import Run
 from jaxcritique.training.sft import Placement, SftConfig, prepare
 from jaxcritique.training.step import SCHEDULES
@@ -123,57 +122,6 @@ def main(_: list[str]) -> None:
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(run_dir / "model")
-
-
-def read_examples(path: pathlib.Path) -> list[Example]:
-    """Reads prompts and targets.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a row is not as the program's help says; file, line and remedy are named.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"--data={path}: no such file.")
-    examples = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                examples.append(_example(json.loads(line.decode())))
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}:{number}: {error}. A row has 'prompt' or 'messages', 'target', and "
-                    "perhaps 'weight'."
-                ) from None
-    if not examples:
-        raise ValueError(f"--data={path} holds no examples.")
-    return examples
-
-
-def _example(row: Any) -> Example:
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    if unknown := set(row) - {"prompt", "messages", "target", "weight"}:
-        raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
-    if ("prompt" in row) == ("messages" in row):
-        raise ValueError("there must be one of 'prompt' and 'messages'")
-    messages = [{"role": "user", "content": row["prompt"]}] if "prompt" in row else row["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise ValueError("'messages' is not a list of messages")
-    for message in messages:
-        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
-            raise ValueError("a message is {'role': text, 'content': text}")
-        if not all(isinstance(value, str) for value in message.values()):
-            raise ValueError("a prompt, and a message's role and content, are text")
-    target = row.get("target")
-    if target is None and messages[-1]["role"] == "assistant":
-        *messages, last = messages
-        target = last["content"]
-    if not isinstance(target, str) or not target or not messages:
-        raise ValueError("there is no target, or nothing before it")
-    weight = row.get("weight", 1.0)
-    if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise ValueError(f"'weight' is {weight!r}")
-    return Example(messages, target, float(weight))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments.sft import read_examples
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.data import Example
+from jaxcritique.training.files import read_examples
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
