@@ -181,9 +181,17 @@ class _Report:
     def __enter__(self) -> "_Report":
         first = jax.process_index() == 0
         self._log = _open_log(self._run.folder / "metrics.jsonl", self._start) if first else None
-        # What an earlier start wrote of later steps is not shown any more.
-        board = str(self._run.folder / "tensorboard"), "", self._start + 1
-        self._board = SummaryWriter(*board) if first else None
+        # What an earlier start wrote of later steps is not shown any more. Its file stays: names
+        # hold the time in seconds, in which there may be two starts.
+        self._board = (
+            SummaryWriter(
+                str(self._run.folder / "tensorboard"),
+                purge_step=self._start + 1,
+                filename_suffix=f".{self._start}",
+            )
+            if first
+            else None
+        )
         self._bar = tqdm(
             total=self._end,
             initial=self._start,
