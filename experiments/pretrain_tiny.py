@@ -34,7 +34,7 @@ from jaxcritique.training.step import Execution, OptimizerConfig
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything goes.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides the stories and the initial weights.")
 _STEPS = flags.DEFINE_integer(
-    "steps", 2000, "Training steps the rate's cosine is laid out for.", lower_bound=1
+    "steps", 1600, "Training steps the rate's cosine is laid out for.", lower_bound=1
 )
 _STOP_AT = flags.DEFINE_integer(
     "stop_at",
@@ -42,13 +42,13 @@ _STOP_AT = flags.DEFINE_integer(
     "Steps actually trained: a base trained to the end leaves no room.",
     lower_bound=1,
 )
-_ROWS = flags.DEFINE_integer("rows", 24, "Rows of --sequence tokens in a step.", lower_bound=1)
-_SEQUENCE = flags.DEFINE_integer("sequence", 384, "Tokens in a row.", lower_bound=32)
+_ROWS = flags.DEFINE_integer("rows", 18, "Rows of --sequence tokens in a step.", lower_bound=1)
+_SEQUENCE = flags.DEFINE_integer("sequence", 512, "Tokens in a row.", lower_bound=32)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-up, then cosine.")
 _LEVEL_WEIGHTS = flags.DEFINE_list(
     "level_weights",
-    ["42", "30", "18", "7", "3"],
-    "How often stories of levels 1 to 5 occur. Long ones are rare, so that the base leaves room.",
+    ["45", "35", "15", "4", "1"],
+    "How often stories of levels 1 to 5 are solved. Long ones are rare: the base leaves room.",
 )
 
 _CONFIG = ModelConfig(

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from jaxcritique.critiques.arithmetic import Calculation, calculations
+from jaxcritique.critiques.arithmetic import Calculation, calculations, parts
 from jaxcritique.prompts.annotation import Mode, annotation_messages, read_annotation
 from jaxcritique.prompts.critique import (
     StepVerdict,
@@ -215,13 +215,13 @@ class ArithmeticAnnotator:
                 expected = left[0] if left else None
                 if expected is None:
                     return StepVerdict(step, "no step is left to do.", correct=False)
-                wrong = f"{_worked_out(expected)}, not {mark.expression}={mark.stated}."
+                wrong = f"{worked_out(expected)}, not {mark.expression}={mark.stated}."
                 return StepVerdict(step, wrong, correct=False)
             if not mark.right:
-                right = _worked_out(expected or mark)
+                right = worked_out(expected or mark)
                 return StepVerdict(step, f"{right}, not {mark.stated}.", correct=False)
-            explanations.append(_worked_out(expected or mark))
-        return StepVerdict(step, f"{', '.join(explanations) or 'no calculation'}.", correct=True)
+            explanations.append(worked_out(expected or mark))
+        return StepVerdict(step, f"{'; '.join(explanations) or 'no calculation'}.", correct=True)
 
     def _match(self, mark: Calculation, left: list[Calculation]) -> Calculation | None:
         for expected in left:
@@ -247,14 +247,20 @@ def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:
     ):
         return True
     for step in parse_critique(critique.text).steps:
-        corrections = calculations(step.explanation)  # First what is right, then what is not.
-        if corrections and not corrections[0].right:
+        right, _, _ = step.explanation.partition(", not ")  # After it stands what is wrong.
+        if not all(calculation.right for calculation in calculations(right)):
             return True
     return False
 
 
-def _worked_out(mark: Calculation) -> str:
-    """`12+15=27`, with the true value whatever the mark states."""
+def worked_out(mark: Calculation) -> str:
+    """`12+15: 12+10=22, 22+5=27`, with the true value whatever the mark states.
+
+    In parts because a critic that writes down more of its work than the actor does makes other
+    and fewer mistakes than the actor (docs/log.md).
+    """
+    if in_parts := parts(mark.expression):
+        return f"{mark.expression}: {', '.join(in_parts)}"
     if mark.value is None:
         return f"{mark.expression} has no value"
     if mark.right:

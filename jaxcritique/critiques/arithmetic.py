@@ -8,7 +8,7 @@ import ast
 import dataclasses
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 _CALCULATION = re.compile(r"<<([^<>=\n]{1,200})=([^<>=\n]{1,50})>>")
@@ -86,6 +86,54 @@ def evaluate(expression: str) -> Fraction | None:
         return _value(ast.parse(cleaned, mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
+
+
+def parts(expression: str) -> list[str]:
+    """Works out two whole numbers in steps that each change one digit, as people do in their heads.
+
+    37+46 is ["37+40=77", "77+6=83"]. What takes a single such step, or is not of this kind, has
+    no parts.
+    """
+    match = re.fullmatch(r"(\d{1,4})([-+*/])(\d{1,4})", expression)
+    value = evaluate(expression)
+    if match is None or value is None or value < 0 or value.denominator != 1:
+        return []
+    left, sign, right = int(match[1]), match[2], int(match[3])
+    if sign in "+-":
+        if sign == "+" and len(_places(left)) == 1:
+            return []  # 7+46 is as easy as 46+7.
+        done = _running(left, sign, _places(right))
+    elif sign == "*":
+        left, right = max(left, right), min(left, right)
+        if right > 9:
+            return []
+        products = [place * right for place in _places(left)]
+        done = [f"{p}*{right}={product}" for p, product in zip(_places(left), products, strict=True)]
+        done += _running(products[0], "+", products[1:])
+    else:
+        if right > 9:
+            return []
+        quotients = _places(int(value))
+        done = [f"{quotient * right}/{right}={quotient}" for quotient in quotients]
+        done += _running(quotients[0], "+", quotients[1:])
+    return done if len(done) > 1 else []
+
+
+def _places(number: int) -> list[int]:
+    """The digits of a number with their places, without zeros: 46 is [40, 6]; 0 is [0]."""
+    digits = str(number)
+    places = [int(digit) * 10**place for place, digit in zip(range(len(digits))[::-1], digits, strict=True)]
+    return [place for place in places if place] or [0]
+
+
+def _running(value: int, sign: str, amounts: Sequence[int]) -> list[str]:
+    """A sum or difference taken one amount at a time."""
+    lines = []
+    for amount in amounts:
+        result = value + amount if sign == "+" else value - amount
+        lines.append(f"{value}{sign}{amount}={result}")
+        value = result
+    return lines
 
 
 def _value(node: ast.expr) -> Fraction:

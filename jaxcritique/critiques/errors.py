@@ -106,7 +106,7 @@ def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
         return None
     at = rng.randrange(len(reference))
     made, error_type = None, ""
-    weights = dict(zip(PROGRAM_TYPES, (5, 2, 2, 3, 2), strict=True))
+    weights = dict(zip(PROGRAM_TYPES, (9, 2, 2, 3, 2), strict=True))
     while weights and made is None:  # A type that cannot be made here leaves its place to others.
         error_type = rng.choices(list(weights), list(weights.values()))[0]
         del weights[error_type]
