@@ -56,7 +56,8 @@ flags.DEFINE_string(
     "critic",
     None,
     "Hugging Face folder of the critic. 'checker': the program that works out every step against "
-    "the reference solution, the ceiling. Without: the actor alone.",
+    "the reference solution, the ceiling. 'self': there is none, the actor corrects itself. "
+    "Without: the actor alone.",
 )
 flags.DEFINE_list("k", ["1", "2", "4", "8"], "The K of Maj@K and Pass@K.")
 flags.DEFINE_integer(
@@ -113,7 +114,7 @@ def main(_: list[str]) -> None:
                 raise ValueError(f"--{name} is about a critic: name one with --critic.")
         actor_model = games.model("actor", FLAGS.actor)
         critic_model = None
-        if FLAGS.critic and FLAGS.critic != games.CHECKER:
+        if FLAGS.critic and FLAGS.critic not in (games.CHECKER, games.SELF):
             critic_model = games.model("critic", FLAGS.critic)
         data = FLAGS.task, FLAGS.data_dir
         problems = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
@@ -126,7 +127,11 @@ def main(_: list[str]) -> None:
         claim(run_dir, settings_but(_FREE) | {f"{name} model": key for name, key in keys.items()})
         engine = engines.engine()
     with Grader() as grader, engine:
-        critic = games.critic(critic_model, engine) if FLAGS.critic else None
+        critic = None
+        if FLAGS.critic == games.SELF:
+            critic = games.no_critic
+        elif FLAGS.critic:
+            critic = games.critic(critic_model, engine)
         actor = engine.sampler(actor_model)
         points, rated_problems, costs = _evaluate(
             games.game(grader), actor, critic, problems, ks, samples

@@ -9,7 +9,7 @@ from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import COSTS, Game, criticise
+from jaxcritique.prompts.players import COSTS, Game, criticise, no_critique
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Critique, Problem, Solution, digest
 from jaxcritique.rollout.load import Engine
@@ -20,7 +20,9 @@ from jaxcritique.testtime.rounds import Critic
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # What is defined here is a flag of the program that asks for it.
 
-CHECKER = "checker"  # What stands for a critic's folder where a program is to be the critic.
+# What stands for a critic's folder where there is none:
+CHECKER = "checker"  # a program is the critic;
+SELF = "self"  # the actor corrects itself.
 TEST_SEED = 1_000_003  # The test stories are the same for every --seed and every program.
 
 
@@ -87,6 +89,17 @@ def critic(model: ModelFolder | None, engine: Engine) -> Critic:
     return criticise_once
 
 
+def no_critic(
+    game: Game, name: str, solutions: Sequence[Solution], temperature: float
+) -> Dataset[Critique]:
+    """The critic of an actor who corrects itself: says nothing, and costs nothing."""
+
+    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
+        return [no_critique(solution) for solution in solutions], dict.fromkeys(COSTS, 0)
+
+    return game.store.dataset(name, Critique, SELF, digest(*solutions), make=make)
+
+
 def _check(
     game: Game, name: str, solutions: Sequence[Solution], temperature: float
 ) -> Dataset[Critique]:
@@ -95,7 +108,7 @@ def _check(
     annotator = ArithmeticAnnotator(one_plan)
 
     def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
-        found = [annotator.annotate(s) or Critique(s, "", None, None) for s in solutions]
+        found = [annotator.annotate(s) or no_critique(s) for s in solutions]
         return found, dict.fromkeys(COSTS, 0)
 
     return game.store.dataset(name, Critique, annotator.key, digest(*solutions), make=make)

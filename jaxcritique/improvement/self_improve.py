@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, criticise, refine, respond
+from jaxcritique.prompts.players import Game, Start, criticise, no_critique, refine, respond
 from jaxcritique.prompts.templates import (
     PromptSet,
     critique_messages,
@@ -51,6 +51,11 @@ def actor_examples(
     for r in refinements:
         examples.append(Example(refine_messages(prompts, r.critique), r.text, beta))
     return examples
+
+
+def self_correction_data(refinements: Iterable[Refinement]) -> list[Refinement]:
+    """D_refine without its critiques: question, old solution, new solution (section 5.3)."""
+    return [dataclasses.replace(r, critique=no_critique(r.critique.solution)) for r in refinements]
 
 
 def critic_examples(prompts: PromptSet, critiques: Iterable[Critique]) -> list[Example]:
