@@ -28,9 +28,12 @@ from jaxcritique.analysis.evaluation import (
     MULTIPLES,
     Point,
     alone_points,
+    before_and_after,
     by_level,
     differences,
     greedy_points,
+    in_parallel,
+    in_sequence,
     parallel_points,
     rows_of,
     samples_needed,
@@ -133,7 +136,7 @@ def main(_: list[str]) -> None:
         elif FLAGS.critic:
             critic = games.critic(critic_model, engine)
         actor = engine.sampler(actor_model)
-        points, rated_problems, costs = _evaluate(
+        points, samplewise, rated_problems, costs = _evaluate(
             games.game(grader), actor, critic, problems, ks, samples
         )
     failed = sum(cost["failed"] for cost in costs.values())
@@ -159,7 +162,7 @@ def main(_: list[str]) -> None:
         "costs": costs,
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
-    write_rows(run_dir / "scores.jsonl", _score_rows(rated_problems, points))
+    write_rows(run_dir / "scores.jsonl", _score_rows(rated_problems, [*points, *samplewise]))
     write_evaluation(results, run_dir)
     for table in evaluation_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
@@ -193,8 +196,13 @@ def _evaluate(
     problems: list[Problem],
     ks: list[int],
     samples: int,
-) -> tuple[list[Point], list[Problem], dict[str, dict[str, int]]]:
-    """Samples and scores; returns points, problems with their levels, and costs by stage."""
+) -> tuple[list[Point], list[Point], list[Problem], dict[str, dict[str, int]]]:
+    """Samples and scores.
+
+    Returns:
+      Points, those of all samples before and after a round, problems with their levels, and costs
+      by stage.
+    """
     costs: dict[str, dict[str, int]] = {}
     same = equality(game.grader)
     names = dict.fromkeys(FLAGS.protocol)
@@ -228,17 +236,20 @@ def _evaluate(
     points = greedy_points(rounds("greedy", greedy, 1, 0.0), protocols)
     of_each = [pool[first : first + drawn] for first in range(0, len(pool), drawn)]
     with_critic: list[Point] = []
+    samplewise: list[Point] = []
     if critic and "parallel" in FLAGS.scaling:
         first = [response for responses in of_each for response in responses[:samples]]
         chains = rounds("parallel", first, 1, FLAGS.temperature)
         for name, protocol in protocols.items():
-            method = f"parallel, {name}"
+            method = in_parallel(name)
             with_critic += parallel_points(problems, method, protocol, chains, ks, same)
+        methods = {in_parallel(name): protocol for name, protocol in protocols.items()}
+        samplewise = before_and_after(problems, methods, chains, same)
     if critic and "sequential" in FLAGS.scaling:
         first = [responses[0] for responses in of_each]
         chains = rounds("sequential", first, ks[-1], FLAGS.temperature)
         for name, protocol in protocols.items():
-            method = f"sequential, {name}"
+            method = in_sequence(name)
             with_critic += sequential_points(problems, method, protocol, chains, ks, same)
 
     # ---- the actor alone with the same compute
@@ -248,7 +259,7 @@ def _evaluate(
     if with_critic and (more := samples_needed(with_critic, price) - drawn) > 0:
         pool += answer("respond-more", 2, more, FLAGS.temperature)
     alone = alone_points(problems, pool, ks, with_critic, price, same)
-    return [*points, *alone, *with_critic], problems, costs
+    return [*points, *alone, *with_critic], samplewise, problems, costs
 
 
 def _score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
