@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
-from jaxcritique.analysis.difficulty import EDGES, rated
+from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.evaluation import (
     MULTIPLES,
     Point,
@@ -53,6 +53,7 @@ from jaxcritique.testtime.voting import equality
 FLAGS = flags.FLAGS
 games.define_flags(seed="Decides samples and the bootstrap's resamples.")
 games.define_task_flags()
+games.define_difficulty_flags(100, of="the actor")
 flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
 flags.DEFINE_string("actor", str(TINY_BASE), "Hugging Face folder: who answers and refines.")
 flags.DEFINE_string(
@@ -87,19 +88,6 @@ flags.DEFINE_multi_enum(
     ["parallel", "sequential"],
     "K responses with a round of critique and refinement each, or K rounds after one response. May "
     "be given both times.",
-)
-flags.DEFINE_integer(
-    "difficulty_samples",
-    100,
-    "Samples a problem, beside the others, that tell its difficulty (paper: 100). 0: the levels "
-    "are those of the data.",
-    lower_bound=0,
-)
-flags.DEFINE_enum(
-    "difficulty",
-    EDGES[0],
-    EDGES,
-    "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
 )
 
 # What may change within a run folder: other figures of the same samples, or more of them.
@@ -155,9 +143,7 @@ def main(_: list[str]) -> None:
         "failed": failed,
         "points": rows_of(points, FLAGS.seed),
         "differences": differences(points, FLAGS.seed),
-        "levels_by": f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
-        if FLAGS.difficulty_samples
-        else "the data",
+        "levels_by": games.levels_by(),
         "by_level": by_level(rated_problems, points, FLAGS.seed),
         "costs": costs,
     }

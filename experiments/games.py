@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from jaxcritique.analysis.difficulty import EDGES
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.grading import Grader
@@ -41,6 +42,30 @@ def define_task_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
     )
+
+
+def define_difficulty_flags(samples: int, of: str) -> None:
+    """Defines how problems are rated: by default by so many samples, of the model `of`."""
+    flags.DEFINE_integer(
+        "difficulty_samples",
+        samples,
+        f"Samples of {of} a problem, used for nothing else, that tell its difficulty (paper: 100). "
+        "0: the levels are those of the data.",
+        lower_bound=0,
+    )
+    flags.DEFINE_enum(
+        "difficulty",
+        EDGES[0],
+        EDGES,
+        "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
+    )
+
+
+def levels_by() -> str:
+    """Says in words what tells a problem's difficulty, by the flags."""
+    if not FLAGS.difficulty_samples:
+        return "the data"
+    return f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
 
 
 def game(grader: Grader) -> Game:
