@@ -27,7 +27,7 @@ from jaxcritique.analysis.evaluation import (
     in_sequence,
     multiple,
 )
-from jaxcritique.analysis.evidence import Evidence, NotMeasured, Scores, minus
+from jaxcritique.analysis.evidence import Evidence, NotMeasured, Row, Scores, minus
 from jaxcritique.analysis.intervals import Estimate, block_difference
 from jaxcritique.analysis.levels import HARD
 
@@ -117,9 +117,8 @@ def _measured(aspect: Aspect, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"says": aspect.says, "beside": aspect.beside, "holds": "undecided"}
     try:
         contrast = aspect.contrast()
-        above, below = _pooled(contrast.above), _pooled(contrast.below)
-        estimate = block_difference(above, below, seed)
-        n = len(above.keys() | below.keys())
+        estimate = estimate_of(contrast, seed)
+        n = len(_pooled(contrast.above).keys() | _pooled(contrast.below).keys())
         by_seed = {
             number: _mean(contrast.above[number]) - _mean(contrast.below[number])
             for number in contrast.above
@@ -135,6 +134,16 @@ def verdict(estimate: Estimate) -> str:
     """Says whether an effect above zero was seen: "yes", "no" (below it) or "undecided"."""
     low, high = estimate.ci95
     return "yes" if low > 0 else "no" if high < 0 else "undecided"
+
+
+def estimate_of(contrast: Contrast, seed: int = 0) -> Estimate:
+    """Returns a contrast with its interval, problems resampled with their scores in all seeds."""
+    return block_difference(_pooled(contrast.above), _pooled(contrast.below), seed)
+
+
+def average(scores: Scores) -> Estimate:
+    """Returns the mean score with such an interval."""
+    return estimate_of(_against_zero(scores))
 
 
 def _pooled(blocks: Blocks) -> dict[str, list[float]]:
@@ -285,17 +294,24 @@ def _c3(e: Evidence, protocol: str) -> list[Aspect]:
     ]
 
 
-def _last(e: Evidence, part: str, method: str) -> Scores:
+def last_iteration(e: Evidence, part: str, method: str) -> Scores:
+    """Returns the scores of the last actor of a method of self-improvement.
+
+    Raises:
+      NotMeasured: the part has not been run, or without this method.
+    """
     last = max(e.values(part, "iteration", method=method))
     return e.scores(part, method=method, iteration=last)
 
 
 def _c4(e: Evidence, _: str) -> list[Aspect]:
     def last(part: str, method: str) -> Callable[[], Scores]:
-        return lambda: _last(e, part, method)
+        return lambda: last_iteration(e, part, method)
 
     def later(part: str, method: str) -> Callable[[], Scores]:
-        return lambda: minus(_last(e, part, method), e.scores(part, method=method, iteration=1))
+        return lambda: minus(
+            last_iteration(e, part, method), e.scores(part, method=method, iteration=1)
+        )
 
     aspects = [
         Aspect(
@@ -315,32 +331,52 @@ def _c4(e: Evidence, _: str) -> list[Aspect]:
 
 
 def _c5(e: Evidence, _: str) -> list[Aspect]:
-    def share(method: str) -> Blocks:
-        blocks: dict[int, dict[str, list[float]]] = {}
-        for seed, run in e.of(IMPROVE).items():
-            rows = [row for row in run.training if row["method"] == method]
-            if not rows:
-                raise NotMeasured(f"{IMPROVE}, seed {seed}, has no training data of {method}")
-            last = max(row["iteration"] for row in rows)
-            rows = [row for row in rows if row["iteration"] == last]
-            if any(row["level"] is None for row in rows):
-                raise NotMeasured("the training problems have no difficulty levels")
-            blocks[seed] = {
-                row["problem"]: [float(str(row["level"]) in HARD)] * row["rows"] for row in rows
-            }
-        return blocks
-
     return [
         Aspect(
             "share of levels 4-5 in the last training set, critique-in-the-loop - vanilla",
-            lambda: Contrast(share("critique"), share("vanilla")),
+            lambda: share_contrast(e, HARD),
         )
     ]
 
 
+def share_contrast(e: Evidence, levels: Iterable[int | str]) -> Contrast:
+    """Compares the share of these levels in the last training set, critique-in-the-loop - vanilla.
+
+    Raises:
+      NotMeasured: there is no training data, or its problems have no levels.
+    """
+    wanted = {str(level) for level in levels}
+    sides = [
+        {
+            seed: {r["problem"]: [float(str(r["level"]) in wanted)] * r["rows"] for r in rows}
+            for seed, rows in training_rows(e, method).items()
+        }
+        for method in ("critique", "vanilla")
+    ]
+    return Contrast(*sides)
+
+
+def training_rows(e: Evidence, method: str) -> dict[int, list[Row]]:
+    """Returns, by seed, what the last actor of a method of self-improvement was trained on.
+
+    Raises:
+      NotMeasured: there are no such rows, or their problems have no levels.
+    """
+    found = {}
+    for seed, run in e.of(IMPROVE).items():
+        rows = [row for row in run.training if row["method"] == method]
+        if not rows:
+            raise NotMeasured(f"{IMPROVE}, seed {seed}, has no training data of {method}")
+        last = max(row["iteration"] for row in rows)
+        found[seed] = [row for row in rows if row["iteration"] == last]
+        if any(row["level"] is None for row in found[seed]):
+            raise NotMeasured("the training problems have no difficulty levels")
+    return found
+
+
 def _c6(e: Evidence, _: str) -> list[Aspect]:
     def gain() -> Scores:
-        return minus(_last(e, IMPROVE, "critique"), _last(e, IMPROVE, "vanilla"))
+        return minus(last_iteration(e, IMPROVE, "critique"), last_iteration(e, IMPROVE, "vanilla"))
 
     return [
         Aspect(
@@ -395,7 +431,7 @@ def common_k(evidence: Evidence, parts: Iterable[str]) -> int:
 
 def _c8(e: Evidence, _: str) -> list[Aspect]:
     def last(method: str) -> Callable[[], Scores]:
-        return lambda: _last(e, IMPROVE, method)
+        return lambda: last_iteration(e, IMPROVE, method)
 
     return [
         Aspect(f"critique-in-the-loop - {name}", _paired(last("critique"), last(method)))
@@ -537,8 +573,8 @@ def _c14(e: Evidence, protocol: str) -> list[Aspect]:
 
 # Methods of self_improve that take something away from critique-in-the-loop (Table 4).
 ABLATIONS = {
-    "no difficulty": "without difficulty-aware allocation",
-    "more refinements": "more refinements instead of more critiques",
+    "no_difficulty_awareness": "without difficulty-aware allocation",
+    "more_refinements": "more refinements instead of more critiques",
 }
 
 CLAIMS = (

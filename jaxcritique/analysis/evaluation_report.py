@@ -41,7 +41,7 @@ def write_evaluation(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
     """Writes report.html, and the numbers of its figures to figures/NAME.csv."""
     drawn = evaluation_figures(results)
     for figure in drawn:
-        write_atomically(run_dir / "figures" / f"{figure.name}.csv", _csv(figure.rows))
+        write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_of(figure.rows))
     tables = evaluation_tables(results)
     page = run_dir / "report.html"
     write_page("evaluation.html.jinja", results, page, tables=tables, figures=drawn)
@@ -230,8 +230,8 @@ def _points_gained(difference: float, ci95: Sequence[float]) -> str:
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in (difference, *ci95)))
 
 
-def _csv(rows: Sequence[Row]) -> str:
-    """Writes rows as CSV, an interval as two columns."""
+def csv_of(rows: Sequence[Row]) -> str:
+    """Returns rows as CSV, an interval as two columns; columns that a row lacks are empty."""
     flat = []
     for row in rows:
         columns: dict[str, Any] = {}
@@ -243,7 +243,8 @@ def _csv(rows: Sequence[Row]) -> str:
                 columns[name] = "" if value is None else value
         flat.append(columns)
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for columns in flat for name in columns))
+    writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return file.getvalue()

@@ -82,8 +82,8 @@ def improvement(critique: float) -> Run:
     for method, share in (
         ("vanilla", 0.4),
         ("critique", lambda wanted: 0.4 + (critique if wanted < 4 else 3 * critique)),
-        ("no difficulty", 0.42),
-        ("more refinements", 0.42),
+        ("no_difficulty_awareness", 0.42),
+        ("more_refinements", 0.42),
     ):
         for iteration in (1, 2, 3):
             at = share if iteration == 3 else 0.4
