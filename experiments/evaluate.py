@@ -90,8 +90,17 @@ flags.DEFINE_multi_enum(
     "be given both times.",
 )
 
+flags.DEFINE_bool(
+    "equal_compute",
+    True,
+    "Compare also with the actor alone at 2K and 3K samples and at equal tokens: half of the cost.",
+)
+
 # What may change within a run folder: other figures of the same samples, or more of them.
-_FREE = ("run_dir", "k", "samples", "protocol", "scaling", "difficulty_samples", "difficulty")
+_FREE = (
+    "run_dir", "k", "samples", "protocol", "scaling", "equal_compute", "difficulty_samples",
+    "difficulty",
+)  # fmt: skip
 
 
 def main(_: list[str]) -> None:
@@ -210,7 +219,8 @@ def _evaluate(
 
     # ---- the actor alone
     greedy = answer("greedy", 0, 1, 0.0)
-    drawn = max(samples, MULTIPLES[-1] * ks[-1]) if critic else samples
+    compared = critic is not None and FLAGS.equal_compute
+    drawn = max(samples, MULTIPLES[-1] * ks[-1]) if compared else samples
     pool = answer("respond", 0, drawn, FLAGS.temperature)
     if FLAGS.difficulty_samples:
         # Samples of their own: by those that are scored, chance alone would make a problem hard and
@@ -242,9 +252,10 @@ def _evaluate(
     price = fmean(response.tokens for response in pool)
     if not price:
         raise SamplerError("not one sample could be had; look at the messages above.")
-    if with_critic and (more := samples_needed(with_critic, price) - drawn) > 0:
+    rivals = with_critic if compared else []
+    if rivals and (more := samples_needed(rivals, price) - drawn) > 0:
         pool += answer("respond-more", 2, more, FLAGS.temperature)
-    alone = alone_points(problems, pool, ks, with_critic, price, same)
+    alone = alone_points(problems, pool, ks, rivals, price, same)
     return [*points, *alone, *with_critic], samplewise, problems, costs
 
 

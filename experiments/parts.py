@@ -110,6 +110,20 @@ PARTS = (
         settings=claims.CRITICS,
     ),
     Part(
+        "critic-large",
+        "sft",
+        "a larger critic, of the same data",
+        (f"--model={BASE}", "--data={critiques}/critic.jsonl"),
+        trains="model",
+    ),
+    Part(
+        claims.CRITICS_LARGE,
+        "evaluate_critic",
+        "Table 2, the larger critic",
+        (_ACTOR, _QUESTIONS),
+        critics=(("trained, larger", "{critic-large}/model"),),
+    ),
+    Part(
         claims.SCALING,
         "scaling",
         "Figure 9",
@@ -133,7 +147,6 @@ class Plan:
     run_dir: pathlib.Path
     settings: pathlib.Path  # Folder of the parts' flagfiles.
     model: str  # The base of all players.
-    extra: tuple[str, ...] = ()  # Further flags, for every part that samples.
 
     @property
     def parts(self) -> list[Part]:
@@ -175,14 +188,12 @@ class Plan:
         """
         resolve = self._resolver(seed, shown)
         critics = [f"--critic={folder}" for _, folder in part.critics]
-        extra = self.extra if part.program != "sft" else ()
         return [
             *("python", "-m", f"experiments.{part.program}"),
             *(resolve(flag) for flag in (*part.flags, *critics)),
             f"--flagfile={self.settings / part.flagfile}",
             f"--seed={seed}",
             f"--run_dir={self.folder(seed, part.name)}",
-            *extra,
         ]
 
     def _resolver(self, seed: int, shown: bool) -> Callable[[str], str]:

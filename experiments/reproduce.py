@@ -6,18 +6,15 @@
 Parts run one after the other, each seed's in a folder of its own; `experiments/parts.py` has them.
 The same command again goes on where it was stopped: a part is done when it has come to its results
 by the same command, settings and inputs. A part that fails is named, what does not need it goes on,
-and the exit code is then 1. What comes after `--` is passed on to every part that samples, such as
-`-- --data_dir=data --vllm_python=envs/vllm/bin/python`.
+and the exit code is then 1. What the parts are run with is in their flagfiles, in --settings.
 """
 
 import datetime
-import os
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from statistics import fmean
 
 import rich.console
@@ -30,6 +27,7 @@ from experiments.parts import PARTS, Part, Plan, flag_value, read_flagfile
 from experiments.program import refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
 from jaxcritique.analysis.reproduction import write_reproduction
+from jaxcritique.models.presets import PRESETS
 from jaxcritique.rollout.guard import die_with_parent
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.testtime.rounds import PROTOCOLS
@@ -54,19 +52,18 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("dry_run", False, "Print the commands; run nothing.")
 flags.DEFINE_string(
     "plan_topology",
-    "h100:8",
-    "Hardware for which --dry_run says how `launchers.plan` checks what is fine-tuned.",
+    None,
+    "Hardware, as launchers.plan names it; --dry_run then says for each part that fine-tunes which "
+    "command checks whether it fits.",
 )
 
 _TAIL = 15  # Lines of a failed part's log that are shown.
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Runs the program."""
     with refusing_bad_input():
-        plan = Plan(
-            pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.settings), FLAGS.model, tuple(argv[1:])
-        )
+        plan = Plan(pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.settings), FLAGS.model)
         seeds, parts = _seeds(), _chosen(plan)
     if FLAGS.dry_run:
         _print_commands(plan, parts, seeds)
@@ -246,25 +243,25 @@ def _print_commands(plan: Plan, parts: list[Part], seeds: list[int]) -> None:
         for part in parts:
             print(f"\n# {part.name}, seed {seed}: {part.shows}")
             print(shlex.join(plan.command(part, seed, shown=True)))
-            if part.trains and seed == seeds[0]:
-                for check in plan_checks(plan, part):
-                    print(f"# does it fit? {check}")
+            if part.trains and FLAGS.plan_topology:
+                print(f"# does it fit? {_plan_command(plan, part, seed)}")
 
 
-def plan_checks(plan: Plan, part: Part) -> Iterator[str]:
-    """Yields the commands that say whether what a part fine-tunes fits --plan_topology."""
-    settings = read_flagfile(plan.settings / part.flagfile)
-    wired = [flag.replace("{model}", plan.model) for flag in part.flags]
-    models = flag_value([*wired, *settings], part.trains) or plan.model
-    sequence = flag_value(settings, "sequence") or "4096"
-    for model in models.split(","):
-        yield shlex.join(
-            [
-                *("python", "-m", "launchers.plan", f"--model={os.path.basename(model)}"),
-                f"--topology={FLAGS.plan_topology}",
-                f"--sequence={sequence}",
-            ]
-        )
+def _plan_command(plan: Plan, part: Part, seed: int) -> str:
+    """The command that says whether what a part fine-tunes fits --plan_topology."""
+    command = plan.command(part, seed, shown=True)
+    given = [*command, *read_flagfile(plan.settings / part.flagfile)]
+    models = (flag_value(given, part.trains) or plan.model).split(",")
+    # A folder called as a preset need not be here yet.
+    names = [name if (name := pathlib.Path(model).name) in PRESETS else model for model in models]
+    sequence = flag_value(given, "sequence") or "4096"
+    return shlex.join(
+        [
+            *("python", "-m", "launchers.plan", f"--model={','.join(names)}"),
+            f"--topology={FLAGS.plan_topology}",
+            f"--sequence={sequence}",
+        ]
+    )
 
 
 def _report(plan: Plan, seeds: list[int]) -> None:

@@ -38,6 +38,7 @@ EVALUATE = "evaluate"  # evaluate: the SFT actor and the critic.
 VANILLA, CRITIQUE = "evaluate-vanilla", "evaluate-critique"  # The same of the improved actors.
 SELF_CORRECTION = "evaluate-self-correction"  # The self-correcting actor, without a critic.
 CRITICS = "critics"  # evaluate_critic: UNTRAINED and TRAINED.
+CRITICS_LARGE = "critics-large"  # The same of a larger one.
 FILTERS = "filters"  # evaluate_critic: critics of data filtered in each of three ways.
 SCALING, SELF_TALK = "scaling", "self-talk"
 UNTRAINED, TRAINED = "untrained", "trained"

@@ -220,13 +220,15 @@ def _table2(e: Evidence, protocol: str) -> Table:
         "discriminability": "Discrimin.",
         "helpfulness": "Helpfulness",
     }
-    critics = e.values(claims.CRITICS, "method")
+    critics = sorted(e.values(claims.CRITICS, "method"), reverse=True)  # The untrained one first.
     alone = _cell(e.scores(claims.CRITICS, method=critics[0], metric="accuracy_without"))
     rows: list[Row] = [("Critic", *columns.values()), ("no critic", alone, alone, alone, "-", "-")]
     parts = [(claims.CRITICS, critic, f"{critic} critic") for critic in critics]
-    parts += [
-        (claims.FILTERS, kind, f"of data filtered: {kind}") for kind in ("none", "soft", "hard")
-    ]
+    with contextlib.suppress(NotMeasured):
+        larger = e.values(claims.CRITICS_LARGE, "method")
+        parts += [(claims.CRITICS_LARGE, critic, f"{critic} critic") for critic in larger]
+    kinds = ("none", "soft", "hard")
+    parts += [(claims.FILTERS, kind, f"of data filtered: {kind}") for kind in kinds]
     for part, critic, name in parts:
         cells = [
             _or_dash(
@@ -337,21 +339,20 @@ def _flips(evidence: Evidence, protocol: str) -> str:
 
 
 def _cost_table(costs: Sequence[Mapping[str, Any]]) -> Table:
-    head = ("Part", "Seed", "Minutes", "Generated tokens", "Training steps")
-    rows: list[Row] = [head]
-    for cost in costs:
+    """What each part cost, all seeds together."""
+    rows: list[Row] = [("Part", "Seeds", "Minutes", "Generated tokens", "Training steps")]
+    names = list(dict.fromkeys(cost["part"] for cost in costs))
+    for name in (*names, "all"):
+        found = [cost for cost in costs if name in (cost["part"], "all")]
         rows.append(
             (
-                cost["part"],
-                str(cost["seed"]),
-                f"{cost['seconds'] / 60:.1f}",
-                f"{cost['generated_tokens']:,}",
-                f"{cost['training_steps']:,}",
+                name,
+                str(len({cost["seed"] for cost in found})),
+                f"{sum(cost['seconds'] for cost in found) / 60:.1f}",
+                f"{sum(cost['generated_tokens'] for cost in found):,}",
+                f"{sum(cost['training_steps'] for cost in found):,}",
             )
         )
-    minutes = f"{sum(cost['seconds'] for cost in costs) / 60:.1f}"
-    totals = (f"{sum(c[key] for c in costs):,}" for key in ("generated_tokens", "training_steps"))
-    rows.append(("all", "", minutes, *totals))
     return Table("What it cost", rows)
 
 
