@@ -15,9 +15,7 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
 
 from absl import flags, logging
 
@@ -34,6 +32,7 @@ from jaxcritique.analysis.evaluation import (
     parallel_points,
     rows_of,
     samples_needed,
+    score_rows,
     sequential_points,
 )
 from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
@@ -154,7 +153,7 @@ def main(_: list[str]) -> None:
         "costs": costs,
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
-    write_rows(run_dir / "scores.jsonl", _score_rows(rated_problems, points))
+    write_rows(run_dir / "scores.jsonl", score_rows(rated_problems, points))
     write_evaluation(results, run_dir)
     for table in evaluation_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
@@ -244,20 +243,6 @@ def _evaluate(
         pool += answer("respond-more", 2, more, FLAGS.temperature)
     alone = alone_points(problems, pool, ks, with_critic, price, same)
     return [*points, *alone, *with_critic], problems, costs
-
-
-def _score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
-    """Every problem's scores, for comparisons with another run's."""
-    for problem in problems:
-        for point in points:
-            yield {
-                "problem": problem.id,
-                "level": problem.level,
-                "method": point.method,
-                "metric": point.metric,
-                "k": point.k,
-                "score": point.scores[problem.id],
-            }
 
 
 if __name__ == "__main__":

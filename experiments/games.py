@@ -3,19 +3,21 @@
 import pathlib
 from collections.abc import Sequence
 
-from absl import flags
+from absl import flags, logging
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import marks
+from jaxcritique.critiques.build import made_refinements
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import COSTS, Game, criticise
 from jaxcritique.prompts.templates import PROMPT_SETS
-from jaxcritique.records import Critique, Problem, Solution, digest
+from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.load import Engine
 from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.tasks import TASKS
 from jaxcritique.testtime.rounds import Critic
+from jaxcritique.training.sft import SftConfig
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # What is defined here is a flag of the program that asks for it.
@@ -39,6 +41,45 @@ def define_task_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Folder with gsm8k/ and math/ (JSONL), or 'hub' to download them."
     )
+
+
+def define_training_flags() -> None:
+    """Defines what actors are fine-tuned on (equation 2), and how."""
+    flags.DEFINE_integer("train_problems", 0, "Size of D_reason; 0: all of a file.", lower_bound=0)
+    flags.DEFINE_integer("refine_examples", 8000, "Size of D_refine (paper: 8,000).", lower_bound=0)
+    flags.DEFINE_float("beta", 1.0, "Weight of D_refine in equation 2.", lower_bound=0.0)
+    flags.DEFINE_float(
+        "learning_rate", 2e-5, "Peak; cosine to zero (paper: 2e-5, released code: 5e-6).",
+        lower_bound=0.0,
+    )  # fmt: skip
+    flags.DEFINE_integer("epochs", 1, "Of the actor's fine-tuning.", lower_bound=1)
+    flags.DEFINE_integer("rows", 32, "Packed rows in a training step.", lower_bound=1)
+    flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1)
+    flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
+    flags.register_validator(
+        "micro_rows",
+        lambda micro_rows: FLAGS.rows % micro_rows == 0,
+        message="--micro_rows must divide --rows.",
+    )
+
+
+def sft_config(epochs: int | None = None) -> SftConfig:
+    """Returns how a player is fine-tuned, by the flags; epochs are --epochs unless given."""
+    return SftConfig(
+        learning_rate=FLAGS.learning_rate,
+        epochs=epochs or FLAGS.epochs,
+        rows=FLAGS.rows,
+        sequence=FLAGS.sequence,
+        micro_rows=FLAGS.micro_rows,
+    )
+
+
+def refine_set(problems: Sequence[Problem], annotator: ArithmeticAnnotator) -> list[Refinement]:
+    """Returns D_refine, as large as the flags say, or as far as mistakes can be made."""
+    found = made_refinements(problems, annotator, FLAGS.refine_examples, FLAGS.seed)
+    if len(found) < FLAGS.refine_examples:
+        logging.warning("D_refine has %d examples: no more mistakes could be made.", len(found))
+    return found
 
 
 def game(grader: Grader) -> Game:
