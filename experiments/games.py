@@ -121,17 +121,28 @@ def critic(model: ModelFolder | None, engine: Engine) -> Critic:
     sampler = engine.sampler(model)
 
     def criticise_once(
-        game: Game, name: str, solutions: Sequence[Solution], temperature: float
+        game: Game,
+        name: str,
+        solutions: Sequence[Solution],
+        temperature: float,
+        prefixes: Sequence[str] = (),
     ) -> Dataset[Critique]:
-        return criticise(game, name, sampler, solutions, 1, temperature)
+        return criticise(game, name, sampler, solutions, 1, temperature, prefixes)
 
     return criticise_once
 
 
 def _check(
-    game: Game, name: str, solutions: Sequence[Solution], temperature: float
+    game: Game,
+    name: str,
+    solutions: Sequence[Solution],
+    temperature: float,
+    prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
-    """The program's critiques; what it cannot vouch for gets none, and has no verdict."""
+    """The program's critiques; what it cannot vouch for gets none, and has no verdict.
+
+    It works out every step again, whatever it said of the first ones.
+    """
     one_plan = bool(solutions) and solutions[0].problem.task == "word_problems"
     annotator = ArithmeticAnnotator(one_plan)
 

@@ -16,6 +16,7 @@ class PromptSet:
     solve: str  # Fields: question, answer_form.
     critique: str  # Fields: question, solution.
     refine: str  # Fields: critique, answer_form.
+    self_talk: str  # Fields: question, answer_form.
 
 
 FULL = PromptSet(
@@ -38,11 +39,17 @@ FULL = PromptSet(
         "Use this critique to write a new, complete, step-by-step solution, one step a line. "
         "Give the final answer on a last line in the form '{answer_form}'"
     ),
+    self_talk=(
+        "{question}\n\nSolve the problem step by step, thinking aloud: check each step, and where "
+        "it is wrong say so and do it again before you go on. "
+        "Give the final answer on a last line in the form '{answer_form}'"
+    ),
 )
 COMPACT = PromptSet(
     solve="{question}",
     critique="{question}\nSolution:\n{solution}\nCheck each step.",
     refine="{critique}\nWrite a new solution.",
+    self_talk="{question}\nThink aloud.",
 )
 PROMPT_SETS = {"full": FULL, "compact": COMPACT}
 
@@ -56,6 +63,11 @@ _ANSWER_FORMS = {
 def solve_messages(prompts: PromptSet, problem: Problem) -> Messages:
     """The actor's first turn: y = pi_theta(x)."""
     return [_user(prompts.solve, problem, question=problem.question)]
+
+
+def self_talk_messages(prompts: PromptSet, problem: Problem) -> Messages:
+    """The actor's only turn where it checks and corrects itself step by step (section 7)."""
+    return [_user(prompts.self_talk, problem, question=problem.question)]
 
 
 def critique_messages(prompts: PromptSet, solution: Solution) -> Messages:
