@@ -21,7 +21,7 @@ from absl import flags, logging
 
 from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
-from jaxcritique.analysis.difficulty import EDGES, rated
+from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.evaluation import (
     MULTIPLES,
     Point,
@@ -49,13 +49,15 @@ from jaxcritique.testtime.voting import equality
 FLAGS = flags.FLAGS
 games.define_flags(seed="Decides samples and the bootstrap's resamples.")
 games.define_task_flags()
+games.define_difficulty_flags(100, of="the actor")
 flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
 flags.DEFINE_string("actor", str(TINY_BASE), "Hugging Face folder: who answers and refines.")
 flags.DEFINE_string(
     "critic",
     None,
     "Hugging Face folder of the critic. 'checker': the program that works out every step against "
-    "the reference solution, the ceiling. Without: the actor alone.",
+    "the reference solution, the ceiling. 'self': there is none, the actor corrects itself. "
+    "Without: the actor alone.",
 )
 flags.DEFINE_list("k", ["1", "2", "4", "8"], "The K of Maj@K and Pass@K.")
 flags.DEFINE_integer(
@@ -83,19 +85,6 @@ flags.DEFINE_multi_enum(
     "K responses with a round of critique and refinement each, or K rounds after one response. May "
     "be given both times.",
 )
-flags.DEFINE_integer(
-    "difficulty_samples",
-    100,
-    "Samples a problem, beside the others, that tell its difficulty (paper: 100). 0: the levels "
-    "are those of the data.",
-    lower_bound=0,
-)
-flags.DEFINE_enum(
-    "difficulty",
-    EDGES[0],
-    EDGES,
-    "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
-)
 
 # What may change within a run folder: other figures of the same samples, or more of them.
 _FREE = ("run_dir", "k", "samples", "protocol", "scaling", "difficulty_samples", "difficulty")
@@ -112,7 +101,7 @@ def main(_: list[str]) -> None:
                 raise ValueError(f"--{name} is about a critic: name one with --critic.")
         actor_model = games.model("actor", FLAGS.actor)
         critic_model = None
-        if FLAGS.critic and FLAGS.critic != games.CHECKER:
+        if FLAGS.critic and FLAGS.critic not in (games.CHECKER, games.SELF):
             critic_model = games.model("critic", FLAGS.critic)
         data = FLAGS.task, FLAGS.data_dir
         problems = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
@@ -125,7 +114,11 @@ def main(_: list[str]) -> None:
         claim(run_dir, settings_but(_FREE) | {f"{name} model": key for name, key in keys.items()})
         engine = engines.engine()
     with Grader() as grader, engine:
-        critic = games.critic(critic_model, engine) if FLAGS.critic else None
+        critic = None
+        if FLAGS.critic == games.SELF:
+            critic = games.no_critic
+        elif FLAGS.critic:
+            critic = games.critic(critic_model, engine)
         actor = engine.sampler(actor_model)
         points, rated_problems, costs = _evaluate(
             games.game(grader), actor, critic, problems, ks, samples
@@ -146,9 +139,7 @@ def main(_: list[str]) -> None:
         "failed": failed,
         "points": rows_of(points, FLAGS.seed),
         "differences": differences(points, FLAGS.seed),
-        "levels_by": f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
-        if FLAGS.difficulty_samples
-        else "the data",
+        "levels_by": games.levels_by(),
         "by_level": by_level(rated_problems, points, FLAGS.seed),
         "costs": costs,
     }

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
+from jaxcritique.analysis.difficulty import EDGES
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.build import made_refinements
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import COSTS, Game, criticise
+from jaxcritique.prompts.players import COSTS, Game, criticise, no_critique
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.load import Engine
@@ -22,7 +23,9 @@ from jaxcritique.training.sft import SftConfig
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # What is defined here is a flag of the program that asks for it.
 
-CHECKER = "checker"  # What stands for a critic's folder where a program is to be the critic.
+# What stands for a critic's folder where there is none:
+CHECKER = "checker"  # a program is the critic;
+SELF = "self"  # the actor corrects itself.
 TEST_SEED = 1_000_003  # The test stories are the same for every --seed and every program.
 
 
@@ -82,6 +85,30 @@ def refine_set(problems: Sequence[Problem], annotator: ArithmeticAnnotator) -> l
     return found
 
 
+def define_difficulty_flags(samples: int, of: str) -> None:
+    """Defines how problems are rated: by default by so many samples, of the model `of`."""
+    flags.DEFINE_integer(
+        "difficulty_samples",
+        samples,
+        f"Samples of {of} a problem, used for nothing else, that tell its difficulty (paper: 100). "
+        "0: the levels are those of the data.",
+        lower_bound=0,
+    )
+    flags.DEFINE_enum(
+        "difficulty",
+        EDGES[0],
+        EDGES,
+        "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
+    )
+
+
+def levels_by() -> str:
+    """Says in words what tells a problem's difficulty, by the flags."""
+    if not FLAGS.difficulty_samples:
+        return "the data"
+    return f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
+
+
 def game(grader: Grader) -> Game:
     """Returns the game of the run folder, by the flags."""
     return Game(
@@ -100,6 +127,21 @@ def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
     if 2 * with_marks < len(problems):
         return None
     return ArithmeticAnnotator(one_plan=problems[0].task == "word_problems")
+
+
+def annotator(problems: Sequence[Problem]) -> ArithmeticAnnotator:
+    """Returns the checker, where the program cannot do without.
+
+    Raises:
+      ValueError: most of the problems' annotated solutions have no calculations to check.
+    """
+    found = checker(problems)
+    if found is None:
+        raise ValueError(
+            f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most of "
+            "these annotated solutions do not have. Use word_problems or gsm8k."
+        )
+    return found
 
 
 def model(flag: str, folder: str) -> ModelFolder:
@@ -132,6 +174,21 @@ def critic(model: ModelFolder | None, engine: Engine) -> Critic:
     return criticise_once
 
 
+def no_critic(
+    game: Game,
+    name: str,
+    solutions: Sequence[Solution],
+    temperature: float,
+    prefixes: Sequence[str] = (),
+) -> Dataset[Critique]:
+    """The critic of an actor who corrects itself: says nothing, and costs nothing."""
+
+    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
+        return [no_critique(solution) for solution in solutions], dict.fromkeys(COSTS, 0)
+
+    return game.store.dataset(name, Critique, SELF, digest(*solutions), make=make)
+
+
 def _check(
     game: Game,
     name: str,
@@ -147,7 +204,7 @@ def _check(
     annotator = ArithmeticAnnotator(one_plan)
 
     def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
-        found = [annotator.annotate(s) or Critique(s, "", None, None) for s in solutions]
+        found = [annotator.annotate(s) or no_critique(s) for s in solutions]
         return found, dict.fromkeys(COSTS, 0)
 
     return game.store.dataset(name, Critique, annotator.key, digest(*solutions), make=make)

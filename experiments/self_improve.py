@@ -1,13 +1,12 @@
-"""Critique-in-the-loop self-improvement against the vanilla method (section 5, Figure 6).
+"""Critique-in-the-loop self-improvement against the vanilla method, and its ablations (section 5).
 
     python -m experiments.self_improve --flagfile=experiments/flagfiles/quickstart.flags
 
 Runs the whole method: fine-tunes the actor and, on data AutoMathCritique builds, the critic; then
-explores and learns for T iterations, with the critic and without; evaluates every actor. The same
-command again goes on where a killed run stopped.
+explores and learns for T iterations, with the critic and without, and in what other ways --methods
+names; evaluates every actor. The same command again goes on where a killed run stopped.
 """
 
-import collections
 import dataclasses
 import json
 import pathlib
@@ -15,12 +14,15 @@ import resource
 import shlex
 import sys
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags, logging
 
 from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
+from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.analysis.report import headline, write_report
@@ -28,18 +30,21 @@ from jaxcritique.analysis.table import results_table
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques
 from jaxcritique.grading import Grader
+from jaxcritique.improvement.arms import Arm, arms
 from jaxcritique.improvement.self_improve import (
     Iteration,
     LoopConfig,
     actor_examples,
     critic_examples,
     improve,
+    self_correction_data,
 )
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, respond
 from jaxcritique.records import Problem, Refinement, Solution
 from jaxcritique.rollout.load import Engine
-from jaxcritique.store import write_atomically
+from jaxcritique.rollout.sampler import Sampler
+from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, load_problems
 from jaxcritique.testtime.critic import evaluate_critic
 
@@ -47,6 +52,7 @@ FLAGS = flags.FLAGS
 games.define_flags(seed="Decides problems, samples and the order of training data.")
 games.define_task_flags()
 games.define_training_flags()
+games.define_difficulty_flags(0, of="the fine-tuned actor")
 flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of actor and critic.")
 flags.DEFINE_integer(
     "explore_problems",
@@ -55,6 +61,19 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
+flags.DEFINE_list(
+    "methods",
+    ["vanilla", "critique"],
+    "What is compared with critique: vanilla, at least. Table 4's ablations: "
+    "no_difficulty_awareness (as many critiques, of all responses alike), more_refinements (one "
+    "critique of a wrong response and L refinements after it). vanilla_equal_tokens: as many more "
+    "responses as bring it to critique's tokens.",
+)
+flags.DEFINE_bool(
+    "self_correction",
+    False,
+    "Fine-tune an actor also on D_refine without its critiques, Table 3's baseline.",
+)
 flags.DEFINE_integer("iterations", 3, "T, exploration and learning steps.", lower_bound=1)
 flags.DEFINE_integer("samples", 10, "N, responses a problem (paper: 5 and 10).", lower_bound=1)
 flags.DEFINE_integer(
@@ -81,32 +100,32 @@ flags.register_validator(
 )
 
 
+# What may change within a run folder: it adds models and figures to those that are there.
+_FREE = ("run_dir", "methods", "self_correction", "difficulty_samples", "difficulty")
+
+
 def main(_: list[str]) -> None:
     """Runs the program."""
     started = time.monotonic()
     run_dir = pathlib.Path(FLAGS.run_dir)
-    settings = settings_but(["run_dir"])
     with refusing_bad_input():
+        methods = _methods()
         base = ModelFolder.of(FLAGS.model)
         data = FLAGS.task, FLAGS.data_dir
         wanted = FLAGS.train_problems and FLAGS.train_problems + FLAGS.explore_problems
         explored = load_problems(*data, "train", wanted, FLAGS.seed)
         train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
-        if games.checker(train) is None:
-            raise ValueError(
-                f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most "
-                "of these annotated solutions do not have. Use word_problems or gsm8k."
-            )
-        claim(run_dir, {**settings, "model": base.key})
+        annotator = games.annotator(train)
+        claim(run_dir, {**settings_but(_FREE), "model": base.key})
         engine = engines.engine()
     with Grader() as grader, engine:
         game = games.game(grader)
-        results = _experiment(game, engine, base, train, explored, test)
+        results = _experiment(game, engine, methods, annotator, base, train, explored, test)
     results = {
         "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
         "seed": FLAGS.seed,
-        "settings": settings,
+        "settings": settings_but(["run_dir"]),
         "wall_seconds": time.monotonic() - started,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **results,
@@ -118,9 +137,31 @@ def main(_: list[str]) -> None:
     print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")
 
 
+def _methods() -> list[Arm]:
+    """Reads --methods.
+
+    Raises:
+      ValueError: it names what there is not, or lacks one of the two that are always compared.
+    """
+    found = arms(FLAGS.critiques)
+    flag = f"--methods={','.join(FLAGS.methods)}"
+    if unknown := sorted(set(FLAGS.methods) - found.keys()):
+        raise ValueError(f"{flag}: there is no {unknown[0]!r}; choose from {', '.join(found)}.")
+    if missing := [name for name in ("vanilla", "critique") if name not in FLAGS.methods]:
+        raise ValueError(f"{flag} lacks {missing[0]}, which every run compares; add it.")
+    if "more_refinements" in FLAGS.methods and FLAGS.critiques == 1:
+        raise ValueError(
+            f"{flag} --critiques=1: with one critique a response, more_refinements is the critique "
+            "method itself. Give --critiques=2 or more."
+        )
+    return [arm for name, arm in found.items() if name in FLAGS.methods]
+
+
 def _experiment(
     game: Game,
     engine: Engine,
+    methods: list[Arm],
+    annotator: ArithmeticAnnotator,
     base: ModelFolder,
     train: list[Problem],
     explored: list[Problem],
@@ -128,9 +169,9 @@ def _experiment(
 ) -> dict[str, Any]:
     """Trains and evaluates everything; returns what results.json says of it."""
     fine_tune = engines.trainer(engine)
+    models: dict[str, ModelFolder] = {}
 
     # ---- actor: D_reason and D_refine (equation 2)
-    annotator = ArithmeticAnnotator(one_plan=FLAGS.task == "word_problems")
     refine_set = games.refine_set(train, annotator)
     reasoning = [(problem, problem.rationale) for problem in train]
     actor = fine_tune(
@@ -141,6 +182,17 @@ def _experiment(
         games.sft_config(),
         game.seed,
     )
+
+    models["sft actor"] = actor
+    if FLAGS.self_correction:
+        models["self_correction actor"] = fine_tune(
+            game.store,
+            "actor-self_correction",
+            base,
+            actor_examples(game.prompts, reasoning, self_correction_data(refine_set), FLAGS.beta),
+            games.sft_config(),
+            game.seed,
+        )
 
     # ---- critic: D_critique by AutoMathCritique (section 3, equation 1)
     player = engine.sampler(actor)
@@ -173,28 +225,35 @@ def _experiment(
         )
     else:
         logging.warning("no critique passed the filter: the base itself is the critic.")
+    models["critic"] = critic_model
     critic = engine.sampler(critic_model)
 
-    # ---- both methods, every actor evaluated greedily on the test problems
+    # ---- how difficult the problems are, where the data does not say or is not asked
+    explored_rated = _rated(game, "difficulty-train", player, explored)
+    test_rated = _rated(game, "difficulty-test", player, test)
+
+    # ---- every method, every actor evaluated greedily on the test problems
     loop = LoopConfig(
         iterations=FLAGS.iterations,
         samples=FLAGS.samples,
-        critiques=FLAGS.critiques,
         temperature=FLAGS.temperature,
         beta=FLAGS.beta,
     )
-    start = Iteration(actor, tuple(train), 0, 0, 0)
+    start = Iteration(actor, tuple(train))
     rows: list[dict[str, Any]] = []
-    models = {"critic": critic_model}
+    score_rows: list[dict[str, Any]] = []
+    training_rows: list[dict[str, Any]] = []
+    histories: dict[str, list[Iteration]] = {}
     scores: dict[str, dict[str, float]] = {}
     first: list[Solution] = []
-    for method, supervisor in (("vanilla", None), ("critique", critic)):
-        history = improve(
+    for arm in methods:
+        method = arm.name
+        histories[method] = improve(
             game,
-            method,
+            arm,
             base,
             actor,
-            supervisor,
+            critic,
             train,
             explored,
             refine_set,
@@ -202,9 +261,10 @@ def _experiment(
             games.sft_config(),
             engine.sampler,
             fine_tune,
+            histories[arm.tokens_of] if arm.tokens_of else (),
         )
-        models[f"{method} actor"] = history[-1].actor
-        for number, iteration in enumerate([start, *history]):
+        models[f"{method} actor"] = histories[method][-1].actor
+        for number, iteration in enumerate([start, *histories[method]]):
             solutions = list(
                 respond(
                     game,
@@ -217,11 +277,17 @@ def _experiment(
             )
             first = first or solutions
             scores[method] = {s.problem.id: float(s.correct) for s in solutions}
-            rows.append(_row(method, number, iteration, test, scores[method]))
+            trained_on = Counter(problem.id for problem in iteration.trained_on)
+            rows.append(_row(method, number, iteration, test_rated, explored_rated, scores[method]))
+            named = {"method": method, "iteration": number}
+            score_rows += _by_problem(test_rated, named, "score", scores[method])
+            training_rows += _by_problem(explored_rated, named, "rows", trained_on)
             print(f"{method}, iteration {number}: accuracy {rows[-1]['accuracy']:.3f}")
+    write_rows(game.store.run_dir / "scores.jsonl", score_rows)
+    write_rows(game.store.run_dir / "training.jsonl", training_rows)
     critic_report, refinements = evaluate_critic(game, "test-critic", player, critic, first)
     difference = paired_difference(scores["critique"], scores["vanilla"], FLAGS.seed)
-    return {
+    found: dict[str, Any] = {
         "test_problems": len(test),
         "iterations": rows,
         "comparison": {
@@ -229,11 +295,58 @@ def _experiment(
             "ci95": difference.ci95,
             "paired_by": "problem",
         },
+        "levels_by": games.levels_by(),
         "critic": dataclasses.asdict(critic_report),
         "critique_data": critique_data.facts["counts"],
         "transcripts": _transcripts(refinements),
         "models": {name: _shown(model.folder) for name, model in models.items()},
     }
+    if len(methods) > 2:
+        found["comparisons"] = _comparisons(scores)
+    return found
+
+
+def _rated(game: Game, name: str, actor: Sampler, problems: list[Problem]) -> dict[str, Problem]:
+    """Returns the problems by id, with the levels by which results are split.
+
+    The loop itself is given the problems as they are: levels do not decide what is sampled.
+    """
+    if FLAGS.difficulty_samples:
+        # Samples of their own: by those that are trained on, or scored, chance would decide both.
+        starts = [Start(problem) for problem in problems]
+        n = FLAGS.difficulty_samples
+        samples = respond(game.again(1), name, actor, starts, n, FLAGS.temperature)
+        problems = rated(problems, samples, n, FLAGS.difficulty)
+    return {problem.id: problem for problem in problems}
+
+
+def _by_problem(
+    problems: Mapping[str, Problem],
+    named: Mapping[str, Any],
+    field: str,
+    values: Mapping[str, float],
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each problem, of one actor."""
+    for problem in problems.values():
+        yield {"problem": problem.id, "level": problem.level, **named, field: values[problem.id]}
+
+
+def _comparisons(scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The critique method minus every other, at the last iteration."""
+    rows = []
+    for other in scores:
+        if other != "critique":
+            difference = paired_difference(scores["critique"], scores[other], FLAGS.seed)
+            rows.append(
+                {
+                    "method": "critique",
+                    "minus": other,
+                    "difference": difference.mean,
+                    "ci95": difference.ci95,
+                    "paired_by": "problem",
+                }
+            )
+    return rows
 
 
 def _shown(folder: pathlib.Path) -> str:
@@ -246,8 +359,9 @@ def _row(
     method: str,
     number: int,
     iteration: Iteration,
-    test: list[Problem],
-    scores: dict[str, float],
+    test: Mapping[str, Problem],
+    explored: Mapping[str, Problem],
+    scores: Mapping[str, float],
 ) -> dict[str, Any]:
     estimate = accuracy(scores, FLAGS.seed)
     return {
@@ -255,18 +369,21 @@ def _row(
         "iteration": number,
         "accuracy": estimate.mean,
         "ci95": estimate.ci95,
-        "accuracy_by_level": accuracy_by_level(test, scores),
+        "accuracy_by_level": accuracy_by_level(test.values(), scores),
         "train_size": len(iteration.trained_on),
-        "train_share_by_level": share_by_level(iteration.trained_on),
+        "train_share_by_level": share_by_level(explored[p.id] for p in iteration.trained_on),
         "generated_tokens": iteration.generated_tokens,
+        "responses": iteration.responses,
         "correct_responses": iteration.correct_responses,
+        "critiques": iteration.critiques,
+        "refinements": iteration.refinements,
         "correct_refinements": iteration.correct_refinements,
     }
 
 
 def _transcripts(refinements: list[Refinement]) -> list[dict[str, Any]]:
     """A few of each flow: repaired, broken, still wrong, still right."""
-    flows: dict[tuple[bool, bool], list[Refinement]] = collections.defaultdict(list)
+    flows: dict[tuple[bool, bool], list[Refinement]] = defaultdict(list)
     for refinement in refinements:
         flows[refinement.critique.solution.correct, refinement.correct].append(refinement)
     chosen = [*flows[False, True][:3], *flows[False, False][:2], *flows[True, False][:1]]

@@ -16,13 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxcritique.analysis.levels import has_levels
-from jaxcritique.analysis.table import method_rows
+from jaxcritique.analysis.table import method_rows, methods_of
 
-_LABELS = {"sft": "SFT actor", "vanilla": "Vanilla", "critique": "Critique-in-the-loop"}
-_COLOURS = {"sft": "#009E73", "vanilla": "#0072B2", "critique": "#D55E00"}
 # Okabe and Ito's colours that can be seen on white and on black, a grey, and a marker for each.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
 _MARKERS = "so^Dv*P"
+# The methods of a self-improvement run: what they are called, and their place in these.
+_METHODS = {
+    "sft": ("SFT actor", 2),
+    "vanilla": ("Vanilla", 0),
+    "critique": ("Critique-in-the-loop", 1),
+    "no_difficulty_awareness": ("Not aware of difficulty", 3),
+    "more_refinements": ("More refinements", 4),
+    "vanilla_equal_tokens": ("Vanilla, equal tokens", 5),
+}
 _INK = "#010203"  # Used for nothing else, so that it can be replaced in the SVG's text.
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _INK,
@@ -44,11 +51,14 @@ _STYLE: dict[Any, Any] = {
 
 
 def accuracy_by_iteration(results: Mapping[str, Any]) -> str:
-    """Draws both methods' accuracy with its 95% interval against the iteration."""
+    """Draws the methods' accuracy with its 95% interval against the iteration."""
+    methods = methods_of(results)
 
     def draw(axes: Axes) -> None:
         # Moved apart a little, or the error bars of equal points would hide each other.
-        for method, marker, shift in (("vanilla", "s", -0.03), ("critique", "o", 0.03)):
+        for index, method in enumerate(methods):
+            label, place = _METHODS[method]
+            shift = 0.06 * (index - (len(methods) - 1) / 2)
             rows = method_rows(results, method)
             centres = [row["accuracy"] for row in rows]
             below = [row["accuracy"] - row["ci95"][0] for row in rows]
@@ -57,20 +67,20 @@ def accuracy_by_iteration(results: Mapping[str, Any]) -> str:
                 [row["iteration"] + shift for row in rows],
                 centres,
                 yerr=[below, above],
-                marker=marker,
+                marker=_MARKERS[place],
                 capsize=3,
-                color=_COLOURS[method],
-                label=_LABELS[method],
+                color=_PALETTE[place],
+                label=label,
             )
         axes.set_xticks(sorted({row["iteration"] for row in results["iterations"]}))
         axes.set_xlabel("Iteration (0: the SFT actor)")
         axes.set_ylabel("Accuracy on the test set")
 
-    return _svg(draw)
+    return _svg(draw, columns=3 if len(methods) <= 3 else 2)
 
 
 def accuracy_by_level(results: Mapping[str, Any]) -> str | None:
-    """Draws accuracy by level of the SFT actor and of both methods' last iteration.
+    """Draws accuracy by level of the SFT actor and of the last iteration of the two main methods.
 
     Returns None where the test problems have no levels.
     """
@@ -83,7 +93,7 @@ def accuracy_by_level(results: Mapping[str, Any]) -> str | None:
 
 
 def training_by_level(results: Mapping[str, Any]) -> str | None:
-    """Draws the share of each level in the last iteration's training data of both methods.
+    """Draws the share of each level in the last training data of the two main methods.
 
     Returns None where the training problems have no levels.
     """
@@ -147,13 +157,14 @@ def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str
 
     def draw(axes: Axes) -> None:
         for index, (series, split) in enumerate(splits.items()):
+            label, place = _METHODS.get(series, (series, index % len(_PALETTE)))
             shift = (index - (len(splits) - 1) / 2) * width
             bars = axes.bar(
                 [position + shift for position in range(len(levels))],
                 [split.get(level, 0.0) for level in levels],
                 width * 0.92,
-                color=_COLOURS.get(series, _PALETTE[index % len(_PALETTE)]),
-                label=_LABELS.get(series, series),
+                color=_PALETTE[place],
+                label=label,
             )
             if len(splits) <= 3:  # More do not fit.
                 axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)

@@ -5,7 +5,6 @@ from typing import Any
 
 from jaxcritique.analysis.levels import hard_share
 
-METHODS = ("vanilla", "critique")
 COLUMNS = (
     "Method",
     "Iter.",
@@ -45,9 +44,14 @@ def table_cells(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
             percent(hard_share(row["train_share_by_level"])),
             f"{row['generated_tokens']:,}",
         )
-        for method in METHODS
+        for method in methods_of(results)
         for row in method_rows(results, method)
     ]
+
+
+def methods_of(results: Mapping[str, Any]) -> list[str]:
+    """Returns the methods of `results["iterations"]`, in their order."""
+    return list(dict.fromkeys(row["method"] for row in results["iterations"]))
 
 
 def method_rows(results: Mapping[str, Any], method: str) -> list[Mapping[str, Any]]:

@@ -41,6 +41,7 @@ _RESTATES = re.compile(
     r"[ \t*]*(?:(?:so|thus|hence|therefore),?[ \t]+)?(?:the[ \t]+)?(?:(?:correct|right)[ \t]+)?",
     re.IGNORECASE,
 )
+_VALUE = re.compile(r"[-+−$£€.(\[{\\]{0,8}[0-9]|[$\\]")  # How a number or a formula begins.
 # "The answer is not 18": what it denies, to the end of the sentence or of the thought.
 _DENIED = re.compile(
     r"\banswers?[ \t*]+(?:is|are|was|were|can|could|should|will|would|does)"
@@ -141,7 +142,7 @@ def _restated(text: str, after: int) -> str | None:
             continue
         answer = _clause(text, match.end())
         said = _LAYOUT.sub("", text[match.end() : match.end() + MAX_CLAUSE], count=1)
-        if answer and said.startswith(answer) and any(sign.isdigit() for sign in answer):
+        if answer and said.startswith(answer) and _VALUE.match(answer):
             return answer
     return None
 

@@ -165,6 +165,11 @@ def refine(
     return play(game, name, Refinement, actor, turns, records, n, temperature, game.actor_tokens)
 
 
+def no_critique(solution: Solution) -> Critique:
+    """Returns the critique that says nothing, after which the actor corrects itself."""
+    return Critique(solution, "", None, None)
+
+
 def read_critique(solution: Solution, text: str, tokens: int = 0) -> Critique:
     """Makes a record of what a critic wrote in so many generated tokens."""
     parsed = parse_critique(text)

@@ -17,6 +17,7 @@ class PromptSet:
     critique: str  # Fields: question, solution.
     refine: str  # Fields: critique, answer_form.
     self_talk: str  # Fields: question, answer_form.
+    self_correct: str  # Field: answer_form. Takes the place of `refine` where nobody criticises.
 
 
 FULL = PromptSet(
@@ -44,12 +45,18 @@ FULL = PromptSet(
         "it is wrong say so and do it again before you go on. "
         "Give the final answer on a last line in the form '{answer_form}'"
     ),
+    self_correct=(
+        "Check your solution step by step yourself. Then write a new, complete, step-by-step "
+        "solution in which whatever was wrong is right, one step a line. "
+        "Give the final answer on a last line in the form '{answer_form}'"
+    ),
 )
 COMPACT = PromptSet(
     solve="{question}",
     critique="{question}\nSolution:\n{solution}\nCheck each step.",
     refine="{critique}\nWrite a new solution.",
     self_talk="{question}\nThink aloud.",
+    self_correct="Write a new solution.",
 )
 PROMPT_SETS = {"full": FULL, "compact": COMPACT}
 
@@ -77,12 +84,16 @@ def critique_messages(prompts: PromptSet, solution: Solution) -> Messages:
 
 
 def refine_messages(prompts: PromptSet, critique: Critique) -> Messages:
-    """The actor's second turn: y' = pi_theta(x, y, c)."""
+    """The actor's second turn: y' = pi_theta(x, y, c).
+
+    Where the critique has no text it is self-correction, y' = pi_theta(x, y) (section 2).
+    """
     problem = critique.solution.problem
+    template = prompts.refine if critique.text.strip() else prompts.self_correct
     return [
         *solve_messages(prompts, problem),
         {"role": "assistant", "content": critique.solution.text},
-        _user(prompts.refine, problem, critique=critique.text),
+        _user(template, problem, critique=critique.text),
     ]
 
 

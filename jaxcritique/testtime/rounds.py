@@ -16,7 +16,7 @@ from jaxcritique.testtime.voting import Answer
 
 
 class Critic(Interface):
-    """Writes one critique of each solution, as a stage."""
+    """Writes one critique of each solution, as a stage; one without text is self-correction."""
 
     def __call__(
         self,

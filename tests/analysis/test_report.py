@@ -123,6 +123,22 @@ def test_the_first_wrong_step_is_marked_and_no_other(results, render):
     assert 'class="wrong"' not in render(results)
 
 
+def test_further_methods_are_in_table_figure_and_comparisons(results, render):
+    others = ("no_difficulty_awareness", "more_refinements", "vanilla_equal_tokens")
+    for index, method in enumerate(others):
+        rows = [row for row in results["iterations"] if row["method"] == "vanilla"]
+        results["iterations"] += [{**row, "method": method} for row in rows]
+        comparison = {"method": "critique", "minus": method, "difference": 0.01 * (index - 1)}
+        results.setdefault("comparisons", []).append({**comparison, "ci95": [-0.025, 0.02]})
+    text = re.sub(r"\s+", " ", " ".join(Page(render(results)).text))
+    assert "no difficulty awareness -1.0 -2.5 to +2.0 more refinements +0.0" in text
+    for label in ("Not aware of difficulty", "More refinements", "Vanilla, equal tokens"):
+        assert label in text
+    table = results_table(results).splitlines()
+    assert len(table) == 2 + 5 * 4
+    assert [line.split()[0] for line in table[-12::4]] == list(others)
+
+
 def test_figures_by_level_are_left_out_without_levels(results, render):
     page = Page(render(without_levels(results)))
     text = "".join(page.text)

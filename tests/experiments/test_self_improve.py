@@ -1,5 +1,6 @@
 """The whole loop as its users start it, at the smallest sizes."""
 
+import collections
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ SMALLEST = (
     "--refine_examples=5",
     "--iterations=1",
     "--samples=1",
-    "--critiques=1",
+    "--critiques=2",
     "--critic_epochs=1",
     "--max_flawed=8",
     "--rg1_samples=1",
@@ -63,13 +64,13 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finish(start):
-    """Returns a function that runs the program to its end and returns its results.
+    """Returns a function: (run folder, further flags) -> the results of the program run to its end.
 
     The folder they lie in is called RUN_DIR in them.
     """
 
-    def run(run_dir: pathlib.Path) -> dict:
-        process = start(run_dir)
+    def run(run_dir: pathlib.Path, *flags: str) -> dict:
+        process = start(run_dir, *flags)
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
         text = (run_dir / "results.json").read_text()
@@ -123,6 +124,85 @@ def test_results_hold_what_is_promised(results, run_dir):
         assert (run_dir / folder.removeprefix("RUN_DIR/") / "config.json").is_file()
 
 
+def rows_of(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_further_methods_join_a_run_and_share_its_stages(results, finish, run_dir):
+    before = manifests(run_dir)
+    found = finish(
+        run_dir,
+        "--methods=vanilla,critique,vanilla_equal_tokens,more_refinements,no_difficulty_awareness",
+        "--self_correction",
+        "--difficulty_samples=2",
+    )
+    assert before.items() <= manifests(run_dir).items()
+    made = collections.Counter(
+        path.parent.name.rpartition("-")[0] for path in manifests(run_dir).keys() - before.keys()
+    )
+    # One exploration has been sampled, and of the critiques those that others do not ask for.
+    assert made == {
+        "actor-self_correction": 1,
+        "difficulty-train": 1,
+        "difficulty-test": 1,
+        "criticise-1": 2,
+        "refine-1": 2,
+        "explore-more-1": 1,
+        "actor-no_difficulty_awareness-1": 1,
+        "actor-more_refinements-1": 1,
+        "actor-vanilla_equal_tokens-1": 1,
+        "test-no_difficulty_awareness-1": 1,
+        "test-more_refinements-1": 1,
+        "test-vanilla_equal_tokens-1": 1,
+    }
+    assert found["levels_by"] == "2 samples, fifths"
+    last = {row["method"]: row for row in found["iterations"] if row["iteration"] == 1}
+    # The budgets of Table 4: each compares what it should, and nothing else.
+    ours, alike, deep = (
+        last[name] for name in ("critique", "no_difficulty_awareness", "more_refinements")
+    )
+    wrong = ours["responses"] - ours["correct_responses"]
+    assert wrong
+    assert (ours["critiques"], ours["refinements"]) == (2 * wrong, 2 * wrong)
+    assert (alike["critiques"], alike["refinements"]) == (2 * wrong, 2 * wrong)
+    assert (deep["critiques"], deep["refinements"]) == (wrong, 2 * wrong)
+    equal = last["vanilla_equal_tokens"]
+    assert equal["critiques"] == 0
+    assert equal["responses"] > last["vanilla"]["responses"]
+    # Within what a response may be longer than the mean.
+    assert equal["generated_tokens"] == pytest.approx(ours["generated_tokens"], rel=0.25)
+    # Every method against the paper's, from the scores that are left for others to compare.
+    scores = {}
+    for row in rows_of(run_dir / "scores.jsonl"):
+        assert row["level"] in range(1, 6)
+        scores.setdefault((row["method"], row["iteration"]), {})[row["problem"]] = row["score"]
+    assert len(scores) == 5 * 2
+    for row in found["iterations"]:
+        of_row = scores[row["method"], row["iteration"]]
+        assert len(of_row) == 10
+        assert sum(of_row.values()) / 10 == pytest.approx(row["accuracy"])
+    assert {row["minus"] for row in found["comparisons"]} == last.keys() - {"critique"}
+    for row in found["comparisons"]:
+        difference = last["critique"]["accuracy"] - last[row["minus"]]["accuracy"]
+        assert row["difference"] == pytest.approx(difference)
+        assert row["ci95"][0] <= difference <= row["ci95"][1]
+    trained = rows_of(run_dir / "training.jsonl")
+    for row in found["iterations"]:
+        name = row["method"], row["iteration"]
+        of_row = [r for r in trained if (r["method"], r["iteration"]) == name]
+        assert len({r["problem"] for r in of_row}) == 10 + 5
+        assert sum(r["rows"] for r in of_row) == row["train_size"]
+    assert (run_dir / found["models"]["self_correction actor"] / "config.json").is_file()
+    # What was there before is what it was, but for the levels.
+    for row in results["iterations"]:
+        again = next(
+            r for r in found["iterations"]
+            if (r["method"], r["iteration"]) == (row["method"], row["iteration"])
+        )  # fmt: skip
+        levels = {"accuracy_by_level", "train_share_by_level"}
+        assert all(again[key] == row[key] for key in row.keys() - levels)
+
+
 def test_the_same_command_again_redoes_nothing(results, finish, run_dir):
     before = manifests(run_dir)
     again = finish(run_dir)
@@ -148,6 +228,9 @@ def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
     (["--model=/nowhere"], "error: /nowhere/config.json: no such file"),
     (["--train_problems=0"], "flag --explore_problems=5: --explore_problems needs"),
     (["--train_problems=0", "--explore_problems=0"], "error: --train_problems: say how many"),
+    (["--methods=vanilla,critique,best"], "error: --methods=vanilla,critique,best: there is no"),
+    (["--methods=critique"], "error: --methods=critique lacks vanilla, which every run compares"),
+    (["--methods=vanilla,critique,more_refinements", "--critiques=1"], "--critiques=1: with one"),
     (["--samples=0"], "flag --samples=0: 0 is not a positive integer"),
     (["--task=gsm8k", "--data_dir=/nowhere"], "error: /nowhere/gsm8k/train.jsonl: no such file"),
 ])  # fmt: skip

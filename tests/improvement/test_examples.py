@@ -2,7 +2,13 @@
 
 import pytest
 
-from jaxcritique.improvement.self_improve import _distinct, actor_examples, critic_examples
+from jaxcritique.improvement.self_improve import (
+    _distinct,
+    actor_examples,
+    critic_examples,
+    self_correction_data,
+)
+from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.templates import (
     COMPACT,
     FULL,
@@ -11,7 +17,8 @@ from jaxcritique.prompts.templates import (
     solve_messages,
 )
 from jaxcritique.records import Critique, Problem, Refinement, Solution
-from jaxcritique.training.data import Example
+from jaxcritique.tasks import TINY_BASE
+from jaxcritique.training.data import Example, tokenize
 
 PROBLEM = Problem("1", "2+3?", "5", "So 5.\nThe answer is 5.", "gsm8k")
 SOLUTION = Solution(PROBLEM, "The answer is 6.", "wrong", "6")
@@ -27,6 +34,23 @@ def test_the_actor_learns_solutions_and_refinements_weighed_by_beta(prompts):
         Example(solve_messages(prompts, PROBLEM), "The answer is 5.", 1.0),
         Example(refine_messages(prompts, CRITIQUE), REFINEMENT.text, 0.25),
     ]
+
+
+@pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])
+def test_self_correction_is_learnt_from_the_same_data_without_the_critique(prompts):
+    [example] = actor_examples(prompts, [], self_correction_data([REFINEMENT]), beta=0.25)
+    [with_critique] = actor_examples(prompts, [], [REFINEMENT], beta=0.25)
+    assert example.messages[:-1] == with_critique.messages[:-1]
+    assert (example.reply, example.weight) == (REFINEMENT.text, 0.25)
+    tokenizer = Tokenizer(TINY_BASE)
+    tokens, masked, weight = tokenize(tokenizer, example)
+    shown, learnt = tokenizer.decode(tokens[:masked]), tokenizer.decode(tokens[masked:])
+    assert PROBLEM.question in shown
+    assert SOLUTION.text in shown
+    assert CRITIQUE.text not in shown
+    assert REFINEMENT.text not in shown
+    assert learnt.strip() == REFINEMENT.text
+    assert weight == 0.25
 
 
 @pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])

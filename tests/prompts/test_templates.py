@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 
+from jaxcritique.prompts.players import no_critique
 from jaxcritique.prompts.templates import (
     COMPACT,
     FULL,
@@ -41,11 +44,25 @@ def test_the_refining_actor_sees_its_own_turn_and_the_critique(prompts):
     assert last["content"].count(CRITIQUE.text) == 1
 
 
+@pytest.mark.parametrize("silence", ["", " \n"])
+def test_without_a_critique_the_actor_corrects_itself(prompts, silence):
+    messages = refine_messages(prompts, dataclasses.replace(no_critique(SOLUTION), text=silence))
+    first, own, last = messages
+    assert [first, own] == refine_messages(prompts, CRITIQUE)[:2]
+    assert last["role"] == "user"
+    assert "solution" in last["content"]
+    # Neither is a critique spoken of, nor is there a gap where one was left out.
+    assert "critique" not in last["content"]
+    assert "reader" not in last["content"]
+    assert last["content"] == last["content"].strip()
+
+
 def test_nobody_is_shown_what_only_the_grader_knows(prompts):
     for messages in (
         solve_messages(prompts, PROBLEM),
         critique_messages(prompts, SOLUTION),
         refine_messages(prompts, CRITIQUE),
+        refine_messages(prompts, no_critique(SOLUTION)),
     ):
         shown = "\n".join(message["content"] for message in messages)
         for secret in ("GOLD", "RATIONALE", "EXTRACTED", "RG3", "MISTAKE", "77", "78"):
@@ -64,6 +81,10 @@ def test_the_verdict_changes_no_prompt(prompts):
 ])  # fmt: skip
 def test_the_final_form_is_asked_for_in_full_only(task, form, prompts):
     problem = Problem("id", "Why?", "1", "", task)
-    critique = Critique(Solution(problem, "So.", "wrong", None), "No.", False, None)
-    for message in (solve_messages(prompts, problem)[0], refine_messages(prompts, critique)[-1]):
-        assert (form in message["content"]) == (prompts is FULL)
+    solution = Solution(problem, "So.", "wrong", None)
+    for messages in (
+        solve_messages(prompts, problem),
+        refine_messages(prompts, Critique(solution, "No.", False, None)),
+        refine_messages(prompts, no_critique(solution)),
+    ):
+        assert (form in messages[-1]["content"]) == (prompts is FULL)
