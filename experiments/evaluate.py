@@ -15,9 +15,7 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
 
 from absl import flags, logging
 
@@ -37,6 +35,7 @@ from jaxcritique.analysis.evaluation import (
     parallel_points,
     rows_of,
     samples_needed,
+    score_rows,
     sequential_points,
 )
 from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
@@ -157,7 +156,7 @@ def main(_: list[str]) -> None:
         "costs": costs,
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
-    write_rows(run_dir / "scores.jsonl", _score_rows(rated_problems, [*points, *samplewise]))
+    write_rows(run_dir / "scores.jsonl", score_rows(rated_problems, [*points, *samplewise]))
     write_evaluation(results, run_dir)
     for table in evaluation_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
@@ -257,20 +256,6 @@ def _evaluate(
         pool += answer("respond-more", 2, more, FLAGS.temperature)
     alone = alone_points(problems, pool, ks, rivals, price, same)
     return [*points, *alone, *with_critic], samplewise, problems, costs
-
-
-def _score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
-    """Every problem's scores, for comparisons with another run's."""
-    for problem in problems:
-        for point in points:
-            yield {
-                "problem": problem.id,
-                "level": problem.level,
-                "method": point.method,
-                "metric": point.metric,
-                "k": point.k,
-                "score": point.scores[problem.id],
-            }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ points, so that whatever is compared is compared on the same problems.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -303,6 +303,20 @@ def rows_of(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
         estimate = accuracy(row.pop("scores"), seed)
         rows.append({**row, "mean": estimate.mean, "ci95": estimate.ci95})
     return rows
+
+
+def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """Yields every problem's scores, for comparisons with another run's."""
+    for problem in problems:
+        for point in points:
+            yield {
+                "problem": problem.id,
+                "level": problem.level,
+                "method": point.method,
+                "metric": point.metric,
+                "k": point.k,
+                "score": point.scores[problem.id],
+            }
 
 
 def by_level(
