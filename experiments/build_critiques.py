@@ -233,7 +233,7 @@ def main(_: list[str]) -> None:
     write_rows(run_dir / "discarded.jsonl", discarded)
     write_rows(run_dir / "critic.jsonl", (training_row(game.prompts, c) for c in kept))
     for kind in KINDS:  # To compare critics of the same critiques, filtered otherwise.
-        passed, _ = keep(candidates, FilterRule(kind, FLAGS.tau), FLAGS.seed)
+        passed = keep(candidates, FilterRule(kind, FLAGS.tau), FLAGS.seed)[0]
         rows = (training_row(game.prompts, c) for c in passed)
         write_rows(run_dir / f"critic-{kind}.jsonl", rows)
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))

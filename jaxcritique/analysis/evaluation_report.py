@@ -41,7 +41,7 @@ def write_evaluation(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
     """Writes report.html, and the numbers of its figures to figures/NAME.csv."""
     drawn = evaluation_figures(results)
     for figure in drawn:
-        write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_of(figure.rows))
+        write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
     tables = evaluation_tables(results)
     page = run_dir / "report.html"
     write_page("evaluation.html.jinja", results, page, tables=tables, figures=drawn)
@@ -230,7 +230,7 @@ def _points_gained(difference: float, ci95: Sequence[float]) -> str:
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in (difference, *ci95)))
 
 
-def csv_of(rows: Sequence[Row]) -> str:
+def csv_text(rows: Sequence[Row]) -> str:
     """Returns rows as CSV, an interval as two columns; columns that a row lacks are empty."""
     flat = []
     for row in rows:

@@ -17,7 +17,7 @@ from jaxcritique.analysis.claims import (
     measure_claims,
 )
 from jaxcritique.analysis.evaluation import ALONE, in_parallel
-from jaxcritique.analysis.evaluation_report import Table, csv_of
+from jaxcritique.analysis.evaluation_report import Table, csv_text
 from jaxcritique.analysis.evidence import Evidence, NotMeasured, Scores, minus
 from jaxcritique.analysis.intervals import Estimate
 from jaxcritique.analysis.report import marked_lines, write_page
@@ -59,7 +59,7 @@ def write_reproduction(
     commands = {(cost["part"], cost["seed"]): cost["command"] for cost in costs}
     for figure in figures:
         if figure.rows:
-            write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_of(figure.rows))
+            write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
     results = {
         "command": command,
         "protocol": protocol,
