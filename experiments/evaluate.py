@@ -169,12 +169,7 @@ def _ks_and_samples() -> tuple[list[int], int]:
     Raises:
       ValueError: --k is no list of positive numbers, or --samples are fewer than the largest.
     """
-    try:
-        ks = sorted({int(k) for k in FLAGS.k})
-    except ValueError:
-        ks = []
-    if not ks or ks[0] < 1:
-        raise ValueError(f"--k={','.join(FLAGS.k)}: give whole numbers from 1, such as 1,2,4,8.")
+    ks = games.ks()
     if 0 < FLAGS.samples < ks[-1]:
         raise ValueError(
             f"--k={ks[-1]} needs as many samples a problem, and --samples={FLAGS.samples} draws "

@@ -109,6 +109,27 @@ def levels_by() -> str:
     return f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
 
 
+def ks() -> list[int]:
+    """Reads --k, in order.
+
+    Raises:
+      ValueError: it is no list of positive numbers.
+    """
+    try:
+        found = sorted({int(k) for k in FLAGS.k})
+    except ValueError:
+        found = []
+    if not found or found[0] < 1:
+        raise ValueError(f"--k={','.join(FLAGS.k)}: give whole numbers from 1, such as 1,2,4,8.")
+    return found
+
+
+def shown(folder: pathlib.Path) -> str:
+    """Names a folder of this run by its path within it, another by its whole path."""
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    return str(folder.relative_to(run_dir) if folder.is_relative_to(run_dir) else folder)
+
+
 def game(grader: Grader) -> Game:
     """Returns the game of the run folder, by the flags."""
     return Game(

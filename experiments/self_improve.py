@@ -299,7 +299,7 @@ def _experiment(
         "critic": dataclasses.asdict(critic_report),
         "critique_data": critique_data.facts["counts"],
         "transcripts": _transcripts(refinements),
-        "models": {name: _shown(model.folder) for name, model in models.items()},
+        "models": {name: games.shown(model.folder) for name, model in models.items()},
     }
     if len(methods) > 2:
         found["comparisons"] = _comparisons(scores)
@@ -347,12 +347,6 @@ def _comparisons(scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, An
                 }
             )
     return rows
-
-
-def _shown(folder: pathlib.Path) -> str:
-    """A folder of this run by its path within it, another by its whole path."""
-    run_dir = pathlib.Path(FLAGS.run_dir)
-    return str(folder.relative_to(run_dir) if folder.is_relative_to(run_dir) else folder)
 
 
 def _row(
