@@ -31,7 +31,7 @@ class Part:
     flags: tuple[str, ...] = ()  # How it is wired; the flagfile has the last word.
     critics: tuple[tuple[str, str], ...] = ()  # evaluate_critic: what each is here, and its folder.
     settings: str = ""  # Name of its flagfile, where that is not its own.
-    trains: str = ""  # The flag of the model that it fine-tunes, if it does.
+    trains: str = ""  # The flag that names what it fine-tunes, if it does.
 
     @property
     def flagfile(self) -> str:
@@ -128,7 +128,7 @@ PARTS = (
         "scaling",
         "Figure 9",
         ("--critic={improve:critic}",),
-        trains="model",
+        trains="actor_base",
     ),
     Part(
         claims.SELF_TALK,
@@ -314,7 +314,6 @@ def read_flagfile(path: pathlib.Path) -> list[str]:
     return flags
 
 
-def flag_value(flags: Sequence[str], name: str) -> str | None:
-    """Returns the last value of a flag, or None where it is not given."""
-    values = [flag.partition("=")[2] for flag in flags if flag.startswith(f"--{name}=")]
-    return values[-1] if values else None
+def flag_values(flags: Sequence[str], name: str) -> list[str]:
+    """Returns all values that a flag is given, in order; of most flags the last one counts."""
+    return [flag.partition("=")[2] for flag in flags if flag.startswith(f"--{name}=")]

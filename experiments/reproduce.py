@@ -23,7 +23,7 @@ import rich.markup
 import rich.table
 from absl import flags
 
-from experiments.parts import PARTS, Part, Plan, flag_value, read_flagfile
+from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile
 from experiments.program import refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
 from jaxcritique.analysis.reproduction import write_reproduction
@@ -251,10 +251,12 @@ def _plan_command(plan: Plan, part: Part, seed: int) -> str:
     """The command that says whether what a part fine-tunes fits --plan_topology."""
     command = plan.command(part, seed, shown=True)
     given = [*command, *read_flagfile(plan.settings / part.flagfile)]
-    models = (flag_value(given, part.trains) or plan.model).split(",")
+    models = flag_values(given, part.trains)
+    if part.trains == "model":  # Of which the last one given counts.
+        models = models[-1:]
     # A folder called as a preset need not be here yet.
     names = [name if (name := pathlib.Path(model).name) in PRESETS else model for model in models]
-    sequence = flag_value(given, "sequence") or "4096"
+    sequence = flag_values(given, "sequence")[-1]
     return shlex.join(
         [
             *("python", "-m", "launchers.plan", f"--model={','.join(names)}"),

@@ -441,7 +441,7 @@ def _c8(e: Evidence, _: str) -> list[Aspect]:
 
 
 def _c9(e: Evidence, protocol: str) -> list[Aspect]:
-    actors = e.values(SCALING, "actor")
+    actors = actors_by_size(e)
 
     def of(actor: str, method: str) -> Callable[[], Scores]:
         return lambda: e.scores(SCALING, actor=actor, method=method, metric="greedy")
@@ -470,6 +470,16 @@ def _c9(e: Evidence, protocol: str) -> list[Aspect]:
             _paired(over_all("oracle"), over_all(protocol)),
         ),
     ]
+
+
+def actors_by_size(e: Evidence) -> list[str]:
+    """Returns the names of the actors of Figure 9, the smallest first.
+
+    Raises:
+      NotMeasured: there are none.
+    """
+    sizes = e.values(SCALING, "parameters")
+    return [name for size in sizes for name in e.values(SCALING, "actor", parameters=size)]
 
 
 def _c10(e: Evidence, protocol: str) -> list[Aspect]:

@@ -216,7 +216,7 @@ def _figure8(e: Evidence, _: str) -> tuple[str, Rows]:
 def _figure9(e: Evidence, protocol: str) -> tuple[str, Rows]:
     rows = []
     names = ((ALONE, ALONE), ("with critic", protocol), ("with critic, oracle", "oracle"))
-    for actor in e.values(claims.SCALING, "actor"):
+    for actor in claims.actors_by_size(e):
         for name, method in names:
             scores = e.scores(claims.SCALING, actor=actor, method=method, metric="greedy")
             rows.append(_row(name, scores, actor=actor))

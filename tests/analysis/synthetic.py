@@ -118,9 +118,10 @@ CRITIQUE_DATA = {
 def everything() -> Mapping[str, Run]:
     """One seed's evidence, in which every claim holds."""
     scaling = []
-    for actor, alone in (("small", 0.3), ("large", 0.6)):
+    for actor, size, alone in (("small", 100, 0.3), ("large", 200, 0.6)):
         for method, gain in (("no critic", 0.0), (PROTOCOL, 0.1), ("oracle", 0.2)):
-            scaling += rows(alone + gain, actor=actor, method=method, metric="greedy", k=1)
+            about = {"actor": actor, "parameters": size, "method": method}
+            scaling += rows(alone + gain, **about, metric="greedy", k=1)
     self_talk = [
         *rows(0.3, method="self-correction", metric="greedy", k=1),
         *rows(0.4, method="self-talk", metric="greedy", k=1),

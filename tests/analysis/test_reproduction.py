@@ -112,6 +112,8 @@ def test_figures_hold_the_means_of_the_records(run_dir):
     assert float(shares["5"]["critique"]) == pytest.approx(2 / 7)
     assert float(shares["5"]["vanilla"]) == pytest.approx(1 / 5)
     assert float(shares["5"]["mean"]) == pytest.approx(2 / 7 - 1 / 5)
+    actors = [row["actor"] for row in numbers(run_dir, "figure_9")]
+    assert actors == ["small"] * 3 + ["large"] * 3  # By size.
     questions = numbers(run_dir, "figure_10")
     assert len(questions) == 2 * 2 * len(PROBLEMS)
 

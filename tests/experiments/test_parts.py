@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from experiments.parts import PARTS, Plan, flag_value, read_flagfile
+from experiments.parts import PARTS, Plan, flag_values, read_flagfile
 from jaxcritique.analysis import claims
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -48,6 +48,11 @@ def command(plan: Plan, name: str, seed: int = 0) -> list[str]:
     return plan.command(plan.named(name), seed)
 
 
+def one(flags: list[str], name: str) -> str:
+    [value] = flag_values(flags, name)
+    return value
+
+
 def test_names_are_unique_and_every_part_reads_earlier_ones():
     names = [part.name for part in PARTS]
     assert len(set(names)) == len(names)
@@ -79,7 +84,7 @@ def test_a_command_has_wiring_then_settings_then_seed_and_folder(improved):
 
 def test_each_actor_is_evaluated_with_the_same_critic(improved):
     actors = {
-        name: flag_value(command(improved, name), "actor").split("/")[-2]
+        name: one(command(improved, name), "actor").split("/")[-2]
         for name in ("evaluate", claims.VANILLA, claims.CRITIQUE, claims.SELF_CORRECTION)
     }
     assert actors == {
@@ -88,13 +93,13 @@ def test_each_actor_is_evaluated_with_the_same_critic(improved):
         "evaluate-critique": "critique-actor-77",
         "evaluate-self-correction": "self_correction-actor-77",
     }
-    critics = [flag_value(command(improved, name), "critic") for name in actors]
+    critics = [one(command(improved, name), "critic") for name in actors]
     assert critics == ["base/of/others"] * 3 + ["self"]
 
 
 def test_three_critics_learn_the_same_critiques_each_filtered_in_its_way(improved):
     finish(improved, "critiques")
-    data = [flag_value(command(improved, f"critic-{k}"), "data") for k in ("none", "soft", "hard")]
+    data = [one(command(improved, f"critic-{k}"), "data") for k in ("none", "soft", "hard")]
     folder = improved.folder(0, "critiques")
     assert data == [str(folder / f"critic-{kind}.jsonl") for kind in ("none", "soft", "hard")]
     compared = [flag for flag in command(improved, "filters") if flag.startswith("--critic=")]
@@ -203,9 +208,9 @@ def test_a_folder_without_flagfiles_is_refused(tmp_path):
 def test_flagfiles_are_read_with_those_they_name(plan):
     path = plan.settings / "improve.flags"
     assert read_flagfile(path) == ["--slots=8", "--sequence=64"]
-    assert flag_value(["--a=1", "--b=2=3", "--a=4"], "a") == "4"
-    assert flag_value(["--b=2=3"], "b") == "2=3"
-    assert flag_value([], "a") is None
+    assert flag_values(["--a=1", "--b=2=3", "--a=4"], "a") == ["1", "4"]
+    assert flag_values(["--b=2=3"], "b") == ["2=3"]
+    assert flag_values(["--bb=2"], "b") == []
 
 
 @pytest.mark.parametrize("settings", ["laptop", "paper"])
