@@ -99,7 +99,7 @@ def test_table_5_is_made(finished, run_dir):
     for folder in results["models"].values():
         assert (run_dir / folder / "config.json").is_file()
     assert "Self-talk via critique" in printed
-    assert "Think aloud." not in (run_dir / "report.html").read_text()
+    assert "Sample transcripts" in (run_dir / "report.html").read_text()
 
 
 def test_the_data_is_counted_and_can_be_learnt_from(finished, run_dir):
