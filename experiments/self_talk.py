@@ -225,7 +225,13 @@ def _experiment(
     # ---- evaluation
     critic = games.critic(models.critic, engine)
     points, costs, answers = _evaluate(
-        game, *map(engine.sampler, (actor, corrector, talker)), critic, test, ks
+        game,
+        engine.sampler(actor),
+        engine.sampler(corrector),
+        engine.sampler(talker),
+        critic,
+        test,
+        ks,
     )
     folders = {"sft actor": actor, "self-correction actor": corrector, "self-talk actor": talker}
     results = {
