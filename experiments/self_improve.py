@@ -182,7 +182,6 @@ def _experiment(
         games.sft_config(),
         game.seed,
     )
-
     models["sft actor"] = actor
     if FLAGS.self_correction:
         models["self_correction actor"] = fine_tune(
@@ -228,7 +227,7 @@ def _experiment(
     models["critic"] = critic_model
     critic = engine.sampler(critic_model)
 
-    # ---- how difficult the problems are, where the data does not say or is not asked
+    # ---- how difficult the problems are: what results are split by
     explored_rated = _rated(game, "difficulty-train", player, explored)
     test_rated = _rated(game, "difficulty-test", player, test)
 

@@ -225,7 +225,13 @@ def _experiment(
     # ---- evaluation
     critic = games.critic(models.critic, engine)
     points, costs, answers = _evaluate(
-        game, *map(engine.sampler, (actor, corrector, talker)), critic, test, ks
+        game,
+        engine.sampler(actor),
+        engine.sampler(corrector),
+        engine.sampler(talker),
+        critic,
+        test,
+        ks,
     )
     folders = {"sft actor": actor, "self-correction actor": corrector, "self-talk actor": talker}
     results = {
@@ -254,30 +260,31 @@ def _evaluate(
     same = equality(game.grader)
     talking = dataclasses.replace(game, actor_tokens=FLAGS.self_talk_tokens)
     corrections = {SELF_CORRECTION: PROTOCOLS["refine_all"]}
-    protocols = {name: PROTOCOLS[name] for name in dict.fromkeys(FLAGS.protocol)}
-
-    def answer(name: str, asked: Sampler, n: int, temperature: float) -> list[Solution]:
-        aloud = asked is talker
-        ask = self_talk_messages if aloud else solve_messages
-        found = respond(talking if aloud else game, name, asked, starts, n, temperature, ask)
-        costs[name] = costs_of(found)
-        return list(found)
+    with_critic = {name: PROTOCOLS[name] for name in dict.fromkeys(FLAGS.protocol)}
 
     def played(
-        name: str, player: Sampler, judge: Critic | None, rules: dict[str, Protocol]
+        name: str,
+        player: Sampler,
+        judge: Critic | None,
+        rules: dict[str, Protocol],
+        aloud: bool = False,
     ) -> tuple[dict[str, list[Point]], list[Solution]]:
-        """A player's greedy answers and samples, and what each rule makes of them."""
+        """A player's greedy answers and samples, thought aloud or not, by what each rule does."""
+        room, ask = (talking, self_talk_messages) if aloud else (game, solve_messages)
         chains: dict[str, list[Chain]] = {}
         greedy: list[Solution] = []
         for kind, n, temperature in (("greedy", 1, 0.0), ("samples", ks[-1], FLAGS.temperature)):
-            responses = answer(f"{name}-{kind}", player, n, temperature)
+            stage = f"{name}-{kind}"
+            asked = respond(room, stage, player, starts, n, temperature, ask)
+            costs[stage] = costs_of(asked)
+            responses = list(asked)
             greedy = greedy or responses
             chains[kind] = [Chain(response) for response in responses]
             if judge is not None:
+                protocols = list(rules.values())
                 chains[kind], spent = play_rounds(
-                    game, f"{name}-{kind}", player, judge, responses,
-                    list(rules.values()), 1, temperature,
-                )  # fmt: skip
+                    game, stage, player, judge, responses, protocols, 1, temperature
+                )
                 costs.update(spent)
         scored = {
             method: method_points(
@@ -287,9 +294,9 @@ def _evaluate(
         }
         return scored, greedy
 
-    sft, _ = played("sft", actor, critic, {ALONE: UNTOUCHED, **protocols})
+    sft, _ = played("sft", actor, critic, {ALONE: UNTOUCHED, **with_critic})
     corrected, _ = played("self-correction", corrector, games.no_critic, corrections)
-    talked, answers = played("self-talk", talker, None, {SELF_TALK: UNTOUCHED})
+    talked, answers = played("self-talk", talker, None, {SELF_TALK: UNTOUCHED}, aloud=True)
     scored = sft | corrected | talked
     points = [point for method in METHODS for point in scored.get(method, ())]
     return points, costs, answers

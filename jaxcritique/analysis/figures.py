@@ -28,7 +28,7 @@ _METHODS = {
     "sft": ("SFT actor", 2),
     "vanilla": ("Vanilla", 0),
     "critique": ("Critique-in-the-loop", 1),
-    "no_difficulty_awareness": ("Not aware of difficulty", 3),
+    "no_difficulty_awareness": ("No difficulty awareness", 3),
     "more_refinements": ("More refinements", 4),
     "vanilla_equal_tokens": ("Vanilla, equal tokens", 5),
 }

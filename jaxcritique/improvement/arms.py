@@ -1,8 +1,7 @@
 """How exploration's compute is spent: the curves of Figure 6 and the rows of Table 4 (section 5).
 
 Algorithm 1 is the same for all of them (`self_improve.py`); an arm says only which responses the
-critic sees, how often, and how often the actor refines. Which arms are compared at what equal
-budget is said beside each.
+critic sees, how often, and how often the actor refines.
 """
 
 import dataclasses
@@ -25,22 +24,22 @@ class Arm:
     shown: Callable[[Sequence[Solution], int], list[Solution]] | None = None
     critiques: int = 0  # Of each response shown; one that is shown twice has twice as many.
     refinements: int = 0  # After each critique.
-    # The arm as many tokens as whose are generated in each iteration, by responses beyond N.
+    # The arm whose tokens this one generates too in each iteration, by responses beyond N.
     tokens_of: str | None = None
 
 
 def arms(critiques: int) -> dict[str, Arm]:
-    """Returns all arms by name; each comes after the one whose tokens it is given.
+    """Returns all arms by name; one with `tokens_of` comes after the arm named there.
 
     Args:
       critiques: L, of a wrong response.
     """
-    spread = functools.partial(responses_alike, critiques=critiques)
+    alike = functools.partial(responses_alike, critiques=critiques)
     found = (
         Arm("vanilla"),
         Arm("critique", wrong_responses, critiques, 1),
         # As many critiques and refinements as the method itself would have of these responses.
-        Arm("no_difficulty_awareness", spread, 1, 1),
+        Arm("no_difficulty_awareness", alike, 1, 1),
         # As many refinements of each wrong response, L, which is as many tries at a right solution.
         Arm("more_refinements", wrong_responses, 1, critiques),
         Arm("vanilla_equal_tokens", tokens_of="critique"),

@@ -132,7 +132,7 @@ def test_further_methods_are_in_table_figure_and_comparisons(results, render):
         results.setdefault("comparisons", []).append({**comparison, "ci95": [-0.025, 0.02]})
     text = re.sub(r"\s+", " ", " ".join(Page(render(results)).text))
     assert "no difficulty awareness -1.0 -2.5 to +2.0 more refinements +0.0" in text
-    for label in ("Not aware of difficulty", "More refinements", "Vanilla, equal tokens"):
+    for label in ("No difficulty awareness", "More refinements", "Vanilla, equal tokens"):
         assert label in text
     table = results_table(results).splitlines()
     assert len(table) == 2 + 5 * 4

@@ -139,6 +139,15 @@ def test_a_killed_run_ends_as_the_uninterrupted(finish, start, tmp_path):
     assert lasting(again) == lasting(results)
 
 
+def test_self_correction_asks_no_critic(finish, tmp_path):
+    flags = ("--test_problems=2", "--k=1", "--samples=1", "--difficulty_samples=0")
+    results, printed = finish(tmp_path, "--critic=self", *flags)
+    assert results["critic"] == "self"
+    assert results["costs"]["greedy-criticise-1"]["requests"] == 0
+    assert results["costs"]["greedy-refine-1"]["samples"] == 2
+    assert "refine_all" in printed
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (["--k=1,8", "--samples=4"], "error: --k=8 needs as many samples a problem, and --samples=4"),
     (["--k=1,x"], "error: --k=1,x: give whole numbers from 1"),

@@ -2,8 +2,9 @@
 
 import pytest
 
+from experiments.games import no_critic
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game, criticise
+from jaxcritique.prompts.players import COSTS, Game, criticise
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.rollout.sampler import Completion
@@ -113,6 +114,20 @@ def test_a_second_start_samples_nothing(game):
     again, _, critic, actor = play(game, ["refine_all"], [], [])
     assert again == first
     assert critic.shown == actor.shown == []
+
+
+def test_an_actor_who_corrects_itself_sees_no_critique_and_pays_for_none(game):
+    actor = Scripted("actor", [WRONG.format(2), RIGHT])
+    start = Solution(PROBLEM, "The answer is 1.", "wrong", "1", tokens=3)
+    protocols = PROTOCOLS.values()
+    [chain], costs = play_rounds(game, "test", actor, no_critic, [start], protocols, 2, 0.7)
+    assert [answer.text for answer in chain.answers] == [start.text, WRONG.format(2), RIGHT]
+    assert chain.tokens == 3 + 5 + 5
+    assert costs["test-criticise-1"] == dict.fromkeys(COSTS, 0)
+    for shown, before in zip(actor.shown, (start.text, WRONG.format(2)), strict=True):
+        assert shown == [PROBLEM.question, before, COMPACT.self_correct]
+    # Without a verdict every answer is flagged.
+    assert len(chain.cut(PROTOCOLS["refine_flagged"], 2).refinements) == 2
 
 
 def test_what_is_missing_is_named(game):
