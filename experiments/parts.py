@@ -11,6 +11,7 @@ import pathlib
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from jaxcritique.analysis import claims
@@ -296,6 +297,31 @@ class Plan:
             if row["method"] == resolve(folder)
         ]
         return dataclasses.replace(run, scores=scores)
+
+
+def seconds_left(
+    took: Mapping[str, Sequence[float]], left: Sequence[str], running: Mapping[str, float]
+) -> float | None:
+    """Estimates how long the rest takes from what is done.
+
+    Args:
+      took: by part, the seconds of each seed in which it is done.
+      left: parts that have not begun, once for each seed.
+      running: parts that have, and for how many seconds.
+
+    Returns:
+      Seconds; None where nothing is done yet and something is left.
+    """
+    if not took:
+        return None if left or running else 0.0
+    # A part that is done in no seed takes as long as those that are, on average.
+    usual = fmean(fmean(seconds) for seconds in took.values())
+
+    def whole(name: str) -> float:
+        return fmean(took[name]) if name in took else usual
+
+    rest = [max(whole(name) - seconds, 0.0) for name, seconds in running.items()]
+    return sum(map(whole, left)) + sum(rest)
 
 
 def read_flagfile(path: pathlib.Path) -> list[str]:

@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import time
-from statistics import fmean
 
 import rich.console
 import rich.live
@@ -23,7 +22,7 @@ import rich.markup
 import rich.table
 from absl import flags
 
-from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile
+from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
 from experiments.program import refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
 from jaxcritique.analysis.reproduction import write_reproduction
@@ -77,7 +76,8 @@ def main(_: list[str]) -> None:
                     live.refresh()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
-    _report(plan, seeds)
+    with refusing_bad_input():
+        _report(plan, seeds)
     if progress.failed:
         sys.exit(1)
 
@@ -199,29 +199,20 @@ class Progress:
         text = f"{len(done)} of {len(self._state)} parts done"
         if self.failed:
             text += f", {len(self.failed)} failed or left out"
-        left = self.seconds_left()
+        left = self._seconds_left()
         if left is not None:
-            text += f"; about {_clock(left)} left, as long as the parts that are done took"
+            text += f"; about {_clock(left)} left, by how long the parts done took"
         return text
 
-    def seconds_left(self) -> float | None:
-        """Estimates it from the parts done; None before there is one, 0 when nothing is left."""
-        known: dict[str, list[float]] = {}
+    def _seconds_left(self) -> float | None:
+        took: dict[str, list[float]] = {}
         for part in self.parts:
             for seed in self.seeds:
                 if self._state[part.name, seed] == "done":
-                    known.setdefault(part.name, []).append(self._seconds(part, seed))
-        if not known:
-            return None
-        # A part that was never run takes as long as those that were, on average.
-        usual = fmean(fmean(seconds) for seconds in known.values())
-        left = 0.0
-        for (name, _), state in self._state.items():
-            if state in ("left", "running"):
-                left += fmean(known[name]) if name in known else usual
-            if state == "running":
-                left -= min(time.monotonic() - self._began, usual)
-        return max(left, 0.0)
+                    took.setdefault(part.name, []).append(self._seconds(part, seed))
+        left = [name for (name, _), state in self._state.items() if state == "left"]
+        running = [name for (name, _), state in self._state.items() if state == "running"]
+        return seconds_left(took, left, dict.fromkeys(running, time.monotonic() - self._began))
 
     def _seconds(self, part: Part, seed: int) -> float:
         return self.plan.record(part, seed).get("seconds", 0.0)

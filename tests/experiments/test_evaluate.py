@@ -123,6 +123,16 @@ def test_another_figure_of_the_same_samples_samples_nothing(finished, finish, ru
     assert again["levels_by"] == "4 samples, quantiles"
 
 
+def test_without_equal_compute_the_actor_alone_is_sampled_no_more(finish, tmp_path):
+    flags = ("--noequal_compute", "--scaling=parallel", "--difficulty_samples=0")
+    results, _ = finish(tmp_path, *flags)
+    methods = {point["method"] for point in results["points"] if point["metric"] == "maj"}
+    assert methods >= {"no critic", "parallel, refine_all"}
+    assert not any(method.startswith("no critic,") for method in methods)
+    assert results["costs"]["respond"]["samples"] == 6 * 3
+    assert "respond-more" not in results["costs"]
+
+
 def test_a_killed_run_ends_as_the_uninterrupted(finish, start, tmp_path):
     results, _ = finish(tmp_path / "whole", f"--critic={TINY_BASE}", "--critic_tokens=60")
     run_dir = tmp_path / "killed"

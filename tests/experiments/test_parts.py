@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from experiments.parts import PARTS, Plan, flag_values, read_flagfile
+from experiments.parts import PARTS, Plan, flag_values, read_flagfile, seconds_left
 from jaxcritique.analysis import claims
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -183,6 +183,16 @@ def test_a_parts_cost_is_what_its_stages_noted(improved):
         (stage / "manifest.json").write_text(json.dumps(note))
     cost = improved.cost(improved.named("improve"), 0)
     assert cost == {"generated_tokens": 7, "training_steps": 3}
+
+
+def test_time_left_is_what_the_parts_done_took():
+    took = {"improve": [100.0, 140.0], "evaluate": [60.0]}
+    assert seconds_left(took, ["improve", "evaluate"], {}) == 120 + 60
+    assert seconds_left(took, ["critics"], {}) == (120 + 60) / 2  # As those known, on average.
+    assert seconds_left(took, ["evaluate"], {"improve": 50.0}) == 60 + 70
+    assert seconds_left(took, [], {"evaluate": 75.0}) == 0  # It is late.
+    assert seconds_left(took, [], {}) == 0
+    assert seconds_left({}, ["improve"], {}) is None
 
 
 # ---- settings
