@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
+from typing import Any
 
 import rich.console
 import rich.live
@@ -68,16 +69,20 @@ def main(_: list[str]) -> None:
         _print_commands(plan, parts, seeds)
         return
     progress = Progress(plan, parts, seeds)
+    results: dict[str, Any] = {}
     try:
         with rich.live.Live(get_renderable=progress.table, console=progress.console) as live:
             for seed in seeds:
                 for part in parts:
                     progress.run(part, seed)
                     live.refresh()
+                with refusing_bad_input():
+                    results = _report(plan, seeds)  # Of what there is so far.
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
-    with refusing_bad_input():
-        _report(plan, seeds)
+    for claim in results["claims"]:
+        print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
+    print(f"{plan.run_dir / 'results.json'}\n{plan.run_dir / 'report.html'}")
     if progress.failed:
         sys.exit(1)
 
@@ -257,7 +262,7 @@ def _plan_command(plan: Plan, part: Part, seed: int) -> str:
     )
 
 
-def _report(plan: Plan, seeds: list[int]) -> None:
+def _report(plan: Plan, seeds: list[int]) -> dict[str, Any]:
     """Writes the report of all parts that are done, those of other calls too."""
     runs, costs = {}, []
     for seed in seeds:
@@ -276,12 +281,9 @@ def _report(plan: Plan, seeds: list[int]) -> None:
         part.name: " ".join(read_flagfile(plan.settings / part.flagfile)) for part in plan.parts
     }
     command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
-    results = write_reproduction(
+    return write_reproduction(
         Evidence(runs), FLAGS.protocol, command, settings, costs, plan.run_dir
     )
-    for claim in results["claims"]:
-        print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
-    print(f"{plan.run_dir / 'results.json'}\n{plan.run_dir / 'report.html'}")
 
 
 if __name__ == "__main__":
