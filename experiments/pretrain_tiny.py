@@ -38,7 +38,7 @@ _STEPS = flags.DEFINE_integer(
 )
 _STOP_AT = flags.DEFINE_integer(
     "stop_at",
-    1200,
+    1100,
     "Steps actually trained: a base trained to the end leaves no room.",
     lower_bound=1,
 )

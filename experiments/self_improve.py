@@ -103,6 +103,9 @@ flags.register_validator(
 # What may change within a run folder: it adds models and figures to those that are there.
 _FREE = ("run_dir", "methods", "self_correction", "difficulty_samples", "difficulty")
 
+# Test problems the critic is evaluated on here; experiments.evaluate_critic takes all one wants.
+_CRITIC_PROBLEMS = 300
+
 
 def main(_: list[str]) -> None:
     """Runs the program."""
@@ -284,7 +287,9 @@ def _experiment(
             print(f"{method}, iteration {number}: accuracy {rows[-1]['accuracy']:.3f}")
     write_rows(game.store.run_dir / "scores.jsonl", score_rows)
     write_rows(game.store.run_dir / "training.jsonl", training_rows)
-    critic_report, refinements = evaluate_critic(game, "test-critic", player, critic, first)
+    critic_report, refinements = evaluate_critic(
+        game, "test-critic", player, critic, first[:_CRITIC_PROBLEMS]
+    )
     difference = paired_difference(scores["critique"], scores["vanilla"], FLAGS.seed)
     found: dict[str, Any] = {
         "test_problems": len(test),

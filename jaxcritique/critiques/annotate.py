@@ -5,12 +5,13 @@ works out every step. `ModelAnnotator` asks a language model through any engine.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from jaxcritique.critiques.arithmetic import Calculation, calculations, parts
+from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate, parts
 from jaxcritique.prompts.annotation import Mode, annotation_messages, read_annotation
 from jaxcritique.prompts.critique import (
     StepVerdict,
@@ -246,9 +247,19 @@ def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:
         checked.first_error,
     ):
         return True
-    for step in parse_critique(critique.text).steps:
-        right, _, _ = step.explanation.partition(", not ")  # After it stands what is wrong.
-        if not all(calculation.right for calculation in calculations(right)):
+    return any(_misleads(step.explanation) for step in parse_critique(critique.text).steps)
+
+
+def _misleads(explanation: str) -> bool:
+    """Whether a sum in it is wrong, or the parts of one do not come to the whole."""
+    right, _, _ = explanation.partition(", not ")  # After it stands what is wrong.
+    for clause in right.split(";"):
+        found = calculations(clause)
+        if not all(calculation.right for calculation in found):
+            return True
+        whole, colon, _ = clause.partition(":")
+        value = evaluate(whole) if colon and re.search(r"\d\s*[-+*/]", whole) else None
+        if found and value is not None and found[-1].value != value:
             return True
     return False
 

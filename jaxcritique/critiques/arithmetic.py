@@ -108,7 +108,9 @@ def parts(expression: str) -> list[str]:
         if right > 9:
             return []
         products = [place * right for place in _places(left)]
-        done = [f"{p}*{right}={product}" for p, product in zip(_places(left), products, strict=True)]
+        done = [
+            f"{p}*{right}={product}" for p, product in zip(_places(left), products, strict=True)
+        ]
         done += _running(products[0], "+", products[1:])
     else:
         if right > 9:
@@ -122,7 +124,10 @@ def parts(expression: str) -> list[str]:
 def _places(number: int) -> list[int]:
     """The digits of a number with their places, without zeros: 46 is [40, 6]; 0 is [0]."""
     digits = str(number)
-    places = [int(digit) * 10**place for place, digit in zip(range(len(digits))[::-1], digits, strict=True)]
+    places = [
+        int(digit) * 10**place
+        for place, digit in zip(range(len(digits))[::-1], digits, strict=True)
+    ]
     return [place for place in places if place] or [0]
 
 

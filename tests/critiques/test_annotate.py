@@ -28,8 +28,10 @@ def solution(*lines: str, right: bool, problem: Problem = PROBLEM) -> Solution:
     return Solution(problem, "\n".join(lines), "correct" if right else "wrong", None)
 
 
-def judged(annotator: ArithmeticAnnotator, *lines: str, right: bool) -> Critique:
-    critique = annotator.annotate(solution(*lines, right=right))
+def judged(
+    annotator: ArithmeticAnnotator, *lines: str, right: bool, problem: Problem = PROBLEM
+) -> Critique:
+    critique = annotator.annotate(solution(*lines, right=right, problem=problem))
     assert critique is not None
     return critique
 
@@ -63,13 +65,23 @@ def test_a_flaw_is_found_at_its_step(error_type, problems):
     assert found > len(problems)
 
 
+def test_explanations_work_long_sums_out_in_parts():
+    problem = Problem("id", "?", "51", "<<19+17=36>>36 and <<36+15=51>>51", "word_problems")
+    critique = judged(STORY, "<<19+17=36>>36 and <<36+15=41>>41", right=False, problem=problem)
+    assert critique.text.split("\n")[1] == "Explanation: 36+15: 36+10=46, 46+5=51, not 41."
+    critique = judged(STORY, problem.rationale, right=True, problem=problem)
+    assert critique.text.split("\n")[1] == (
+        "Explanation: 19+17: 19+10=29, 29+7=36; 36+15: 36+10=46, 46+5=51."
+    )
+
+
 def test_text_of_a_critique():
     critique = judged(
         STORY, "Now <<10+5=15>>15.", "That makes <<15*2=35>>35.", "Never read.", right=False
     )
     assert critique.text == (
         "Step 1: Now 15.\nExplanation: 10+5=15.\nCorrectness: Correct\n"
-        "Step 2: That makes 35.\nExplanation: 15*2=30, not 35.\nCorrectness: Wrong\n"
+        "Step 2: That makes 35.\nExplanation: 15*2: 10*2=20, 5*2=10, 20+10=30, not 35.\nCorrectness: Wrong\n"
         "Final answer: Wrong"
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate
+from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate, parts
 
 NUMBERS = st.one_of(
     st.integers(0, 10**12).map(str),
@@ -156,3 +156,30 @@ def test_stated_results(expression, stated, right):
 ])  # fmt: skip
 def test_same_operation(one, other, same):
     assert calculation(one, "0").same_operation(calculation(other, "1")) == same
+
+
+@pytest.mark.parametrize(("expression", "expected"), [
+    ("37+46", "37+40=77 77+6=83"),
+    ("12+105", "12+100=112 112+5=117"),
+    ("83-46", "83-40=43 43-6=37"),
+    ("48*3", "40*3=120 8*3=24 120+24=144"),
+    ("3*48", "40*3=120 8*3=24 120+24=144"),
+    ("96/4", "80/4=20 16/4=4 20+4=24"),
+    ("1000/8", "800/8=100 160/8=20 40/8=5 100+20=120 120+5=125"),
+    *((whole, "") for whole in (
+        "37+6", "7+46", "37+40", "83-40", "4*9", "80/4", "45/5", "0+5",  # One step is enough.
+        "5-7", "12/5", "1/0", "12*34", "1.5+22", "1+2+3", "12345+67890", "(12+34)", "",
+    )),
+])  # fmt: skip
+def test_sums_in_parts(expression, expected):
+    assert parts(expression) == expected.split()
+
+
+@given(st.integers(0, 9999), st.sampled_from("+-*/"), st.integers(0, 9999))
+def test_parts_are_right_and_end_in_the_value(left, sign, right):
+    expression = f"{left}{sign}{right}"
+    in_parts = calculations(", ".join(parts(expression)))
+    assert len(in_parts) == len(parts(expression)) != 1
+    assert all(part.right for part in in_parts)
+    if in_parts:
+        assert in_parts[-1].value == evaluate(expression)

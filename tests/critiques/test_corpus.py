@@ -15,7 +15,7 @@ def test_the_same_seed_gives_the_same_documents_and_another_others():
     assert not {repr(d) for d in take(0)} & {repr(d) for d in take(1)}
 
 
-def test_the_three_tasks_are_there_and_the_critic_sees_right_and_wrong_alike():
+def test_the_three_tasks_are_there_and_the_critic_sees_right_and_wrong():
     corpus = take(0)
     critiques = [reply for _, reply in corpus if "Final answer:" in reply]
     refinements = [reply for messages, reply in corpus if len(messages) == 3]
@@ -23,7 +23,7 @@ def test_the_three_tasks_are_there_and_the_critic_sees_right_and_wrong_alike():
     assert len(critiques) > 120
     assert len(refinements) > 60
     verdicts = [parse_critique(critique).says_correct for critique in critiques]
-    assert 0.4 < verdicts.count(True) / len(verdicts) < 0.6
+    assert 0.2 < verdicts.count(True) / len(verdicts) < 0.4
     assert verdicts.count(None) == 0
 
 

@@ -106,6 +106,10 @@ def test_a_row_of_a_flawed_response():
 
 @pytest.mark.parametrize(("text", "false"), [
     ("Step 1: a\nExplanation: 12+15=27, not 28.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: 12+15: 12+10=22, 22+5=27, not 28.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: 12+15: 12+10=23, 23+5=28, not 28.\nCorrectness: Wrong", True),
+    ("Step 1: a\nExplanation: 12+15: 12+10=22, 22+6=28, not 28.\nCorrectness: Wrong", True),
+    ("Step 1: a\nExplanation: 2: 12+15=27, not 28.\nCorrectness: Wrong", False),
     ("Step 1: a\nExplanation: no.\nCorrectness: Wrong", False),
     ("Step 1: a\nExplanation: 12+15=29, not 28.\nCorrectness: Wrong", True),
     ("Step 1: a\nCorrectness: Correct\nFinal answer: Correct", True),
