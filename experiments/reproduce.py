@@ -181,15 +181,15 @@ class Progress:
     def _say(self, text: str) -> None:
         self.console.print(rich.markup.escape(text), highlight=False, soft_wrap=True)
 
-    def table(self) -> rich.table.Table:
+    def table(self) -> rich.console.Group:
         """What is done, running and left, and for how long yet."""
-        table = rich.table.Table(caption=self._caption(), caption_justify="left")
+        table = rich.table.Table()
         table.add_column("part")
         for seed in self.seeds:
             table.add_column(f"seed {seed}")
         for part in self.parts:
             table.add_row(part.name, *(self._cell(part, seed) for seed in self.seeds))
-        return table
+        return rich.console.Group(table, self._summary(), "")
 
     def _cell(self, part: Part, seed: int) -> str:
         state = self._state[part.name, seed]
@@ -199,13 +199,13 @@ class Progress:
             return f"[bold]running {_clock(time.monotonic() - self._began)}"
         return state if state == "left" else f"[red]{rich.markup.escape(state)}"
 
-    def _caption(self) -> str:
+    def _summary(self) -> str:
         done = [key for key, state in self._state.items() if state == "done"]
         text = f"{len(done)} of {len(self._state)} parts done"
         if self.failed:
             text += f", {len(self.failed)} failed or left out"
         left = self._seconds_left()
-        if left is not None:
+        if left:
             text += f"; about {_clock(left)} left, by how long the parts done took"
         return text
 
