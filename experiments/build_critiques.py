@@ -4,9 +4,10 @@
       --run_dir=runs/critiques
 
 Flawed reasoning paths, their critiques, the Monte-Carlo filter. The dataset is in RUN_DIR/dataset,
-for `datasets.load_dataset`, and in RUN_DIR/critic.jsonl as experiments/sft.py learns it; what was
-discarded, with its text, in RUN_DIR/discarded.jsonl. The same command again goes on where a killed
-run stopped; with another --tau or --filter it samples nothing.
+for `datasets.load_dataset`, and in RUN_DIR/critic.jsonl as experiments/sft.py learns it; in
+critic-none.jsonl, critic-soft.jsonl and critic-hard.jsonl is what it would be under each filter,
+and in discarded.jsonl what was discarded, with its text. The same command again goes on where a
+killed run stopped; with another --tau or --filter it samples nothing.
 """
 
 import json
@@ -38,7 +39,7 @@ from jaxcritique.critiques.estimate import (
     estimate,
     example_prompts,
 )
-from jaxcritique.critiques.filtering import KINDS
+from jaxcritique.critiques.filtering import KINDS, FilterRule
 from jaxcritique.critiques.flaws import THIRDS, Inserter, ModelInserter, Placement, ProgramInserter
 from jaxcritique.critiques.publish import rejected_row, statistics_of, training_row, write_dataset
 from jaxcritique.grading import Grader
@@ -231,6 +232,10 @@ def main(_: list[str]) -> None:
     discarded = (rejected_row(a) for a in annotations if a.outcome != "accepted")
     write_rows(run_dir / "discarded.jsonl", discarded)
     write_rows(run_dir / "critic.jsonl", (training_row(game.prompts, c) for c in kept))
+    for kind in KINDS:  # To compare critics of the same critiques, filtered otherwise.
+        passed = keep(candidates, FilterRule(kind, FLAGS.tau), FLAGS.seed)[0]
+        rows = (training_row(game.prompts, c) for c in passed)
+        write_rows(run_dir / f"critic-{kind}.jsonl", rows)
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))
     results = {"command": command, "seed": FLAGS.seed, **statistics}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")

@@ -15,9 +15,7 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
 
 from absl import flags, logging
 
@@ -28,12 +26,16 @@ from jaxcritique.analysis.evaluation import (
     MULTIPLES,
     Point,
     alone_points,
+    before_and_after,
     by_level,
     differences,
     greedy_points,
+    in_parallel,
+    in_sequence,
     parallel_points,
     rows_of,
     samples_needed,
+    score_rows,
     sequential_points,
 )
 from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
@@ -87,8 +89,17 @@ flags.DEFINE_multi_enum(
     "be given both times.",
 )
 
+flags.DEFINE_bool(
+    "equal_compute",
+    True,
+    "Compare also with the actor alone at 2K and 3K samples and at equal tokens: half of the cost.",
+)
+
 # What may change within a run folder: other figures of the same samples, or more of them.
-_FREE = ("run_dir", "k", "samples", "protocol", "scaling", "difficulty_samples", "difficulty")
+_FREE = (
+    "run_dir", "k", "samples", "protocol", "scaling", "equal_compute", "difficulty_samples",
+    "difficulty",
+)  # fmt: skip
 
 
 def main(_: list[str]) -> None:
@@ -121,7 +132,7 @@ def main(_: list[str]) -> None:
         elif FLAGS.critic:
             critic = games.critic(critic_model, engine)
         actor = engine.sampler(actor_model)
-        points, rated_problems, costs = _evaluate(
+        points, samplewise, rated_problems, costs = _evaluate(
             games.game(grader), actor, critic, problems, ks, samples
         )
     failed = sum(cost["failed"] for cost in costs.values())
@@ -145,7 +156,7 @@ def main(_: list[str]) -> None:
         "costs": costs,
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
-    write_rows(run_dir / "scores.jsonl", _score_rows(rated_problems, points))
+    write_rows(run_dir / "scores.jsonl", score_rows(rated_problems, [*points, *samplewise]))
     write_evaluation(results, run_dir)
     for table in evaluation_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
@@ -158,12 +169,7 @@ def _ks_and_samples() -> tuple[list[int], int]:
     Raises:
       ValueError: --k is no list of positive numbers, or --samples are fewer than the largest.
     """
-    try:
-        ks = sorted({int(k) for k in FLAGS.k})
-    except ValueError:
-        ks = []
-    if not ks or ks[0] < 1:
-        raise ValueError(f"--k={','.join(FLAGS.k)}: give whole numbers from 1, such as 1,2,4,8.")
+    ks = games.ks()
     if 0 < FLAGS.samples < ks[-1]:
         raise ValueError(
             f"--k={ks[-1]} needs as many samples a problem, and --samples={FLAGS.samples} draws "
@@ -179,8 +185,13 @@ def _evaluate(
     problems: list[Problem],
     ks: list[int],
     samples: int,
-) -> tuple[list[Point], list[Problem], dict[str, dict[str, int]]]:
-    """Samples and scores; returns points, problems with their levels, and costs by stage."""
+) -> tuple[list[Point], list[Point], list[Problem], dict[str, dict[str, int]]]:
+    """Samples and scores.
+
+    Returns:
+      Points, those of all samples before and after a round, problems with their levels, and costs
+      by stage.
+    """
     costs: dict[str, dict[str, int]] = {}
     same = equality(game.grader)
     names = dict.fromkeys(FLAGS.protocol)
@@ -202,7 +213,8 @@ def _evaluate(
 
     # ---- the actor alone
     greedy = answer("greedy", 0, 1, 0.0)
-    drawn = max(samples, MULTIPLES[-1] * ks[-1]) if critic else samples
+    compared = critic is not None and FLAGS.equal_compute
+    drawn = max(samples, MULTIPLES[-1] * ks[-1]) if compared else samples
     pool = answer("respond", 0, drawn, FLAGS.temperature)
     if FLAGS.difficulty_samples:
         # Samples of their own: by those that are scored, chance alone would make a problem hard and
@@ -214,41 +226,31 @@ def _evaluate(
     points = greedy_points(rounds("greedy", greedy, 1, 0.0), protocols)
     of_each = [pool[first : first + drawn] for first in range(0, len(pool), drawn)]
     with_critic: list[Point] = []
+    samplewise: list[Point] = []
     if critic and "parallel" in FLAGS.scaling:
         first = [response for responses in of_each for response in responses[:samples]]
         chains = rounds("parallel", first, 1, FLAGS.temperature)
         for name, protocol in protocols.items():
-            method = f"parallel, {name}"
+            method = in_parallel(name)
             with_critic += parallel_points(problems, method, protocol, chains, ks, same)
+        methods = {in_parallel(name): protocol for name, protocol in protocols.items()}
+        samplewise = before_and_after(problems, methods, chains, same)
     if critic and "sequential" in FLAGS.scaling:
         first = [responses[0] for responses in of_each]
         chains = rounds("sequential", first, ks[-1], FLAGS.temperature)
         for name, protocol in protocols.items():
-            method = f"sequential, {name}"
+            method = in_sequence(name)
             with_critic += sequential_points(problems, method, protocol, chains, ks, same)
 
     # ---- the actor alone with the same compute
     price = fmean(response.tokens for response in pool)
     if not price:
         raise SamplerError("not one sample could be had; look at the messages above.")
-    if with_critic and (more := samples_needed(with_critic, price) - drawn) > 0:
+    rivals = with_critic if compared else []
+    if rivals and (more := samples_needed(rivals, price) - drawn) > 0:
         pool += answer("respond-more", 2, more, FLAGS.temperature)
-    alone = alone_points(problems, pool, ks, with_critic, price, same)
-    return [*points, *alone, *with_critic], problems, costs
-
-
-def _score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
-    """Every problem's scores, for comparisons with another run's."""
-    for problem in problems:
-        for point in points:
-            yield {
-                "problem": problem.id,
-                "level": problem.level,
-                "method": point.method,
-                "metric": point.metric,
-                "k": point.k,
-                "score": point.scores[problem.id],
-            }
+    alone = alone_points(problems, pool, ks, rivals, price, same)
+    return [*points, *alone, *with_critic], samplewise, problems, costs
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -27,7 +27,7 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, refine, respond
 from jaxcritique.records import Problem, Refinement, Solution, digest
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.store import write_atomically
+from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, read_any_problems
 from jaxcritique.tasks.files import first_row
 from jaxcritique.testtime.critic import critique_answers, report_on, table2_scores
@@ -114,6 +114,8 @@ def main(_: list[str]) -> None:
         "comparisons": _comparisons(scores),
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+    levels = {solution.problem.id: solution.problem.level for solution in solutions}
+    write_rows(run_dir / "scores.jsonl", _score_rows(levels, scores))
     print(_tables(results))
     print(run_dir / "results.json")
 
@@ -166,6 +168,17 @@ def _graded(grader: Grader, samples: Sequence[Sample]) -> list[Solution]:
         else s.solution
         for s, grade in zip(samples, grades, strict=True)
     ]
+
+
+def _score_rows(
+    levels: dict[str, int | None], scores: dict[str, dict[str, dict[str, float]]]
+) -> Iterator[dict[str, Any]]:
+    """Every problem's score in every column of Table 2 that it has a part in."""
+    for name, columns in scores.items():
+        for column, found in columns.items():
+            for problem, score in found.items():
+                row = {"problem": problem, "level": levels[problem], "method": name}
+                yield {**row, "metric": column, "k": 1, "score": score}
 
 
 def _comparisons(scores: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:

@@ -3,20 +3,22 @@
 import pathlib
 from collections.abc import Sequence
 
-from absl import flags
+from absl import flags, logging
 
 from jaxcritique.analysis.difficulty import EDGES
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.arithmetic import marks
+from jaxcritique.critiques.build import made_refinements
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import COSTS, Game, criticise, no_critique
 from jaxcritique.prompts.templates import PROMPT_SETS
-from jaxcritique.records import Critique, Problem, Solution, digest
+from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.load import Engine
 from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.tasks import TASKS
 from jaxcritique.testtime.rounds import Critic
+from jaxcritique.training.sft import SftConfig
 
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # What is defined here is a flag of the program that asks for it.
@@ -44,6 +46,45 @@ def define_task_flags() -> None:
     )
 
 
+def define_training_flags() -> None:
+    """Defines what actors are fine-tuned on (equation 2), and how."""
+    flags.DEFINE_integer("train_problems", 0, "Size of D_reason; 0: all of a file.", lower_bound=0)
+    flags.DEFINE_integer("refine_examples", 8000, "Size of D_refine (paper: 8,000).", lower_bound=0)
+    flags.DEFINE_float("beta", 1.0, "Weight of D_refine in equation 2.", lower_bound=0.0)
+    flags.DEFINE_float(
+        "learning_rate", 2e-5, "Peak; cosine to zero (paper: 2e-5, released code: 5e-6).",
+        lower_bound=0.0,
+    )  # fmt: skip
+    flags.DEFINE_integer("epochs", 1, "Of the actor's fine-tuning.", lower_bound=1)
+    flags.DEFINE_integer("rows", 32, "Packed rows in a training step.", lower_bound=1)
+    flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1)
+    flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
+    flags.register_validator(
+        "micro_rows",
+        lambda micro_rows: FLAGS.rows % micro_rows == 0,
+        message="--micro_rows must divide --rows.",
+    )
+
+
+def sft_config(epochs: int | None = None) -> SftConfig:
+    """Returns how a player is fine-tuned, by the flags; epochs are --epochs unless given."""
+    return SftConfig(
+        learning_rate=FLAGS.learning_rate,
+        epochs=epochs or FLAGS.epochs,
+        rows=FLAGS.rows,
+        sequence=FLAGS.sequence,
+        micro_rows=FLAGS.micro_rows,
+    )
+
+
+def refine_set(problems: Sequence[Problem], annotator: ArithmeticAnnotator) -> list[Refinement]:
+    """Returns D_refine, as large as the flags say, or as far as mistakes can be made."""
+    found = made_refinements(problems, annotator, FLAGS.refine_examples, FLAGS.seed)
+    if len(found) < FLAGS.refine_examples:
+        logging.warning("D_refine has %d examples: no more mistakes could be made.", len(found))
+    return found
+
+
 def define_difficulty_flags(samples: int, of: str) -> None:
     """Defines how problems are rated: by default by so many samples, of the model `of`."""
     flags.DEFINE_integer(
@@ -68,6 +109,27 @@ def levels_by() -> str:
     return f"{FLAGS.difficulty_samples} samples, {FLAGS.difficulty}"
 
 
+def ks() -> list[int]:
+    """Reads --k, in order.
+
+    Raises:
+      ValueError: it is no list of positive numbers.
+    """
+    try:
+        found = sorted({int(k) for k in FLAGS.k})
+    except ValueError:
+        found = []
+    if not found or found[0] < 1:
+        raise ValueError(f"--k={','.join(FLAGS.k)}: give whole numbers from 1, such as 1,2,4,8.")
+    return found
+
+
+def shown(folder: pathlib.Path) -> str:
+    """Names a folder of this run by its path within it, another by its whole path."""
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    return str(folder.relative_to(run_dir) if folder.is_relative_to(run_dir) else folder)
+
+
 def game(grader: Grader) -> Game:
     """Returns the game of the run folder, by the flags."""
     return Game(
@@ -86,6 +148,21 @@ def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
     if 2 * with_marks < len(problems):
         return None
     return ArithmeticAnnotator(one_plan=problems[0].task == "word_problems")
+
+
+def annotator(problems: Sequence[Problem]) -> ArithmeticAnnotator:
+    """Returns the checker, where the program cannot do without.
+
+    Raises:
+      ValueError: most of the problems' annotated solutions have no calculations to check.
+    """
+    found = checker(problems)
+    if found is None:
+        raise ValueError(
+            f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most of "
+            "these annotated solutions do not have. Use word_problems or gsm8k."
+        )
+    return found
 
 
 def model(flag: str, folder: str) -> ModelFolder:
@@ -107,15 +184,23 @@ def critic(model: ModelFolder | None, engine: Engine) -> Critic:
     sampler = engine.sampler(model)
 
     def criticise_once(
-        game: Game, name: str, solutions: Sequence[Solution], temperature: float
+        game: Game,
+        name: str,
+        solutions: Sequence[Solution],
+        temperature: float,
+        prefixes: Sequence[str] = (),
     ) -> Dataset[Critique]:
-        return criticise(game, name, sampler, solutions, 1, temperature)
+        return criticise(game, name, sampler, solutions, 1, temperature, prefixes)
 
     return criticise_once
 
 
 def no_critic(
-    game: Game, name: str, solutions: Sequence[Solution], temperature: float
+    game: Game,
+    name: str,
+    solutions: Sequence[Solution],
+    temperature: float,
+    prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
     """The critic of an actor who corrects itself: says nothing, and costs nothing."""
 
@@ -126,9 +211,16 @@ def no_critic(
 
 
 def _check(
-    game: Game, name: str, solutions: Sequence[Solution], temperature: float
+    game: Game,
+    name: str,
+    solutions: Sequence[Solution],
+    temperature: float,
+    prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
-    """The program's critiques; what it cannot vouch for gets none, and has no verdict."""
+    """The program's critiques; what it cannot vouch for gets none, and has no verdict.
+
+    It works out every step again, whatever it said of the first ones.
+    """
     one_plan = bool(solutions) and solutions[0].problem.task == "word_problems"
     annotator = ArithmeticAnnotator(one_plan)
 

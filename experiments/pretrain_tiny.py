@@ -51,17 +51,15 @@ _LEVEL_WEIGHTS = flags.DEFINE_list(
     "How often stories of levels 1 to 5 are solved. Long ones are rare: the base leaves room.",
 )
 
-_CONFIG = ModelConfig(
-    vocab_size=768,
-    dim=192,
-    num_layers=5,
-    num_heads=3,
-    num_kv_heads=1,
-    head_dim=64,
-    mlp_dim=512,
-    max_positions=1024,
-    tie_embeddings=True,
+_DIM = flags.DEFINE_integer(
+    "dim", 192, "Width, a multiple of 64: one head for each 64.", lower_bound=64
 )
+_LAYERS = flags.DEFINE_integer("layers", 5, "Transformer blocks.", lower_bound=1)
+flags.register_validator(
+    "dim", lambda dim: dim % 64 == 0, message="--dim must be a multiple of 64, a head's width."
+)
+
+_VOCABULARY = 768
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -105,11 +103,11 @@ def main(_: list[str]) -> None:
         return Batch(*(array[start:][rows] for array in block(step // _BLOCK)))
 
     # ---- train
-    mesh = make_mesh()
+    mesh, config = make_mesh(), _config(_DIM.value, _LAYERS.value)
     params = train(
         Run(run_dir / "training", "pretraining", checkpoint_steps=50),
-        _CONFIG,
-        lambda: initialize(_CONFIG, _SEED.value, mesh)[1],
+        config,
+        lambda: initialize(config, _SEED.value, mesh)[1],
         Batches(_ROWS.value, _SEQUENCE.value, build),
         OptimizerConfig(
             learning_rate=_LEARNING_RATE.value,
@@ -125,10 +123,13 @@ def main(_: list[str]) -> None:
 
     # ---- export
     output = run_dir / "tiny_base"
-    save_pretrained(output, _CONFIG, params, tokenizer_folder, dtype=np.float16)
+    save_pretrained(output, config, params, tokenizer_folder, dtype=np.float16)
     record = {
         "command": shlex.join(["python", "-m", "experiments.pretrain_tiny", *sys.argv[1:]]),
         "seed": _SEED.value,
+        "dim": _DIM.value,
+        "layers": _LAYERS.value,
+        "parameters": config.num_parameters,
         "steps": _STEPS.value,
         "stop_at": _STOP_AT.value,
         "rows": _ROWS.value,
@@ -139,6 +140,21 @@ def main(_: list[str]) -> None:
     }
     write_atomically(output / "pretraining.json", json.dumps(record, indent=2) + "\n")
     print(output)
+
+
+def _config(dim: int, layers: int) -> ModelConfig:
+    """A Llama whose MLP is 8/3 as wide as the model, rounded up to a multiple of 64."""
+    return ModelConfig(
+        vocab_size=_VOCABULARY,
+        dim=dim,
+        num_layers=layers,
+        num_heads=dim // 64,
+        num_kv_heads=1,
+        head_dim=64,
+        mlp_dim=-(-8 * dim // 3 // 64) * 64,
+        max_positions=1024,
+        tie_embeddings=True,
+    )
 
 
 def _cost(metrics: pathlib.Path) -> dict[str, int]:
@@ -157,7 +173,7 @@ def _train_tokenizer(folder: pathlib.Path, weights: list[float]) -> None:
         sentence_iterator=(line for text in texts for line in text.split("\n")),
         model_writer=model,
         model_type="bpe",
-        vocab_size=_CONFIG.vocab_size,
+        vocab_size=_VOCABULARY,
         byte_fallback=True,
         split_digits=True,
         character_coverage=1.0,

@@ -10,7 +10,6 @@ names; evaluates every actor. The same command again goes on where a killed run 
 import dataclasses
 import json
 import pathlib
-import random
 import resource
 import shlex
 import sys
@@ -29,8 +28,7 @@ from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.analysis.report import headline, write_report
 from jaxcritique.analysis.table import results_table
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques, refinement_data
-from jaxcritique.critiques.errors import flawed_solution
+from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques
 from jaxcritique.grading import Grader
 from jaxcritique.improvement.arms import Arm, arms
 from jaxcritique.improvement.self_improve import (
@@ -49,14 +47,13 @@ from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, load_problems
 from jaxcritique.testtime.critic import evaluate_critic
-from jaxcritique.training.sft import SftConfig
 
 FLAGS = flags.FLAGS
 games.define_flags(seed="Decides problems, samples and the order of training data.")
 games.define_task_flags()
+games.define_training_flags()
 games.define_difficulty_flags(0, of="the fine-tuned actor")
 flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of actor and critic.")
-flags.DEFINE_integer("train_problems", 0, "Size of D_reason; 0: all of a file.", lower_bound=0)
 flags.DEFINE_integer(
     "explore_problems",
     0,
@@ -64,7 +61,6 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 flags.DEFINE_integer("test_problems", 0, "Problems evaluated on; 0: all.", lower_bound=0)
-flags.DEFINE_integer("refine_examples", 8000, "Size of D_refine (paper: 8,000).", lower_bound=0)
 flags.DEFINE_list(
     "methods",
     ["vanilla", "critique"],
@@ -84,16 +80,7 @@ flags.DEFINE_integer(
     "critiques", 1, "L, critiques of a wrong response (the paper does not say).", lower_bound=1
 )
 flags.DEFINE_float("temperature", 0.7, "Of exploration.", lower_bound=0.0)
-flags.DEFINE_float("beta", 1.0, "Weight of D_refine in equation 2.", lower_bound=0.0)
-flags.DEFINE_float(
-    "learning_rate", 2e-5, "Peak; cosine to zero (paper: 2e-5, released code: 5e-6).",
-    lower_bound=0.0,
-)  # fmt: skip
-flags.DEFINE_integer("epochs", 1, "Of the actor's fine-tuning.", lower_bound=1)
 flags.DEFINE_integer("critic_epochs", 1, "Of the critic's fine-tuning.", lower_bound=1)
-flags.DEFINE_integer("rows", 32, "Packed rows in a training step.", lower_bound=1)
-flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1)
-flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
 flags.DEFINE_integer("rg1_samples", 4, "RG1: samples a problem.", lower_bound=1)
 flags.DEFINE_integer("rg2_rounds", 2, "RG2: steps tried, hotter each time.", lower_bound=0)
 flags.DEFINE_float("rg2_temperature", 1.0, "RG2: temperature of the first round.", lower_bound=0.0)
@@ -110,11 +97,6 @@ flags.register_validator(
     "explore_problems",
     lambda explored: not explored or FLAGS.train_problems > 0,
     message="--explore_problems needs --train_problems: without it all of a file is D_reason.",
-)
-flags.register_validator(
-    "micro_rows",
-    lambda micro_rows: FLAGS.rows % micro_rows == 0,
-    message="--micro_rows must divide --rows.",
 )
 
 
@@ -137,16 +119,12 @@ def main(_: list[str]) -> None:
         explored = load_problems(*data, "train", wanted, FLAGS.seed)
         train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
-        if games.checker(train) is None:
-            raise ValueError(
-                f"--task={FLAGS.task}: the annotator checks calculations (<<1+2=3>>), which most "
-                "of these annotated solutions do not have. Use word_problems or gsm8k."
-            )
+        annotator = games.annotator(train)
         claim(run_dir, {**settings_but(_FREE), "model": base.key})
         engine = engines.engine()
     with Grader() as grader, engine:
         game = games.game(grader)
-        results = _experiment(game, engine, methods, base, train, explored, test)
+        results = _experiment(game, engine, methods, annotator, base, train, explored, test)
     results = {
         "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
         "seed": FLAGS.seed,
@@ -186,35 +164,25 @@ def _experiment(
     game: Game,
     engine: Engine,
     methods: list[Arm],
+    annotator: ArithmeticAnnotator,
     base: ModelFolder,
     train: list[Problem],
     explored: list[Problem],
     test: list[Problem],
 ) -> dict[str, Any]:
     """Trains and evaluates everything; returns what results.json says of it."""
-
-    def sft(epochs: int) -> SftConfig:
-        return SftConfig(
-            learning_rate=FLAGS.learning_rate,
-            epochs=epochs,
-            rows=FLAGS.rows,
-            sequence=FLAGS.sequence,
-            micro_rows=FLAGS.micro_rows,
-        )
-
     fine_tune = engines.trainer(engine)
     models: dict[str, ModelFolder] = {}
 
     # ---- actor: D_reason and D_refine (equation 2)
-    annotator = ArithmeticAnnotator(one_plan=FLAGS.task == "word_problems")
-    refine_set = _refine_set(game, train, annotator)
+    refine_set = games.refine_set(train, annotator)
     reasoning = [(problem, problem.rationale) for problem in train]
     actor = fine_tune(
         game.store,
         "actor-0",
         base,
         actor_examples(game.prompts, reasoning, refine_set, FLAGS.beta),
-        sft(FLAGS.epochs),
+        games.sft_config(),
         game.seed,
     )
     models["sft actor"] = actor
@@ -224,7 +192,7 @@ def _experiment(
             "actor-self_correction",
             base,
             actor_examples(game.prompts, reasoning, self_correction_data(refine_set), FLAGS.beta),
-            sft(FLAGS.epochs),
+            games.sft_config(),
             game.seed,
         )
 
@@ -254,7 +222,7 @@ def _experiment(
             "critic",
             base,
             critic_examples(game.prompts, critique_data),
-            sft(FLAGS.critic_epochs),
+            games.sft_config(FLAGS.critic_epochs),
             game.seed,
         )
     else:
@@ -292,7 +260,7 @@ def _experiment(
             explored,
             refine_set,
             loop,
-            sft(FLAGS.epochs),
+            games.sft_config(),
             engine.sampler,
             fine_tune,
             histories[arm.tokens_of] if arm.tokens_of else (),
@@ -335,7 +303,7 @@ def _experiment(
         "critic": dataclasses.asdict(critic_report),
         "critique_data": critique_data.facts["counts"],
         "transcripts": _transcripts(refinements),
-        "models": {name: _shown(model.folder) for name, model in models.items()},
+        "models": {name: games.shown(model.folder) for name, model in models.items()},
     }
     if len(methods) > 2:
         found["comparisons"] = _comparisons(scores)
@@ -383,30 +351,6 @@ def _comparisons(scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, An
                 }
             )
     return rows
-
-
-def _shown(folder: pathlib.Path) -> str:
-    """A folder of this run by its path within it, another by its whole path."""
-    run_dir = pathlib.Path(FLAGS.run_dir)
-    return str(folder.relative_to(run_dir) if folder.is_relative_to(run_dir) else folder)
-
-
-def _refine_set(
-    game: Game, problems: list[Problem], annotator: ArithmeticAnnotator
-) -> list[Refinement]:
-    """D_refine: mistakes put in by program, criticised, and the reference as refinement."""
-    rng = random.Random(f"refine/{game.seed}")
-    found: dict[str, Refinement] = {}
-    for attempt in range(20 * FLAGS.refine_examples):
-        if len(found) == FLAGS.refine_examples:
-            break
-        solution = flawed_solution(problems[attempt % len(problems)], rng)
-        if solution is not None:
-            for refinement in refinement_data([solution], annotator):
-                found[solution.text] = refinement
-    if len(found) < FLAGS.refine_examples:
-        logging.warning("D_refine has %d examples: no more mistakes could be made.", len(found))
-    return list(found.values())
 
 
 def _row(

@@ -7,7 +7,7 @@ points, so that whatever is compared is compared on the same problems.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -30,6 +30,8 @@ Scores = Mapping[str, float]  # Problem id to its score.
 ALONE = "no critic"
 MULTIPLES = (1, 2, 3)  # Of the samples, for what a critique and a refinement may cost.
 METRICS = {"maj": "Maj@K", "pass": "Pass@K", "final": "Final answer", "greedy": "Greedy answer"}
+# Of the K responses with a critique and a refinement each, before and after (Figure 10).
+SHARE, VOTE = "share", "vote"  # The share that is right; whether the vote of all of them is.
 _SAMPLED = {"maj": majority_at, "pass": pass_at}
 
 
@@ -190,6 +192,56 @@ def _ballots(
     return [cast(problem, given, same) for problem, given in found.items()]
 
 
+def before_and_after(
+    problems: Sequence[Problem],
+    protocols: Mapping[str, Protocol],
+    chains: Sequence[Chain],
+    same: Same,
+) -> list[Point]:
+    """Scores the same responses before and after a round each: their share right, their vote.
+
+    Args:
+      problems: all of them.
+      protocols: by the name of the method.
+      chains: as many of each problem.
+      same: when two answers are one.
+
+    Returns:
+      Points with SHARE or VOTE as metric; the method is ALONE for what the responses were before.
+
+    Raises:
+      ValueError: a problem has no chain; it is named.
+    """
+    sides = {ALONE: [Chain(chain.response) for chain in chains]} | {
+        method: [chain.cut(protocol, 1) for chain in chains]
+        for method, protocol in protocols.items()
+    }
+    points = []
+    for method, cut in sides.items():
+        last = [(chain.problem, chain.answers[-1]) for chain in cut]
+        ballots = _ballots(problems, last, same)
+        for ballot in ballots:
+            ballot.require(1)
+        k = len(chains) // len(problems)
+        tokens = k * fmean(chain.tokens for chain in cut)
+        columns = {
+            SHARE: {ballot.problem: fmean(ballot.right) for ballot in ballots},
+            VOTE: {ballot.problem: float(majority(ballot)) for ballot in ballots},
+        }
+        points += [Point(method, m, k, k, tokens, scores) for m, scores in columns.items()]
+    return points
+
+
+def in_parallel(protocol: str) -> str:
+    """Names the method of K responses with a round each."""
+    return f"parallel, {protocol}"
+
+
+def in_sequence(protocol: str) -> str:
+    """Names the method of K rounds after one response."""
+    return f"sequential, {protocol}"
+
+
 def multiple(times: int) -> str:
     """Names the method of `times` K samples without a critic."""
     return ALONE if times == 1 else f"{ALONE}, {times}K"
@@ -251,6 +303,20 @@ def rows_of(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
         estimate = accuracy(row.pop("scores"), seed)
         rows.append({**row, "mean": estimate.mean, "ci95": estimate.ci95})
     return rows
+
+
+def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """Yields every problem's scores, for comparisons with another run's."""
+    for problem in problems:
+        for point in points:
+            yield {
+                "problem": problem.id,
+                "level": problem.level,
+                "method": point.method,
+                "metric": point.metric,
+                "k": point.k,
+                "score": point.scores[problem.id],
+            }
 
 
 def by_level(

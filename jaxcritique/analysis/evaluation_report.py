@@ -41,7 +41,7 @@ def write_evaluation(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
     """Writes report.html, and the numbers of its figures to figures/NAME.csv."""
     drawn = evaluation_figures(results)
     for figure in drawn:
-        write_atomically(run_dir / "figures" / f"{figure.name}.csv", _csv(figure.rows))
+        write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
     tables = evaluation_tables(results)
     page = run_dir / "report.html"
     write_page("evaluation.html.jinja", results, page, tables=tables, figures=drawn)
@@ -54,7 +54,7 @@ def evaluation_tables(results: Mapping[str, Any]) -> list[Table]:
     tables = [_greedy_table(results)]
     for metric in ("maj", "pass", "final"):
         rows = [
-            (method, *(_share(point) for point in found))
+            (method, *(share_cell(point) for point in found))
             for method, found in _by_method(points, metric).items()
         ]
         if rows:
@@ -65,18 +65,22 @@ def evaluation_tables(results: Mapping[str, Any]) -> list[Table]:
         for row in sampled:
             ours, theirs = METRICS[row["metric"]], METRICS[row["minus_metric"]]
             other = row["minus"] if ours == theirs else f"{row['minus']}: {theirs}"
-            compared.setdefault((row["method"], ours, other), []).append(_difference(row))
+            compared.setdefault((row["method"], ours, other), []).append(difference_cell(row))
         rows = [(*names, *cells) for names, cells in compared.items()]
         head = ("Method", "Metric", "minus", *ks)
         tables.append(Table("Differences in percentage points", [head, *rows]))
     if has_levels({row["level"]: 0.0 for row in results["by_level"]}):
         tables.append(_level_table(results))
+    return [*tables, costs_table(results)]
+
+
+def costs_table(results: Mapping[str, Any]) -> Table:
+    """Returns what each stage cost, by the `costs` of a `results.json`."""
     head = ("Stage", *(key.replace("_", " ") for key in COSTS))
     rows = [
         (stage, *(f"{cost[key]:,}" for key in COSTS)) for stage, cost in results["costs"].items()
     ]
-    tables.append(Table("What was sampled", [head, *rows]))
-    return tables
+    return Table("What was sampled", [head, *rows])
 
 
 def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
@@ -159,8 +163,8 @@ def _greedy_table(results: Mapping[str, Any]) -> Table:
         (
             row["method"],
             percent(row["mean"]),
-            _bounds(row["ci95"]),
-            _difference(gains[row["method"]]) if row["method"] in gains else "",
+            bounds_cell(row["ci95"]),
+            difference_cell(gains[row["method"]]) if row["method"] in gains else "",
             f"{row['tokens']:.0f}",
         )
         for row in results["points"]
@@ -178,9 +182,9 @@ def _level_table(results: Mapping[str, Any]) -> Table:
     rows: list[tuple[str, ...]] = []
     for (metric, method), found in groups.items():
         name = METRICS[metric].replace("K", str(found[0]["k"]))
-        rows.append((name, method, *map(_share, found)))
+        rows.append((name, method, *map(share_cell, found)))
         if found[0]["gain"] is not None:
-            gains = [_points_gained(row["gain"], row["gain_ci95"]) for row in found]
+            gains = [gain_cell(row["gain"], row["gain_ci95"]) for row in found]
             rows.append((name, "gain over no critic", *gains))
     head = ("Metric", "Method", *(f"Level {level} ({size:,})" for level, size in sizes.items()))
     note = f"Level 1 is easy, 5 hard, by {results['levels_by']}; in brackets how many problems."
@@ -214,24 +218,28 @@ def _by_method(points: Sequence[Row], metric: str) -> dict[str, list[Row]]:
     return {method: _points(points, method, metric) for method in _methods(points, metric)}
 
 
-def _share(row: Row) -> str:
-    return f"{percent(row['mean'])} ({_bounds(row['ci95'])})"
+def share_cell(row: Row) -> str:
+    """Writes a row's mean with its interval."""
+    return f"{percent(row['mean'])} ({bounds_cell(row['ci95'])})"
 
 
-def _bounds(ci95: Sequence[float]) -> str:
+def bounds_cell(ci95: Sequence[float]) -> str:
+    """Writes an interval of shares in per cent."""
     return "{:.1f}-{:.1f}".format(*(100 * bound for bound in ci95))
 
 
-def _difference(row: Row) -> str:
-    return _points_gained(row["difference"], row["ci95"])
+def difference_cell(row: Row) -> str:
+    """Writes a row's difference with its interval, in percentage points."""
+    return gain_cell(row["difference"], row["ci95"])
 
 
-def _points_gained(difference: float, ci95: Sequence[float]) -> str:
+def gain_cell(difference: float, ci95: Sequence[float]) -> str:
+    """Writes a difference of shares with its interval, in percentage points."""
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in (difference, *ci95)))
 
 
-def _csv(rows: Sequence[Row]) -> str:
-    """Writes rows as CSV, an interval as two columns."""
+def csv_text(rows: Sequence[Row]) -> str:
+    """Returns rows as CSV, an interval as two columns; columns that a row lacks are empty."""
     flat = []
     for row in rows:
         columns: dict[str, Any] = {}
@@ -243,7 +251,8 @@ def _csv(rows: Sequence[Row]) -> str:
                 columns[name] = "" if value is None else value
         flat.append(columns)
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for columns in flat for name in columns))
+    writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return file.getvalue()

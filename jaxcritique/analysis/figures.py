@@ -5,6 +5,7 @@ marker or order besides. Text and axes take the colour of the text around them, 
 serves light and dark pages.
 """
 
+import collections
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from jaxcritique.analysis.table import method_rows, methods_of
 # Okabe and Ito's colours that can be seen on white and on black, a grey, and a marker for each.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
 _MARKERS = "so^Dv*P"
+_HATCHES = ("", "///", "...", "xx", "\\\\\\", "--", "++")
 # The methods of a self-improvement run: what they are called, and their place in these.
 _METHODS = {
     "sft": ("SFT actor", 2),
@@ -104,23 +106,31 @@ def training_by_level(results: Mapping[str, Any]) -> str | None:
     return bars_by_level(splits, "Share of the training data")
 
 
-def curves(series: Mapping[str, Sequence[tuple[float, float, float, float]]], xlabel: str) -> str:
-    """Draws shares with their intervals against a quantity that doubles.
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    xlabel: str,
+    doubling: bool = True,
+) -> str:
+    """Draws shares with their intervals against a quantity.
 
     Args:
       series: by name (at most seven), points (x, share, lower bound, upper bound) by x.
       xlabel: what x is.
+      doubling: whether x is drawn so that doubling it is always as far.
     """
-
     # At equal x they are moved apart a little, or error bars of equal points would hide each other.
     equal = len({tuple(point[0] for point in points) for points in series.values()}) == 1
-    step = 1.02 if equal else 1.0
+    step = 0.02 if equal else 0.0
+
+    def moved(x: float, index: int) -> float:
+        places = index - (len(series) - 1) / 2
+        return x * (1 + step) ** places if doubling else x + 1.5 * step * places
 
     def draw(axes: Axes) -> None:
         for index, (name, points) in enumerate(series.items()):
             xs, centres, lows, highs = zip(*points, strict=True)
             axes.errorbar(
-                [x * step ** (index - (len(series) - 1) / 2) for x in xs],
+                [moved(x, index) for x in xs],
                 centres,
                 yerr=[
                     [centre - low for centre, low in zip(centres, lows, strict=True)],
@@ -134,7 +144,8 @@ def curves(series: Mapping[str, Sequence[tuple[float, float, float, float]]], xl
                 label=name,
             )
         ticks = sorted({point[0] for points in series.values() for point in points})
-        axes.set_xscale("log", base=2)
+        if doubling:
+            axes.set_xscale("log", base=2)
         if len(ticks) <= 10 and all(float(tick).is_integer() for tick in ticks):
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         else:
@@ -174,6 +185,93 @@ def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str
         axes.set_ylabel(ylabel)
 
     return _svg(draw, columns=3 if len(splits) <= 3 else 2)
+
+
+def bars(
+    series: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str, ylabel: str
+) -> str:
+    """Draws groups of bars with their intervals.
+
+    Args:
+      series: by name (at most seven), by group (value, lower bound, upper bound); the groups of
+        the first are the order of all. One without a value has no bar.
+      xlabel: what the groups are.
+      ylabel: what the values are.
+    """
+    groups = list(dict.fromkeys(group for found in series.values() for group in found))
+    width = 0.84 / len(series)
+
+    def draw(axes: Axes) -> None:
+        for index, (name, found) in enumerate(series.items()):
+            shift = (index - (len(series) - 1) / 2) * width
+            values = [found[group] for group in groups if group in found]
+            axes.bar(
+                [position + shift for position, group in enumerate(groups) if group in found],
+                [value for value, _, _ in values],
+                width * 0.92,
+                yerr=[
+                    [value - low for value, low, _ in values],
+                    [high - value for value, _, high in values],
+                ],
+                error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 2},
+                color=_PALETTE[index],
+                edgecolor=_INK,
+                linewidth=0.5,
+                hatch=_HATCHES[index],
+                label=name,
+            )
+        axes.axhline(0, color=_INK, linewidth=0.8)
+        axes.set_xticks(range(len(groups)), groups)
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+
+    return _svg(draw, columns=3 if len(series) <= 3 else 2)
+
+
+def sample_shares(panels: Mapping[str, Sequence[tuple[float, bool]]]) -> str:
+    """Draws each question's share of right samples, by size, and whether the vote is right.
+
+    Args:
+      panels: by name (two), one (share, whether the vote is right) a question. Questions that are
+        equal in both are one block, so the drawing does not grow with them.
+    """
+
+    def draw(axes: Axes) -> None:
+        start, middles = 0, []
+        gap = max(map(len, panels.values())) // 12 + 1
+        for name, questions in panels.items():
+            middles.append((start + len(questions) / 2, name))
+            blocks = collections.Counter(sorted((share, right) for share, right in questions))
+            for (share, right), many in blocks.items():
+                axes.bar(
+                    start,
+                    max(share, 0.004),  # What is at zero is to be seen, too.
+                    many,
+                    align="edge",
+                    color=_PALETTE[0 if right else 1],
+                    hatch=None if right else "////",
+                    edgecolor=_INK,
+                    linewidth=0.0,
+                )
+                start += many
+            start += gap
+        for right, label in ((True, "vote is right"), (False, "vote is wrong")):
+            axes.bar(
+                0,
+                0,
+                color=_PALETTE[0 if right else 1],
+                hatch=None if right else "////",
+                edgecolor=_INK,
+                linewidth=0.0,
+                label=label,
+            )
+        axes.set_xticks([place for place, _ in middles], [name for _, name in middles])
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel("Questions, by their share")
+        axes.set_ylabel("Right samples")
+
+    return _svg(draw)
 
 
 def _svg(draw: Callable[[Axes], None], columns: int = 3) -> str:

@@ -5,7 +5,7 @@ other, and two methods are compared on the same problems.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,40 @@ def paired_difference(
         raise ValueError(f"{len(unpaired)} problems are scored by only one of the two methods")
     differences = [float(scores[problem]) - float(baseline[problem]) for problem in scores]
     return _bootstrap(np.array(differences, np.float64), seed)
+
+
+def block_difference(
+    above: Mapping[str, Sequence[float]], below: Mapping[str, Sequence[float]], seed: int
+) -> Estimate:
+    """Returns the mean of all scores in `above` minus that in `below`, resampling problems.
+
+    A problem is drawn with all its scores on both sides: those of several runs, which are not
+    independent of each other, and those of the method that it is compared with. The sides may also
+    be about different problems (hard and easy ones), or hold any number of scores of one (rows of
+    a training set). Resamples that leave a side without a score say nothing and are left out.
+
+    Raises:
+      ValueError: a side has no scores.
+    """
+    problems = sorted(above.keys() | below.keys())
+    sides = [[side.get(problem, ()) for problem in problems] for side in (above, below)]
+    sums = [np.array([sum(scores) for scores in side], np.float64) for side in sides]
+    sizes = [np.array([len(scores) for scores in side], np.float64) for side in sides]
+    if not all(size.any() for size in sizes):
+        raise ValueError("a difference from no scores was asked for")
+    if (sizes[0] == sizes[1]).all() and np.unique(sizes[0]).size == 1:
+        return _bootstrap((sums[0] - sums[1]) / sizes[0], seed)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(_PARTS):
+        drawn = rng.integers(len(problems), size=(RESAMPLES // _PARTS, len(problems)))
+        totals = [column[drawn].sum(axis=1) for column in (*sums, *sizes)]
+        whole = (totals[2] > 0) & (totals[3] > 0)
+        first, second, n_first, n_second = (total[whole] for total in totals)
+        found.append(first / n_first - second / n_second)
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
+    mean = sums[0].sum() / sizes[0].sum() - sums[1].sum() / sizes[1].sum()
+    return Estimate(float(mean), (float(low), float(high)))
 
 
 def _bootstrap(values: np.ndarray, seed: int) -> Estimate:

@@ -7,7 +7,7 @@ from statistics import fmean
 from jaxcritique.records import Problem
 
 UNKNOWN = "unknown"
-_HARD = ("4", "5")
+HARD = ("4", "5")
 
 
 def accuracy_by_level(problems: Iterable[Problem], scores: Mapping[str, float]) -> dict[str, float]:
@@ -39,7 +39,7 @@ def hard_share(shares: Mapping[str, float]) -> float | None:
     """Returns the share of levels 4 and 5, or None where no level is known."""
     if not has_levels(shares):
         return None
-    return sum(shares.get(level, 0.0) for level in _HARD)
+    return sum(shares.get(level, 0.0) for level in HARD)
 
 
 def has_levels(by_level: Mapping[str, float]) -> bool:

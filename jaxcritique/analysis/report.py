@@ -32,7 +32,7 @@ def write_report(results: Mapping[str, Any], path: pathlib.Path) -> None:
         columns=COLUMNS,
         rows=table_cells(results),
         figures=_captioned_figures(results),
-        marked_lines=_marked_lines,
+        marked_lines=marked_lines,
     )
 
 
@@ -102,7 +102,7 @@ def _captioned_figures(results: Mapping[str, Any]) -> list[tuple[str, str | None
     ]
 
 
-def _marked_lines(response: str, first_error: int | None) -> Iterator[tuple[str, bool]]:
+def marked_lines(response: str, first_error: int | None) -> Iterator[tuple[str, bool]]:
     """Yields the response's lines, each with whether it is step `first_error` (from 0)."""
     steps = 0
     for line in response.splitlines():

@@ -10,6 +10,7 @@ from absl import logging
 
 from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
 from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
+from jaxcritique.critiques.errors import flawed_solution
 from jaxcritique.critiques.filtering import (
     FilterRule,
     Kind,
@@ -251,6 +252,22 @@ def refinement_data(
         for c in critiques
         if c is not None
     ]
+
+
+def made_refinements(
+    problems: Sequence[Problem], annotator: ArithmeticAnnotator, count: int, seed: int
+) -> list[Refinement]:
+    """D_refine of mistakes put in by program: `count` different ones, or as many as can be made."""
+    rng = random.Random(f"refine/{seed}")
+    found: dict[str, Refinement] = {}
+    for attempt in range(20 * count):
+        if len(found) == count:
+            break
+        solution = flawed_solution(problems[attempt % len(problems)], rng)
+        if solution is not None:
+            for refinement in refinement_data([solution], annotator):
+                found[solution.text] = refinement
+    return list(found.values())
 
 
 def _mixed(critiques: list[Critique], config: CritiqueDataConfig, seed: int) -> list[Critique]:

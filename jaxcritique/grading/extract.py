@@ -1,8 +1,9 @@
 r"""Finds the final answer in a solution.
 
 From the strongest sign to the weakest: what is boxed, `#### N` or announced as the final answer
-(the last of these); "the answer is", "A:", "Answer:"; and, flagged as a fallback, the whole of a
-bare expression or the last formula or number of the text.
+(the last of these, and of a line after it that begins with "The answer is N"); "the answer is",
+"A:", "Answer:"; and, flagged as a fallback, the whole of a bare expression or the last formula or
+number of the text.
 """
 
 import collections
@@ -35,6 +36,12 @@ _ANSWER = re.compile(
     r"|\b(?:answers?|correct[ \t]+(?:option|choice))[ \t*]*(?:\b(?:is|are)\b|[:=])[ \t*]*:?",
     re.IGNORECASE | re.MULTILINE,
 )
+# Before "answer is" in a line that states an answer and nothing else.
+_RESTATES = re.compile(
+    r"[ \t*]*(?:(?:so|thus|hence|therefore),?[ \t]+)?(?:the[ \t]+)?(?:(?:correct|right)[ \t]+)?",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(r"[-+−$£€.(\[{\\]{0,8}[0-9]|[$\\]")  # How a number or a formula begins.
 # "The answer is not 18": what it denies, to the end of the sentence or of the thought.
 _DENIED = re.compile(
     r"\banswers?[ \t*]+(?:is|are|was|were|can|could|should|will|would|does)"
@@ -52,6 +59,7 @@ _LAYOUT = re.compile(r"\A(?:[\s:*\"'`]|\\(?![A-Za-z(\[{]))+")
 _BRACE = re.compile(r"\\.|[{}]")
 _WORDS = re.compile(r"\\(?:text[a-z]*|mbox)\{[^{}]{1,100}\}")
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
+_SENTENCE_BREAK = re.compile(r"\.\s|\n\n")
 # No formula is longer than 1,000 characters: without a bound, each opening that never closes
 # would be looked for to the end of the text.
 _DISPLAY = re.compile(r"\s*(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOTALL)
@@ -107,6 +115,12 @@ def extract_answer(text: str) -> Extraction | None:
 def _announced(text: str) -> str | None:
     boxes = _boxes(text)
     finals = [match.end() for match in _FINAL.finditer(text)]
+    if boxes or finals:
+        # Who finds a boxed answer wrong may state the right one in plain words.
+        sign = max(boxes[-1][1] if boxes else 0, finals[-1] if finals else 0)
+        restated = _restated(text, sign)
+        if restated is not None:
+            return restated
     if finals and (not boxes or finals[-1] > boxes[-1][1]):
         answer = _clause(text, finals[-1])
         if answer is not None:
@@ -116,6 +130,19 @@ def _announced(text: str) -> str | None:
     for match in reversed(collections.deque(_ANSWER.finditer(text), maxlen=MAX_SIGNS)):
         answer = _clause(text, match.end())
         if answer is not None:
+            return answer
+    return None
+
+
+def _restated(text: str, after: int) -> str | None:
+    """Returns the answer that the last line beyond `after` states which begins with stating one."""
+    for match in reversed(collections.deque(_ANSWER.finditer(text, after), maxlen=MAX_SIGNS)):
+        line = max(text.rfind("\n", 0, match.start()) + 1, after)
+        if line == after or not _RESTATES.fullmatch(text, line, match.start()):
+            continue
+        answer = _clause(text, match.end())
+        said = _LAYOUT.sub("", text[match.end() : match.end() + MAX_CLAUSE], count=1)
+        if answer and said.startswith(answer) and _VALUE.match(answer):
             return answer
     return None
 
@@ -144,7 +171,7 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
     for (_, end, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         between = text[end:start]
         listed = len(between) <= 40 and _LISTING.search(between)
-        if not listed or ". " in between or "\n\n" in between:
+        if not listed or _SENTENCE_BREAK.search(between):
             break
         if content not in contents:
             contents.append(content)

@@ -67,6 +67,7 @@ class ParsedCritique:
         ReadStep, ...
     ]  # In order of their numbers; where it stopped early, the first ones.
     says_correct: bool | None  # The verdict on the final answer; None: it cannot be parsed.
+    remark: str = ""  # What explains that verdict where no step does.
 
     @property
     def step_verdicts(self) -> tuple[bool, ...]:
@@ -95,16 +96,20 @@ def render_critique(steps: Sequence[StepVerdict], says_correct: bool, remark: st
 
     A step without an explanation gets no line for it.
     """
+    explanation = f"Explanation: {remark}\n" if remark else ""
+    verdict = "Correct" if says_correct else "Wrong"
+    return f"{render_steps(steps)}{explanation}Final answer: {verdict}"
+
+
+def render_steps(steps: Sequence[StepVerdict]) -> str:
+    """Writes a critique as far as it is about the steps, every line ended."""
     lines = []
     for number, verdict in enumerate(steps, start=1):
         lines.append(f"Step {number}: {without_calculations(verdict.step)}")
         if verdict.explanation:
             lines.append(f"Explanation: {verdict.explanation}")
         lines.append(f"Correctness: {'Correct' if verdict.correct else 'Wrong'}")
-    if remark:
-        lines.append(f"Explanation: {remark}")
-    lines.append(f"Final answer: {'Correct' if says_correct else 'Wrong'}")
-    return "\n".join(lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def parse_critique(text: str) -> ParsedCritique:
@@ -121,7 +126,7 @@ def parse_critique(text: str) -> ParsedCritique:
     says_correct = reader.says_correct
     if says_correct is None and any(step.correct is False for step in steps):
         says_correct = False
-    return ParsedCritique(steps, says_correct)
+    return ParsedCritique(steps, says_correct, reader.remark)
 
 
 class _Reader:
@@ -129,17 +134,19 @@ class _Reader:
 
     def __init__(self) -> None:
         self.says_correct: bool | None = None
+        self.remark = ""
         self._steps: dict[int, ReadStep] = {}
         self._number: int | None = None  # Of the step being read; None: none is.
         self._explanation: list[str] = []
         self._correct: bool | None = None
         self._labelled = False  # Whether the verdict stands on a line of its own.
         self._explaining = False
+        self._second: list[str] | None = None  # A second explanation, after the verdict.
 
     def read(self, line: str) -> None:
         """Takes the next line."""
         if match := _FINAL.match(line):
-            self._close()
+            self._close(last=True)
             self.says_correct = _says_correct(match)
         elif match := _CORRECTNESS.match(line):
             if self._number is None or self._labelled:
@@ -147,7 +154,9 @@ class _Reader:
             self._correct = _says_correct(match)
             self._labelled, self._explaining = True, False
         elif match := _EXPLANATION.match(line):
-            self._explanation.append(match[1])
+            if self._labelled and self._explanation and self._second is None:
+                self._second = []
+            self._explain(match[1])
             self._explaining = True
         elif match := _STEP.match(line):
             self._open(int(match[1]) - 1 if match[1] and int(match[1]) else None)
@@ -156,26 +165,40 @@ class _Reader:
                 self._explanation.append(verdict[2])
                 self._explaining = True
         elif self._explaining:
-            self._explanation.append(line)
+            self._explain(line)
 
     def finish(self) -> tuple[ReadStep, ...]:
         """Returns the steps, by number."""
-        self._close()
+        self._close(last=True)
         return tuple(self._steps[number] for number in sorted(self._steps))
 
     def _open(self, number: int | None) -> None:
         self._close()
         self._number = max(self._steps, default=-1) + 1 if number is None else number
 
-    def _close(self) -> None:
-        """Files the step just read; of two readings of a step the first with a verdict counts."""
+    def _explain(self, line: str) -> None:
+        (self._explanation if self._second is None else self._second).append(line)
+
+    def _close(self, last: bool = False) -> None:
+        """Files the step just read; of two readings of a step the first with a verdict counts.
+
+        What is explained after a last step that is right is not about that step: it is the remark.
+        """
         if self._number is not None:
+            second = self._second or []
+            if last and self._correct:
+                self.remark = _joined(second)
+                second = []
             known = self._steps.get(self._number)
             if known is None or known.correct is None:
-                words = " ".join(" ".join(self._explanation).replace("**", "").split())
+                words = _joined([*self._explanation, *second])
                 self._steps[self._number] = ReadStep(self._number, words, self._correct)
         self._number, self._correct, self._labelled = None, None, False
-        self._explanation, self._explaining = [], False
+        self._explanation, self._explaining, self._second = [], False, None
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return " ".join(" ".join(lines).replace("**", "").split())
 
 
 def _says_correct(match: re.Match[str]) -> bool:

@@ -69,9 +69,18 @@ class Turn(Generic[S]):
 
 
 def respond(
-    game: Game, name: str, actor: Sampler, starts: Sequence[Start], n: int, temperature: float
+    game: Game,
+    name: str,
+    actor: Sampler,
+    starts: Sequence[Start],
+    n: int,
+    temperature: float,
+    ask: Callable[[PromptSet, Problem], Messages] = solve_messages,
 ) -> Dataset[Solution]:
-    """Samples `n` solutions of each start: y = pi_theta(x). Records follow the starts' order."""
+    """Samples `n` solutions of each start: y = pi_theta(x). Records follow the starts' order.
+
+    `ask` makes the messages that a problem is posed with.
+    """
 
     def records(asked: Sequence[Start], answers: Sequence[list[Completion]]) -> list[Solution]:
         return [
@@ -89,7 +98,7 @@ def respond(
             for start, completion, grade in graded(game, asked, answers, lambda s: s.problem)
         ]
 
-    turns = [Turn(s, solve_messages(game.prompts, s.problem), s.prefix) for s in starts]
+    turns = [Turn(s, ask(game.prompts, s.problem), s.prefix) for s in starts]
     return play(game, name, Solution, actor, turns, records, n, temperature, game.actor_tokens)
 
 
@@ -100,8 +109,12 @@ def criticise(
     solutions: Sequence[Solution],
     n: int,
     temperature: float,
+    prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
-    """Samples `n` critiques of each solution: c = pi_phi(x, y)."""
+    """Samples `n` critiques of each solution: c = pi_phi(x, y).
+
+    Where there are `prefixes`, one a solution, its critiques go on from it.
+    """
 
     def records(asked: Sequence[Solution], answers: Sequence[list[Completion]]) -> list[Critique]:
         return [
@@ -110,7 +123,10 @@ def criticise(
             for completion in completions
         ]
 
-    turns = [Turn(s, critique_messages(game.prompts, s)) for s in solutions]
+    turns = [
+        Turn(s, critique_messages(game.prompts, s), prefix)
+        for s, prefix in zip(solutions, prefixes or [""] * len(solutions), strict=True)
+    ]
     return play(game, name, Critique, critic, turns, records, n, temperature, game.critic_tokens)
 
 
@@ -121,8 +137,12 @@ def refine(
     critiques: Sequence[Critique],
     n: int,
     temperature: float,
+    prefixes: Sequence[str] = (),
 ) -> Dataset[Refinement]:
-    """Samples `n` refinements after each critique: y' = pi_theta(x, y, c)."""
+    """Samples `n` refinements after each critique: y' = pi_theta(x, y, c).
+
+    Where there are `prefixes`, one a critique, its refinements go on from it.
+    """
 
     def records(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Refinement]:
         return [
@@ -138,7 +158,10 @@ def refine(
             )
         ]
 
-    turns = [Turn(c, refine_messages(game.prompts, c)) for c in critiques]
+    turns = [
+        Turn(c, refine_messages(game.prompts, c), prefix)
+        for c, prefix in zip(critiques, prefixes or [""] * len(critiques), strict=True)
+    ]
     return play(game, name, Refinement, actor, turns, records, n, temperature, game.actor_tokens)
 
 

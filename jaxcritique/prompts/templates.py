@@ -16,6 +16,7 @@ class PromptSet:
     solve: str  # Fields: question, answer_form.
     critique: str  # Fields: question, solution.
     refine: str  # Fields: critique, answer_form.
+    self_talk: str  # Fields: question, answer_form.
     self_correct: str  # Field: answer_form. Takes the place of `refine` where nobody criticises.
 
 
@@ -39,6 +40,11 @@ FULL = PromptSet(
         "Use this critique to write a new, complete, step-by-step solution, one step a line. "
         "Give the final answer on a last line in the form '{answer_form}'"
     ),
+    self_talk=(
+        "{question}\n\nSolve the problem step by step, thinking aloud: check each step, and where "
+        "it is wrong say so and do it again before you go on. "
+        "Give the final answer on a last line in the form '{answer_form}'"
+    ),
     self_correct=(
         "Check your solution step by step yourself. Then write a new, complete, step-by-step "
         "solution in which whatever was wrong is right, one step a line. "
@@ -49,6 +55,7 @@ COMPACT = PromptSet(
     solve="{question}",
     critique="{question}\nSolution:\n{solution}\nCheck each step.",
     refine="{critique}\nWrite a new solution.",
+    self_talk="{question}\nThink aloud.",
     self_correct="Write a new solution.",
 )
 PROMPT_SETS = {"full": FULL, "compact": COMPACT}
@@ -63,6 +70,11 @@ _ANSWER_FORMS = {
 def solve_messages(prompts: PromptSet, problem: Problem) -> Messages:
     """The actor's first turn: y = pi_theta(x)."""
     return [_user(prompts.solve, problem, question=problem.question)]
+
+
+def self_talk_messages(prompts: PromptSet, problem: Problem) -> Messages:
+    """The actor's only turn where it checks and corrects itself step by step (section 7)."""
+    return [_user(prompts.self_talk, problem, question=problem.question)]
 
 
 def critique_messages(prompts: PromptSet, solution: Solution) -> Messages:

@@ -19,9 +19,18 @@ class Critic(Interface):
     """Writes one critique of each solution, as a stage; one without text is self-correction."""
 
     def __call__(
-        self, game: Game, name: str, solutions: Sequence[Solution], temperature: float
+        self,
+        game: Game,
+        name: str,
+        solutions: Sequence[Solution],
+        temperature: float,
+        prefixes: Sequence[str] = (),
     ) -> Dataset[Critique]:
-        """Returns the critiques in the order of the solutions; COSTS are among its facts."""
+        """Returns the critiques in the order of the solutions; COSTS are among its facts.
+
+        A model goes on from `prefixes`, one a solution, where they are given. A program that
+        works everything out again may pass them over.
+        """
         ...
 
 
@@ -134,7 +143,7 @@ def play_rounds(
             for index, chain in enumerate(chains)
             if any(protocol.asks(chain.answers[-1]) for protocol in alive[index])
         ]
-        latest = [_as_solution(chains[index].answers[-1]) for index in asked]
+        latest = [as_solution(chains[index].answers[-1]) for index in asked]
         stage = f"{name}-criticise-{number + 1}"
         critiques = critic(turn, stage, latest, temperature)
         costs[stage] = costs_of(critiques)
@@ -154,8 +163,8 @@ def play_rounds(
     return chains, costs
 
 
-def _as_solution(answer: Answer) -> Solution:
-    """A refinement as the response that the next round is about."""
+def as_solution(answer: Answer) -> Solution:
+    """Returns a refinement as the response that the next round is about."""
     if isinstance(answer, Solution):
         return answer
     problem = answer.critique.solution.problem

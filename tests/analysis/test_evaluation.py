@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import random
 from statistics import fmean
 
 import pytest
@@ -10,6 +11,7 @@ from jaxcritique.analysis.evaluation import (
     ALONE,
     Point,
     alone_points,
+    before_and_after,
     by_level,
     differences,
     greedy_points,
@@ -62,6 +64,47 @@ def test_greedy_accuracy_under_each_protocol():
     }
     tokens = [point.tokens for point in found.values()]
     assert tokens == [10, 20, (10 + 6 + 20) / 2, (10 + 20) / 2]
+
+
+def test_before_and_after_a_round_as_counted_by_hand():
+    before = {"p-0": "577", "p-1": "575"}  # The votes: 7 and 5.
+    after = {"p-0": "557", "p-1": "477"}  # 5 and 7: one turns right, one wrong.
+    says = {"p-0": (None, False, True), "p-1": (False, True, False)}
+    chains = [
+        chain(problem, *answers, says=verdict)
+        for problem in PROBLEMS
+        for *answers, verdict in zip(
+            before[problem.id], after[problem.id], says[problem.id], strict=True
+        )
+    ]
+    protocols = {"all": EVERY, "flagged": FLAGGED}
+    found = table(before_and_after(PROBLEMS, protocols, chains, same))
+    scores = {key: list(point.scores.values()) for key, point in found.items()}
+    assert scores == {
+        (ALONE, "share", 3): [1 / 3, 2 / 3],
+        (ALONE, "vote", 3): [0, 1],
+        ("all", "share", 3): [2 / 3, 0],
+        ("all", "vote", 3): [1, 0],
+        ("flagged", "share", 3): [2 / 3, 0],  # 5, 5, 7 and 4, 7, 7.
+        ("flagged", "vote", 3): [1, 0],
+    }
+    assert found["all", "vote", 3].tokens == 3 * 20
+    with pytest.raises(ValueError, match="problem p-1 has 0 samples"):
+        before_and_after(PROBLEMS, protocols, chains[:3], same)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_before_and_after_is_the_share_and_the_plain_vote_of_any_answers(seed):
+    rng = random.Random(seed)
+    answers = {p.id: [rng.choices("5789", k=2) for _ in range(5)] for p in PROBLEMS}
+    chains = [chain(p, *pair) for p in PROBLEMS for pair in answers[p.id]]
+    found = table(before_and_after(PROBLEMS, {"all": EVERY}, chains, same))
+    for side, method in enumerate((ALONE, "all")):
+        for id_, pairs in answers.items():
+            given = [pair[side] for pair in pairs]
+            assert found[method, "share", 5].scores[id_] == given.count("5") / 5
+            wins = max(given, key=given.count) == "5"
+            assert found[method, "vote", 5].scores[id_] == wins
 
 
 def test_parallel_is_the_mean_over_subsets_of_refined_answers():

@@ -81,7 +81,8 @@ def test_text_of_a_critique():
     )
     assert critique.text == (
         "Step 1: Now 15.\nExplanation: 10+5=15.\nCorrectness: Correct\n"
-        "Step 2: That makes 35.\nExplanation: 15*2: 10*2=20, 5*2=10, 20+10=30, not 35.\nCorrectness: Wrong\n"
+        "Step 2: That makes 35.\nExplanation: 15*2: 10*2=20, 5*2=10, 20+10=30, not 35.\n"
+        "Correctness: Wrong\n"
         "Final answer: Wrong"
     )
 

@@ -94,6 +94,11 @@ def test_the_dataset_and_its_statistics_agree(built):
         for row, shown in zip(train, learnt, strict=True)
     )
     assert results["costs"]["filter"]["samples"] == 2 * counts["critiques of flawed paths"]
+    by_filter = {kind: rows(run_dir / f"critic-{kind}.jsonl") for kind in ("soft", "hard", "none")}
+    assert by_filter["soft"] == learnt
+    kept = [{row["target"] for row in by_filter[kind]} for kind in ("soft", "hard", "none")]
+    assert len(kept[0]) <= len(kept[1]) <= len(kept[2])
+    assert len(by_filter["none"]) >= counts["critiques of flawed paths"]
 
 
 def test_another_threshold_samples_nothing(built, start):
@@ -134,6 +139,13 @@ def test_table_2(built, start, tmp_path):
         for column, bounds in report["ci95"].items():
             assert bounds is None or bounds[0] <= report[column] <= bounds[1]
     assert critics[1]["table2"]["accuracy_without"] == critics[0]["table2"]["accuracy_without"]
+    scores = rows(tmp_path / "scores.jsonl")
+    for found in critics:
+        for column in found["table2"]["ci95"]:
+            wanted = (found["critic"], column)
+            of = [row["score"] for row in scores if (row["method"], row["metric"]) == wanted]
+            mean = sum(of) / len(of) if of else None
+            assert mean == (found["table2"][column] and pytest.approx(found["table2"][column]))
     assert "refine flagged" in process.stdout
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from statistics import fmean
 
 import pytest
 
@@ -99,7 +100,13 @@ def test_results_agree_with_each_other(finished, run_dir):
         assert row["difference"] == pytest.approx(ours["mean"] - theirs["mean"])
     assert {row["level"] for row in results["by_level"]} <= set("12345")
     scores = [json.loads(line) for line in (run_dir / "scores.jsonl").read_text().splitlines()]
-    assert len(scores) == 6 * len(points)
+    # And, of all samples before and after a round (three protocols), the share right and the vote.
+    assert len(scores) == 6 * (len(points) + 4 * 2)
+    for method in ("no critic", "parallel, refine_all"):
+        shares = [s["score"] for s in scores if (s["method"], s["metric"]) == (method, "share")]
+        assert len(shares) == 6
+        if method != "no critic":  # Which has six samples, and three that are refined.
+            assert fmean(shares) == pytest.approx(points[method, "pass", 1]["mean"])
     assert results["costs"]["respond"]["samples"] == 6 * 6  # Three times the largest K.
     assert results["costs"]["parallel-refine-1"]["samples"] == 6 * 3
     assert "Maj@K" in printed
@@ -114,6 +121,16 @@ def test_another_figure_of_the_same_samples_samples_nothing(finished, finish, ru
     assert {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")} == before
     assert again["points"] == results["points"]
     assert again["levels_by"] == "4 samples, quantiles"
+
+
+def test_without_equal_compute_the_actor_alone_is_sampled_no_more(finish, tmp_path):
+    flags = ("--noequal_compute", "--scaling=parallel", "--difficulty_samples=0")
+    results, _ = finish(tmp_path, *flags)
+    methods = {point["method"] for point in results["points"] if point["metric"] == "maj"}
+    assert methods >= {"no critic", "parallel, refine_all"}
+    assert not any(method.startswith("no critic,") for method in methods)
+    assert results["costs"]["respond"]["samples"] == 6 * 3
+    assert "respond-more" not in results["costs"]
 
 
 def test_a_killed_run_ends_as_the_uninterrupted(finish, start, tmp_path):

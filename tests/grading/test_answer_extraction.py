@@ -62,6 +62,22 @@ GUESSED = [
     ("So x = 5.\nThen \\frac{1}{", "5"),
 ]
 
+# Whoever thinks aloud states answers, finds them wrong, and states others: the last one counts.
+RESTATED = [
+    ("The answer is 46.\nLet me check: 46/2=23. Wait, no. I do it again.\nThe answer is 23.", "23"),
+    ("It is \\boxed{46}.\nWait, that is wrong.\nHalf of it is 23.\nThe answer is 23.", "23"),
+    ("#### 46\nChecking that: 46/2=23. Wait, no. I do it again.\nSo, the answer is 23.", "23"),
+    ("The final answer is 46.\nWait, no.\n**The correct answer is** 23 books.", "23 books"),
+    ("#### 46\nWait, the answer is not what the steps come to. Once more.\n#### 23", "23"),
+    (r"The answer is $\boxed{46}$." "\nWait, no or yes?\n" r"The answer is $\boxed{23}$.", "23"),
+    ("The answer is 23.\nLet me check: 46/2=23. So far so good.", "23"),
+    # What is said of a boxed answer is no other answer.
+    ("It is \\boxed{46}.\nThe answer is correct, as 2 checks show.", "46"),
+    ("It is \\boxed{46}.\nThe answer is in 2 parts.", "46"),
+    ("It is \\boxed{46}.\nIf the answer is 23, then half is missing.", "46"),
+    ("#### 46\nThe answer is not 23.", "46"),
+]
+
 NONE = [
     "",
     "No idea",
@@ -74,6 +90,14 @@ NONE = [
     r"\frac{1}{",
     r"The answer is \frac{1}{",
 ]
+
+
+@pytest.mark.parametrize(("text", "answer"), RESTATED)
+def test_the_last_answer_stated_counts(text, answer):
+    extracted = extract_answer(text)
+    assert extracted is not None
+    assert extracted.text == answer
+    assert not extracted.fallback
 
 
 @pytest.mark.parametrize(("text", "answer"), ANNOUNCED)

@@ -1,0 +1,290 @@
+"""Every table, figure and claim of the paper: runs all other programs, then writes one report.
+
+    python -m experiments.reproduce --flagfile=experiments/flagfiles/reproduce_laptop.flags \
+      --run_dir=runs/laptop
+
+Parts run one after the other, each seed's in a folder of its own; `experiments/parts.py` has them.
+The same command again goes on where it was stopped: a part is done when it has come to its results
+by the same command, settings and inputs. A part that fails is named, what does not need it goes on,
+and the exit code is then 1. What the parts are run with is in their flagfiles, in --settings.
+"""
+
+import datetime
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from typing import Any
+
+import rich.console
+import rich.live
+import rich.markup
+import rich.table
+from absl import flags
+
+from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
+from experiments.program import refusing_bad_input, run
+from jaxcritique.analysis.evidence import Evidence
+from jaxcritique.analysis.reproduction import write_reproduction
+from jaxcritique.models.presets import PRESETS
+from jaxcritique.rollout.guard import die_with_parent
+from jaxcritique.tasks import TINY_BASE
+from jaxcritique.testtime.rounds import PROTOCOLS
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run_dir", None, "Folder for all parts and the report.", required=True)
+flags.DEFINE_string(
+    "settings",
+    "experiments/flagfiles/laptop",
+    "Folder with a flagfile for each part; a part without one is left out.",
+)
+flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of all players.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Each is a whole reproduction; claims use them all.")
+flags.DEFINE_list("only", [], "Parts to run; empty: all. What they read must be there already.")
+flags.DEFINE_enum(
+    "protocol",
+    "refine_flagged",
+    [name for name in PROTOCOLS if name != "oracle"],
+    "What 'with critic' means in claims: an answer is refined if the critic flags it, or always "
+    "(the paper does not say; the report gives the other one beside).",
+)
+flags.DEFINE_bool("dry_run", False, "Print the commands; run nothing.")
+flags.DEFINE_string(
+    "plan_topology",
+    None,
+    "Hardware, as launchers.plan names it; --dry_run then says for each part that fine-tunes which "
+    "command checks whether it fits.",
+)
+
+_TAIL = 15  # Lines of a failed part's log that are shown.
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    with refusing_bad_input():
+        plan = Plan(pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.settings), FLAGS.model)
+        seeds, parts = _seeds(), _chosen(plan)
+    if FLAGS.dry_run:
+        _print_commands(plan, parts, seeds)
+        return
+    progress = Progress(plan, parts, seeds)
+    results: dict[str, Any] = {}
+    try:
+        with rich.live.Live(get_renderable=progress.table, console=progress.console) as live:
+            for seed in seeds:
+                for part in parts:
+                    progress.run(part, seed)
+                    live.refresh()
+                with refusing_bad_input():
+                    results = _report(plan, seeds)  # Of what there is so far.
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+    for claim in results["claims"]:
+        print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
+    print(f"{plan.run_dir / 'results.json'}\n{plan.run_dir / 'report.html'}")
+    if progress.failed:
+        sys.exit(1)
+
+
+def _seeds() -> list[int]:
+    try:
+        seeds = list(dict.fromkeys(int(seed) for seed in FLAGS.seeds))
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"--seeds={','.join(FLAGS.seeds)}: give whole numbers from 0, as 0,1,2.")
+    return seeds
+
+
+def _chosen(plan: Plan) -> list[Part]:
+    parts = plan.parts
+    names = [part.name for part in parts]
+    if unknown := [name for name in FLAGS.only if name not in names]:
+        raise ValueError(
+            f"--only={','.join(FLAGS.only)}: there is no part {unknown[0]!r} with these settings; "
+            f"choose from {', '.join(names)}."
+        )
+    return [part for part in parts if part.name in FLAGS.only or not FLAGS.only]
+
+
+# ---- running
+
+
+class Progress:
+    """Runs parts and shows what is done, running and left."""
+
+    def __init__(self, plan: Plan, parts: list[Part], seeds: list[int]):
+        """Looks up which parts are done."""
+        self.plan, self.parts, self.seeds = plan, parts, seeds
+        self.console = rich.console.Console()
+        self.failed: set[tuple[str, int]] = set()
+        self._state = {
+            (part.name, seed): "done" if plan.done(part, seed) else "left"
+            for part in parts
+            for seed in seeds
+        }
+        self._began = 0.0  # When the running part did, by the monotonic clock.
+
+    def run(self, part: Part, seed: int) -> None:
+        """Runs a part unless it is done, or cannot run for want of what it reads."""
+        key = (part.name, seed)
+        missing = [name for name in part.needs if not self.plan.done(self.plan.named(name), seed)]
+        if missing:
+            self._fail(key, f"needs {missing[0]}")
+            self._say(f"{part.name}, seed {seed}: left out, since {missing[0]} is not done")
+            return
+        if self.plan.done(part, seed):
+            self._state[key] = "done"
+            return
+        try:
+            command = self.plan.command(part, seed)
+            identity = self.plan.identity(part, seed)
+        except ValueError as error:  # What it reads lacks something.
+            self._fail(key, "failed")
+            self._say(f"{part.name}, seed {seed}: {error}")
+            return
+        self._state[key], self._began = "running", time.monotonic()
+        self._say(f"{part.name}, seed {seed}: {identity['command']}")
+        log = self.plan.log(part, seed)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+            try:
+                code = process.wait()
+            except BaseException:  # Stopped from outside, and then the part is too.
+                process.terminate()
+                process.wait()
+                raise
+        seconds = time.monotonic() - self._began
+        if code == 0 and (self.plan.folder(seed, part.name) / "results.json").is_file():
+            self.plan.note(part, seed, identity, seconds)
+            self._state[key] = "done"
+            self._say(f"{part.name}, seed {seed}: done in {_clock(seconds)}")
+            return
+        self.plan.note(part, seed, {}, seconds)
+        self._fail(key, "failed")
+        self._say(f"{part.name}, seed {seed}: failed with exit code {code}. The end of {log}:")
+        for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
+            self._say(f"    {line}")
+
+    def _fail(self, key: tuple[str, int], why: str) -> None:
+        self.failed.add(key)
+        self._state[key] = why
+
+    def _say(self, text: str) -> None:
+        self.console.print(rich.markup.escape(text), highlight=False, soft_wrap=True)
+
+    def table(self) -> rich.console.Group:
+        """What is done, running and left, and for how long yet."""
+        table = rich.table.Table()
+        table.add_column("part")
+        for seed in self.seeds:
+            table.add_column(f"seed {seed}")
+        for part in self.parts:
+            table.add_row(part.name, *(self._cell(part, seed) for seed in self.seeds))
+        return rich.console.Group(table, self._summary(), "")
+
+    def _cell(self, part: Part, seed: int) -> str:
+        state = self._state[part.name, seed]
+        if state == "done":
+            return f"[green]done {_clock(self._seconds(part, seed))}"
+        if state == "running":
+            return f"[bold]running {_clock(time.monotonic() - self._began)}"
+        return state if state == "left" else f"[red]{rich.markup.escape(state)}"
+
+    def _summary(self) -> str:
+        done = [key for key, state in self._state.items() if state == "done"]
+        text = f"{len(done)} of {len(self._state)} parts done"
+        if self.failed:
+            text += f", {len(self.failed)} failed or left out"
+        left = self._seconds_left()
+        if left:
+            text += f"; about {_clock(left)} left, by how long the parts done took"
+        return text
+
+    def _seconds_left(self) -> float | None:
+        took: dict[str, list[float]] = {}
+        for part in self.parts:
+            for seed in self.seeds:
+                if self._state[part.name, seed] == "done":
+                    took.setdefault(part.name, []).append(self._seconds(part, seed))
+        left = [name for (name, _), state in self._state.items() if state == "left"]
+        running = [name for (name, _), state in self._state.items() if state == "running"]
+        return seconds_left(took, left, dict.fromkeys(running, time.monotonic() - self._began))
+
+    def _seconds(self, part: Part, seed: int) -> float:
+        return self.plan.record(part, seed).get("seconds", 0.0)
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+# ---- what is printed and written
+
+
+def _print_commands(plan: Plan, parts: list[Part], seeds: list[int]) -> None:
+    for part in PARTS:
+        if part.name not in {wanted.name for wanted in plan.parts}:
+            print(f"# left out: {part.name} (no {plan.settings / part.flagfile})")
+    print("# {PART:MODEL}: the folder that the part's results.json names so under models")
+    for seed in seeds:
+        for part in parts:
+            print(f"\n# {part.name}, seed {seed}: {part.shows}")
+            print(shlex.join(plan.command(part, seed, shown=True)))
+            if part.trains and FLAGS.plan_topology:
+                print(f"# does it fit? {_plan_command(plan, part, seed)}")
+
+
+def _plan_command(plan: Plan, part: Part, seed: int) -> str:
+    """The command that says whether what a part fine-tunes fits --plan_topology."""
+    command = plan.command(part, seed, shown=True)
+    given = [*command, *read_flagfile(plan.settings / part.flagfile)]
+    models = flag_values(given, part.trains)
+    if part.trains == "model":  # Of which the last one given counts.
+        models = models[-1:]
+    # A folder called as a preset need not be here yet.
+    names = [name if (name := pathlib.Path(model).name) in PRESETS else model for model in models]
+    sequence = flag_values(given, "sequence")[-1]
+    return shlex.join(
+        [
+            *("python", "-m", "launchers.plan", f"--model={','.join(names)}"),
+            f"--topology={FLAGS.plan_topology}",
+            f"--sequence={sequence}",
+        ]
+    )
+
+
+def _report(plan: Plan, seeds: list[int]) -> dict[str, Any]:
+    """Writes the report of all parts that are done, those of other calls too."""
+    runs, costs = {}, []
+    for seed in seeds:
+        done = [part for part in plan.parts if plan.done(part, seed)]
+        runs[seed] = {part.name: plan.run(part, seed) for part in done}
+        costs += [
+            {
+                "part": part.name,
+                "seed": seed,
+                **{key: plan.record(part, seed)[key] for key in ("seconds", "command")},
+                **plan.cost(part, seed),
+            }
+            for part in done
+        ]
+    settings = {
+        part.name: " ".join(read_flagfile(plan.settings / part.flagfile)) for part in plan.parts
+    }
+    command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
+    return write_reproduction(
+        Evidence(runs), FLAGS.protocol, command, settings, costs, plan.run_dir
+    )
+
+
+if __name__ == "__main__":
+    run(main)

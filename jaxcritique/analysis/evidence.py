@@ -1,0 +1,159 @@
+"""What the programs of a reproduction left behind, and how scores are looked up in it.
+
+A lookup that finds nothing raises `NotMeasured` with what is missing: a claim may then be
+undecided, but no score is ever made up.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+Scores = Mapping[int, Mapping[str, float]]  # Seed, then problem id, to the problem's score.
+Levels = Mapping[int, Mapping[str, int]]  # Seed, then problem id, to its level, 1 (easy) to 5.
+
+
+class NotMeasured(Exception):
+    """A score that a claim needs is not there; the message says which."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one program left in its run folder."""
+
+    results: Mapping[str, Any]
+    scores: Sequence[Row] = ()  # Rows of scores.jsonl: {problem, level, score} and what is scored.
+    training: Sequence[
+        Row
+    ] = ()  # Rows of training.jsonl: {problem, level, method, iteration, rows}.
+
+    @functools.cached_property
+    def scored(self) -> list[tuple[dict[str, Any], list[Row]]]:
+        """The rows of `scores`, all that have the same of what is scored together."""
+        groups: dict[tuple[Any, ...], tuple[dict[str, Any], list[Row]]] = {}
+        for row in self.scores:
+            what = {key: row[key] for key in row if key not in ("problem", "level", "score")}
+            groups.setdefault(tuple(what.items()), (what, []))[1].append(row)
+        return list(groups.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Runs by seed and by the name of the part that each is."""
+
+    runs: Mapping[int, Mapping[str, Run]]
+
+    def of(self, part: str) -> dict[int, Run]:
+        """Returns a part's runs by seed.
+
+        Raises:
+          NotMeasured: no seed has it.
+        """
+        found = {seed: runs[part] for seed, runs in self.runs.items() if part in runs}
+        if not found:
+            raise NotMeasured(f"{part} has not been run")
+        return found
+
+    def scores(self, part: str, **wanted: Any) -> Scores:
+        """Returns the scores of a part's rows with the wanted values, by seed and problem.
+
+        Raises:
+          NotMeasured: the part, or such rows of one of its seeds, are missing.
+          ValueError: a problem has several such rows.
+        """
+        found: dict[int, dict[str, float]] = {}
+        for seed, run in self.of(part).items():
+            rows = [row for what, rows in run.scored if _has(what, wanted) for row in rows]
+            if not rows:
+                raise NotMeasured(f"{part}, seed {seed}, has no scores of {_said(wanted)}")
+            found[seed] = {row["problem"]: float(row["score"]) for row in rows}
+            if len(found[seed]) != len(rows):
+                raise ValueError(
+                    f"{part}, seed {seed}: {len(rows)} scores of {_said(wanted)} "
+                    f"for {len(found[seed])} problems."
+                )
+        return found
+
+    def values(self, part: str, field: str, **wanted: Any) -> list[Any]:
+        """Returns which values a field of the part's rows has, in order; of all its seeds.
+
+        Raises:
+          NotMeasured: the part has no row with the wanted values.
+        """
+        groups = [what for run in self.of(part).values() for what, _ in run.scored]
+        found = {what[field] for what in groups if field in what and _has(what, wanted)}
+        if not found:
+            raise NotMeasured(f"{part} has no {field} of {_said(wanted)}")
+        return sorted(found)
+
+    def levels(self, part: str) -> Levels:
+        """Returns the difficulty of a part's problems.
+
+        Raises:
+          NotMeasured: a problem has no level.
+        """
+        found = {
+            seed: {row["problem"]: row["level"] for row in run.scores}
+            for seed, run in self.of(part).items()
+        }
+        if any(level is None for levels in found.values() for level in levels.values()):
+            raise NotMeasured(f"the problems of {part} have no difficulty levels")
+        return found
+
+
+def minus(first: Scores, second: Scores) -> dict[int, dict[str, float]]:
+    """Returns the paired difference, of the seeds that both have.
+
+    Raises:
+      NotMeasured: no seed has both.
+      ValueError: within a seed the two do not score the same problems.
+    """
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        raise NotMeasured("no seed has both sides of the comparison")
+    for seed in seeds:
+        if unpaired := first[seed].keys() ^ second[seed].keys():
+            raise ValueError(f"seed {seed}: {len(unpaired)} problems are scored by one side only.")
+    return {
+        seed: {problem: score - second[seed][problem] for problem, score in first[seed].items()}
+        for seed in seeds
+    }
+
+
+def read_run(folder: pathlib.Path) -> Run:
+    """Reads what a program left in its run folder.
+
+    Raises:
+      FileNotFoundError: it has not come to its results.
+      ValueError: a file is not what it should be; its name and line are given.
+    """
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}). Delete it and run the part again.") from None
+    return Run(results, _rows(folder / "scores.jsonl"), _rows(folder / "training.jsonl"))
+
+
+def _rows(path: pathlib.Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
+    return rows
+
+
+def _has(what: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(what.get(key) == value for key, value in wanted.items())
+
+
+def _said(wanted: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in wanted.items())

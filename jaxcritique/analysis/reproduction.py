@@ -1,0 +1,364 @@
+"""What `experiments/reproduce.py` found: claims, the paper's tables, and the page with it all."""
+
+import contextlib
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from jaxcritique.analysis import claims
+from jaxcritique.analysis.claims import (
+    ABLATIONS,
+    average,
+    common_k,
+    last_iteration,
+    measure_claims,
+)
+from jaxcritique.analysis.evaluation import ALONE, in_parallel
+from jaxcritique.analysis.evaluation_report import Table, csv_text
+from jaxcritique.analysis.evidence import Evidence, NotMeasured, Scores, minus
+from jaxcritique.analysis.intervals import Estimate
+from jaxcritique.analysis.report import marked_lines, write_page
+from jaxcritique.analysis.reproduction_figures import Drawn, flips, paper_figures
+from jaxcritique.analysis.table import percent
+from jaxcritique.store import write_atomically
+
+Row = tuple[str, ...]
+_WORDS = {"yes": "holds", "no": "does not hold", "undecided": "undecided"}
+
+
+def write_reproduction(
+    evidence: Evidence,
+    protocol: str,
+    command: str,
+    settings: Mapping[str, str],
+    costs: Sequence[Mapping[str, Any]],
+    run_dir: pathlib.Path,
+) -> dict[str, Any]:
+    """Writes results.json, report.html, and the numbers of its figures to figures/NAME.csv.
+
+    Args:
+      evidence: what the parts left.
+      protocol: which answers are refined where a critic is used.
+      command: that made all of it.
+      settings: flags by part.
+      costs: {part, seed, seconds, generated_tokens, training_steps, command} of what is done.
+      run_dir: where to write.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      ValueError: records contradict each other.
+    """
+    measured = measure_claims(evidence, protocol)
+    tables = [_tabulated(make, evidence, protocol) for make in _TABLES]
+    figures = paper_figures(evidence, protocol)
+    commands = {(cost["part"], cost["seed"]): cost["command"] for cost in costs}
+    for figure in figures:
+        if figure.rows:
+            write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
+    results = {
+        "command": command,
+        "protocol": protocol,
+        "seeds": list(evidence.runs),
+        "claims": measured,
+        "tables": [
+            {"title": table.title, "rows": [list(row) for row in table.rows], "note": table.note}
+            for table in tables
+        ],
+        "figures": [{"name": f.name, "caption": f.caption, "why": f.why} for f in figures],
+        "settings": dict(settings),
+        "cost": [{key: cost[key] for key in cost if key != "command"} for cost in costs],
+        "commands": [dict(cost) for cost in costs],
+    }
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
+    runs = [run for parts in evidence.runs.values() for run in parts.values()]
+    write_page(
+        "reproduction.html.jinja",
+        {
+            **results,
+            "seed": ", ".join(map(str, evidence.runs)),
+            "wall_seconds": sum(cost["seconds"] for cost in costs),
+            "peak_rss_bytes": max((r.results.get("peak_rss_bytes", 0) for r in runs), default=0),
+        },
+        run_dir / "report.html",
+        headline=headline(measured),
+        claims=[_claim_cells(claim) for claim in measured],
+        tables=tables,
+        figures=[(figure, _commands(figure, commands)) for figure in figures],
+        flips=_flips(evidence, protocol),
+        costs=_cost_table(costs),
+        transcripts=_transcripts(evidence),
+        marked_lines=marked_lines,
+    )
+    return results
+
+
+def headline(measured: Sequence[Mapping[str, Any]]) -> str:
+    """Says in words how many claims hold."""
+    count = Counter(claim["holds"] for claim in measured)
+    unmeasured = [claim["id"] for claim in measured if claim["effect"] is None]
+    text = (
+        f"Of the paper's {len(measured)} claims {count['yes']} hold here, with 95% intervals that "
+        f"exclude zero; {count['no']} do not, and {count['undecided']} are undecided"
+    )
+    return f"{text} (not measured: {', '.join(unmeasured)})." if unmeasured else f"{text}."
+
+
+def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim as the page shows it: in words, with its aspects."""
+    return {
+        **claim,
+        "verdict": _WORDS[claim["holds"]],
+        "points": _points(claim),
+        "aspects": [
+            {**aspect, "verdict": _WORDS[aspect["holds"]], "points": _points(aspect)}
+            for aspect in claim["aspects"]
+        ],
+    }
+
+
+def _points(found: Mapping[str, Any]) -> str:
+    if found["effect"] is None:
+        return "not measured"
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(
+        *(100 * share for share in (found["effect"], *found["ci95"]))
+    )
+
+
+# ---- the paper's tables
+
+
+def _tabulated(make: Callable[[Evidence, str], Table], evidence: Evidence, protocol: str) -> Table:
+    """A table, or its title and why it could not be made."""
+    try:
+        return make(evidence, protocol)
+    except NotMeasured as error:
+        title = (make.__doc__ or "").splitlines()[0]
+        return Table(title, [], f"Not measured: {error}.")
+
+
+def _cell(scores: Scores) -> str:
+    estimate = average(scores)
+    return f"{percent(estimate.mean)} ({_bounds(estimate)})"
+
+
+def _bounds(estimate: Estimate) -> str:
+    return "{:.1f}-{:.1f}".format(*(100 * bound for bound in estimate.ci95))
+
+
+def _or_dash(lookup: Callable[[], Scores]) -> str:
+    """A cell, or a dash where it was not measured."""
+    try:
+        return _cell(lookup())
+    except NotMeasured:
+        return "-"
+
+
+def _table1(e: Evidence, _: str) -> Table:
+    """Table 1. Statistics of the critique data"""
+    runs = e.of("critiques")
+    keys = sorted(
+        {
+            (row["dataset"], row["strategy"])
+            for run in runs.values()
+            for row in run.results["table1"]
+        }
+    )
+    found = {
+        key: [
+            (row["right"], row["wrong"])
+            for run in runs.values()
+            for row in run.results["table1"]
+            if (row["dataset"], row["strategy"]) == key
+        ]
+        for key in keys
+    }
+    rows: list[Row] = [("Dataset", "Strategy", "Correct responses", "Wrong responses")]
+    for (dataset, strategy), counts in found.items():
+        rows.append(
+            (dataset, strategy, *(f"{sum(column):,}" for column in zip(*counts, strict=True)))
+        )
+    seeds = f"Of {len(runs)} seeds together." if len(runs) > 1 else ""
+    return Table("Table 1. Statistics of the critique data", rows, seeds)
+
+
+def _filter_table(e: Evidence, _: str) -> Table:
+    """Section 3.3. What the Monte-Carlo filter keeps"""
+    runs = [run.results["filter"] for run in e.of("critiques").values()]
+    rows: list[Row] = [("Filter", "Kept", "of", "Refined right", "Right alone", "False")]
+    for rule in runs[0]:
+        effects = [run[rule] for run in runs if rule in run]
+        shares = [
+            [effect[key] for effect in effects if effect[key] is not None]
+            for key in ("refined_right", "alone_right", "false_share")
+        ]
+        rows.append(
+            (
+                rule,
+                *(f"{sum(effect[key] for effect in effects):,}" for key in ("kept", "of")),
+                *(percent(fmean(found) if found else None) for found in shares),
+            )
+        )
+    note = (
+        "Critiques of wrong responses, of all seeds together; shares are means over seeds. False: "
+        "critiques that a program which works every step out contradicts (the paper's people found "
+        "1.2% of low quality). Right alone: what the actor solves without any critique."
+    )
+    return Table("Section 3.3. What the Monte-Carlo filter keeps", rows, note)
+
+
+def _table2(e: Evidence, protocol: str) -> Table:
+    """Table 2. What critics are worth at test time"""
+    columns = {
+        "accuracy_refine_all": "Acc., all refined",
+        "accuracy_refine_flagged": "Acc., flagged refined",
+        "accuracy_oracle": "Acc., oracle",
+        "discriminability": "Discrimin.",
+        "helpfulness": "Helpfulness",
+    }
+    critics = sorted(e.values(claims.CRITICS, "method"), reverse=True)  # The untrained one first.
+    alone = _cell(e.scores(claims.CRITICS, method=critics[0], metric="accuracy_without"))
+    rows: list[Row] = [("Critic", *columns.values()), ("no critic", alone, alone, alone, "-", "-")]
+    parts = [(claims.CRITICS, critic, f"{critic} critic") for critic in critics]
+    with contextlib.suppress(NotMeasured):
+        larger = e.values(claims.CRITICS_LARGE, "method")
+        parts += [(claims.CRITICS_LARGE, critic, f"{critic} critic") for critic in larger]
+    kinds = ("none", "soft", "hard")
+    parts += [(claims.FILTERS, kind, f"of data filtered: {kind}") for kind in kinds]
+    for part, critic, name in parts:
+        cells = [
+            _or_dash(
+                lambda part=part, critic=critic, column=column: e.scores(
+                    part, method=critic, metric=column
+                )
+            )
+            for column in columns
+        ]
+        if set(cells) != {"-"}:
+            rows.append((name, *cells))
+    return Table("Table 2. What critics are worth at test time", rows, _INTERVALS)
+
+
+def _table3(e: Evidence, protocol: str) -> Table:
+    """Table 3. Training-time and test-time methods combined"""
+    k = common_k(e, (claims.EVALUATE,))
+    with contextlib.suppress(NotMeasured):  # Otherwise it is of the rows that there are.
+        k = common_k(e, (claims.EVALUATE, claims.VANILLA, claims.CRITIQUE, claims.SELF_CORRECTION))
+    with_critic = (protocol, in_parallel(protocol), "with critic")
+    alone = (ALONE, ALONE, "response only")
+    corrected = ("refine_all", in_parallel("refine_all"), "self-correction")
+    lines = (
+        ("Supervised fine-tuning", claims.EVALUATE, (alone, with_critic)),
+        ("Self-correction fine-tuning", claims.SELF_CORRECTION, (alone, corrected)),
+        ("Vanilla self-improvement", claims.VANILLA, (alone, with_critic)),
+        ("Critique-in-the-loop", claims.CRITIQUE, (alone, with_critic)),
+    )
+    rows: list[Row] = [("Training", "Test time", "Acc.", f"Pass@{k}", f"MV@{k}")]
+    for training, part, methods in lines:
+        for greedy, sampled, name in methods:
+            wanted = ((greedy, "greedy", 1), (sampled, "pass", k), (sampled, "maj", k))
+            cells = [
+                _or_dash(
+                    lambda part=part, method=method, metric=metric, at=at: e.scores(
+                        part, method=method, metric=metric, k=at
+                    )
+                )
+                for method, metric, at in wanted
+            ]
+            rows.append((training, name, *cells))
+    return Table("Table 3. Training-time and test-time methods combined", rows, _INTERVALS)
+
+
+def _table4(e: Evidence, _: str) -> Table:
+    """Table 4. Ablations of critique-in-the-loop self-improvement"""
+    whole = last_iteration(e, claims.IMPROVE, "critique")
+    rows: list[Row] = [("Method", "Acc.", "Minus the whole method, points")]
+    rows.append(("Critique-in-the-loop", _cell(whole), ""))
+    for method, name in ABLATIONS.items():
+        try:
+            scores = last_iteration(e, claims.IMPROVE, method)
+        except NotMeasured:
+            rows.append((name, "-", "-"))
+            continue
+        change = average(minus(scores, whole))
+        low, high = change.ci95
+        rows.append(
+            (
+                name,
+                _cell(scores),
+                f"{100 * change.mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
+            )
+        )
+    return Table("Table 4. Ablations of critique-in-the-loop self-improvement", rows, _INTERVALS)
+
+
+def _table5(e: Evidence, protocol: str) -> Table:
+    """Table 5. Self-talk via critique"""
+    names = {
+        "self-correction": "Self-correction",
+        "self-talk": "Self-talk via critique",
+        protocol: "Fine-tuning, with critic at test time",
+    }
+    rows: list[Row] = [("Method", "Acc.")]
+    for method, name in names.items():
+        rows.append((name, _cell(e.scores(claims.SELF_TALK, method=method, metric="greedy"))))
+    return Table("Table 5. Self-talk via critique", rows, _INTERVALS)
+
+
+_INTERVALS = "In brackets 95% intervals, problems resampled with their scores in all seeds."
+_TABLES = (_table1, _filter_table, _table2, _table3, _table4, _table5)
+
+
+# ---- the rest of the page
+
+
+def _commands(figure: Drawn, commands: Mapping[tuple[str, int], str]) -> list[str]:
+    """The commands that made a figure, of the first seed that has them all."""
+    seeds = sorted({seed for _, seed in commands})
+    for seed in seeds:
+        found = [commands.get((part, seed)) for part in figure.parts]
+        if all(found):
+            return [command for command in found if command]
+    return []
+
+
+def _flips(evidence: Evidence, protocol: str) -> str:
+    """Figure 10 in words."""
+    try:
+        gained, lost, votes = flips(evidence, protocol)
+    except NotMeasured:
+        return ""
+    return (
+        f"Of {votes:,} majority votes (each question in each seed) the critic turned {gained:,} "
+        f"from wrong to right and {lost:,} from right to wrong."
+    )
+
+
+def _cost_table(costs: Sequence[Mapping[str, Any]]) -> Table:
+    """What each part cost, all seeds together."""
+    rows: list[Row] = [("Part", "Seeds", "Minutes", "Generated tokens", "Training steps")]
+    names = list(dict.fromkeys(cost["part"] for cost in costs))
+    for name in (*names, "all"):
+        found = [cost for cost in costs if name in (cost["part"], "all")]
+        rows.append(
+            (
+                name,
+                str(len({cost["seed"] for cost in found})),
+                f"{sum(cost['seconds'] for cost in found) / 60:.1f}",
+                f"{sum(cost['generated_tokens'] for cost in found):,}",
+                f"{sum(cost['training_steps'] for cost in found):,}",
+            )
+        )
+    return Table("What it cost", rows)
+
+
+def _transcripts(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
+    """Those of the first seed that has some."""
+    for runs in evidence.runs.values():
+        if claims.IMPROVE in runs and (found := runs[claims.IMPROVE].results.get("transcripts")):
+            return found
+    return []

@@ -1,0 +1,264 @@
+"""Claims on made-up records whose effects are known."""
+
+import dataclasses
+import itertools
+import json
+from statistics import fmean
+
+import numpy as np
+import pytest
+from synthetic import PROBLEMS, PROTOCOL, everything
+
+from jaxcritique.analysis import claims as module
+from jaxcritique.analysis.claims import (
+    CLAIMS,
+    Aspect,
+    Claim,
+    Contrast,
+    measure,
+    measure_claims,
+    verdict,
+)
+from jaxcritique.analysis.evidence import Evidence, NotMeasured, Run, minus, read_run
+from jaxcritique.analysis.intervals import Estimate, block_difference, paired_difference
+
+
+@pytest.fixture
+def evidence() -> Evidence:
+    return Evidence({0: everything(), 1: everything()})
+
+
+def found(evidence: Evidence, id_: str) -> dict:
+    return measure(next(claim for claim in CLAIMS if claim.id == id_), evidence, PROTOCOL)
+
+
+def test_all_fourteen_hold_where_they_were_made_to(evidence):
+    measured = measure_claims(evidence, PROTOCOL)
+    assert [claim["id"] for claim in measured] == [f"C{number}" for number in range(1, 15)]
+    assert {claim["id"]: claim["holds"] for claim in measured} == {
+        claim["id"]: "yes" for claim in measured
+    }
+    json.dumps(measured)  # As it goes into results.json.
+    for claim in measured:
+        low, high = claim["ci95"]
+        assert low <= claim["effect"] <= high
+        assert claim["seeds"].keys() == {0, 1}
+        assert claim["why"] == ""
+
+
+@pytest.mark.parametrize(
+    ("id_", "effects"),
+    [
+        ("C1", [0.18, 0.16, 0.13, 0.13]),
+        ("C2", [0.3, 0.2, 0.15]),
+        ("C3", [0.3]),
+        ("C4", [(3 * 0.1 + 2 * 0.3) / 5, (3 * 0.05 + 2 * 0.15) / 5]),
+        ("C5", [2 * 2 / (3 + 2 * 2) - 2 / 5]),
+        ("C6", [0.2]),
+        ("C7", [0.18, 0.15, 0.25, 0.1, 0.07, 0.19]),
+        ("C8", [0.16, 0.16]),
+        ("C9", [0.1, 0.1, 0.1]),
+        ("C10", [0.2, 0.25]),
+        ("C11", [0.2]),
+        ("C12", [0.25, 0.15, 0.03, 0.1]),
+        ("C13", [0.1, 0.1]),
+        ("C14", [0.1]),
+    ],
+)
+def test_effects_are_those_the_records_were_made_with(evidence, id_, effects):
+    claim = found(evidence, id_)
+    required = [aspect for aspect in claim["aspects"] if not aspect["beside"]]
+    assert claim["effect"] == required[0]["effect"]
+    assert [aspect["effect"] for aspect in required] == pytest.approx(effects, abs=0.011)
+
+
+def test_n_counts_problems_not_seeds(evidence):
+    assert found(evidence, "C1")["n"] == len(PROBLEMS)
+    assert found(evidence, "C5")["n"] == len(PROBLEMS)
+
+
+def changed(evidence: Evidence, part: str, change) -> Evidence:
+    """The evidence with each row of a part changed, or left out where that gives None."""
+
+    def run(old: Run) -> Run:
+        new = [row for row in map(change, old.scores) if row is not None]
+        return dataclasses.replace(old, scores=new)
+
+    return Evidence(
+        {
+            seed: {name: run(old) if name == part else old for name, old in runs.items()}
+            for seed, runs in evidence.runs.items()
+        }
+    )
+
+
+def test_a_claim_with_one_aspect_the_wrong_way_round_does_not_hold(evidence):
+    def beaten(row):
+        return {**row, "score": 1.0} if row["method"] == "no critic, 3K" else row
+
+    claim = found(changed(evidence, "evaluate", beaten), "C1")
+    assert claim["holds"] == "no"
+    assert claim["effect"] > 0  # The first aspect's.
+    assert [a["holds"] for a in claim["aspects"] if not a["beside"]] == ["yes", "yes", "no", "yes"]
+
+
+def test_no_difference_is_undecided(evidence):
+    def level_with(row):
+        if row["method"] != "critique":
+            return row
+        return {**row, "score": float(int(row["problem"][1:]) // 5 < 16)}  # As vanilla's.
+
+    claim = found(changed(evidence, "improve", level_with), "C4")
+    larger, smaller, _ = claim["aspects"]
+    assert (larger["effect"], larger["ci95"], larger["holds"]) == (0, [0, 0], "undecided")
+    assert smaller["holds"] == "yes"
+    assert claim["holds"] == "undecided"
+
+
+def test_what_is_missing_is_not_measured_and_named(evidence):
+    without = Evidence({0: {k: run for k, run in everything().items() if k != "improve-small"}})
+    claim = found(without, "C4")
+    assert claim["holds"] == "undecided"
+    assert claim["effect"] is not None  # Of the larger N.
+    assert claim["why"] == "improve-small has not been run"
+    assert claim["aspects"][1]["effect"] is None
+    nothing = found(Evidence({0: {}}), "C9")
+    assert (nothing["holds"], nothing["effect"], nothing["n"]) == ("undecided", None, None)
+    assert nothing["why"] == "scaling has not been run"
+
+
+def test_missing_rows_of_one_seed_are_not_measured(evidence):
+    runs = dict(everything())
+    kept = [row for row in runs["evaluate"].scores if row["metric"] != "pass"]
+    runs["evaluate"] = Run({}, kept)
+    claim = found(Evidence({0: everything(), 1: runs}), "C11")
+    assert claim["holds"] == "undecided"
+    assert "evaluate, seed 1, has no scores of method parallel" in claim["why"]
+
+
+def test_one_missing_problem_is_an_error_not_a_zero(evidence):
+    def all_but_one(row):
+        gone = row["method"] == "vanilla" and row["iteration"] == 3 and row["problem"] == "p7"
+        return None if gone else row
+
+    with pytest.raises(ValueError, match="1 problems are scored by one side only"):
+        found(changed(evidence, "improve", all_but_one), "C4")
+
+
+def test_a_problem_scored_twice_is_an_error(evidence):
+    runs = dict(everything())
+    runs["self-talk"] = Run({}, [*runs["self-talk"].scores, runs["self-talk"].scores[0]])
+    with pytest.raises(ValueError, match="self-talk, seed 0: 201 scores"):
+        found(Evidence({0: runs}), "C13")
+
+
+def test_without_levels_what_is_about_them_is_not_measured(evidence):
+    without = changed(evidence, "evaluate", lambda row: {**row, "level": None})
+    claim = found(without, "C3")
+    assert claim["holds"] == "undecided"
+    assert claim["why"] == "the problems of evaluate have no difficulty levels"
+    assert found(without, "C1")["holds"] == "yes"
+
+
+def test_seeds_that_only_one_side_has_are_left_out():
+    first = {0: {"a": 1.0}, 1: {"a": 0.0}}
+    assert minus(first, {1: {"a": 1.0}}) == {1: {"a": -1.0}}
+    with pytest.raises(NotMeasured, match="no seed has both"):
+        minus(first, {2: {"a": 1.0}})
+
+
+def test_few_problems_decide_nothing():
+    blocks = {0: {f"p{index}": [1.0] for index in range(module.FEWEST - 1)}}
+    zeros = {0: {problem: [0.0] for problem in blocks[0]}}
+    aspect = Aspect("it helps", lambda: Contrast(blocks, zeros))
+    claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
+    assert (claim["holds"], claim["effect"]) == ("undecided", 1)
+    assert claim["why"] == "9 problems are too few"
+
+
+@pytest.mark.parametrize(
+    ("ci95", "expected"),
+    [
+        ((0.01, 0.2), "yes"),
+        ((-0.2, -0.01), "no"),
+        ((-0.01, 0.2), "undecided"),
+        ((0.0, 0.2), "undecided"),
+        ((-0.2, 0.0), "undecided"),
+    ],
+)
+def test_the_interval_decides(ci95, expected):
+    assert verdict(Estimate(0.05, ci95)) == expected
+
+
+# ---- the interval
+
+
+def test_one_score_a_problem_is_the_paired_difference():
+    rng = np.random.default_rng(0)
+    first, second = ({p: float(rng.random() < 0.5) for p in PROBLEMS} for _ in range(2))
+    block = block_difference(
+        {p: [score] for p, score in first.items()}, {p: [score] for p, score in second.items()}, 3
+    )
+    paired = paired_difference(first, second, 3)
+    assert block.mean == pytest.approx(paired.mean)
+    assert block.ci95 == pytest.approx(paired.ci95)
+
+
+def test_blocks_are_resampled_as_by_listing_all_resamples():
+    """Three problems with scores of different numbers: all 27 ways to draw three of them."""
+    above = {"a": [1.0, 1.0], "b": [0.0], "c": []}
+    below = {"a": [0.0], "b": [1.0, 0.0], "c": [1.0]}
+    found = block_difference(above, below, 0)
+    means = []
+    for drawn in itertools.product("abc", repeat=3):
+        first, second = ([s for p in drawn for s in side[p]] for side in (above, below))
+        if first and second:
+            means.append(fmean(first) - fmean(second))
+    assert found.mean == pytest.approx(2 / 3 - 2 / 4)
+    expected = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    assert found.ci95 == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("by_groups", [False, True], ids=["paired", "groups"])
+def test_intervals_hold_the_true_difference_nineteen_times_in_twenty(by_groups, monkeypatch):
+    """Problems differ in how much they gain, and their scores in two seeds hang together."""
+    monkeypatch.setattr("jaxcritique.analysis.intervals.RESAMPLES", 1000)
+    rng = np.random.default_rng(1)
+    inside, trials = 0, 200
+    for trial in range(trials):
+        gains = rng.normal(0.1, 0.5, 60)
+        noise = rng.normal(0, 0.2, (2, 60))
+        scores = {f"p{index}": list(gains[index] + noise[:, index]) for index in range(60)}
+        if by_groups:
+            hard = {p: s for p, s in scores.items() if int(p[1:]) % 2}
+            easy = {p: s for p, s in scores.items() if p not in hard}
+            true, estimate = 0.0, block_difference(hard, easy, trial)
+        else:
+            zeros = {p: [0.0, 0.0] for p in scores}
+            true, estimate = 0.1, block_difference(scores, zeros, trial)
+        inside += estimate.ci95[0] <= true <= estimate.ci95[1]
+    assert 0.89 * trials <= inside <= 0.99 * trials
+
+
+def test_no_scores_are_refused():
+    with pytest.raises(ValueError, match="from no scores"):
+        block_difference({"a": [1.0]}, {"a": []}, 0)
+
+
+# ---- reading
+
+
+def test_a_run_is_read_as_it_was_left(tmp_path):
+    (tmp_path / "results.json").write_text('{"seed": 1}')
+    (tmp_path / "scores.jsonl").write_text('{"problem": "a\\u2028b", "score": 1}\n')
+    assert read_run(tmp_path) == Run({"seed": 1}, [{"problem": "a\u2028b", "score": 1}], [])
+
+
+def test_a_damaged_file_is_named_with_its_line(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n{"prob')
+    with pytest.raises(ValueError, match=r"scores\.jsonl, line 2: not JSON"):
+        read_run(tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ValueError, match=r"results\.json: not JSON"):
+        read_run(tmp_path)

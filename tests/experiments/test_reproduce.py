@@ -1,0 +1,180 @@
+"""The reproduction as its users start it: one small part for real, others made by the test."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.parts import PARTS, Plan
+from jaxcritique.records import to_json
+from jaxcritique.tasks import TINY_BASE, load_problems
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def reproduce(tmp_path_factory):
+    """Returns a function: flags -> exit code, and all that was printed."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+    }
+
+    def run(*flags: str) -> tuple[int, str]:
+        found = subprocess.run(
+            [sys.executable, "-m", "experiments.reproduce", *flags],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        return found.returncode, found.stdout
+
+    return run
+
+
+def finish(plan: Plan, name: str, **results) -> None:
+    folder = plan.folder(0, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    part = plan.named(name)
+    plan.note(part, 0, plan.identity(part, 0), 10.0)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    """The players and the questions are there; four parts are left, one of which cannot run."""
+    run_dir = tmp_path_factory.mktemp("reproduction")
+    settings = run_dir / "settings"
+    settings.mkdir()
+    texts = {
+        "improve.flags": "",
+        "critiques.flags": "",
+        "combinations.flags": "--test_problems=2\n",
+        "critics.flags": "--prompts=compact\n--actor_tokens=60\n--critic_tokens=40\n--slots=8\n",
+        "critic.flags": "",
+    }
+    for name, text in texts.items():
+        (settings / name).write_text(text)
+    plan = Plan(run_dir / "run", settings, str(TINY_BASE))
+    models = {"sft actor": str(TINY_BASE), "critic": str(TINY_BASE), "vanilla actor": "nowhere"}
+    models |= {"critique actor": "nowhere", "self_correction actor": "nowhere"}
+    finish(plan, "improve", models=models)
+    effect = ("kept", "of", "refined_right", "alone_right", "false_share")
+    finish(plan, "critiques", table1=[], filter={"none": dict.fromkeys(effect, 1)})
+    problems = load_problems("word_problems", None, "test", 3, 5)
+    text = "".join(json.dumps(to_json(problem)) + "\n" for problem in problems)
+    (plan.folder(0, "critiques") / "test_problems.jsonl").write_text(text)
+    return plan
+
+
+def flags(plan: Plan, *more: str) -> list[str]:
+    return [
+        f"--run_dir={plan.run_dir}", f"--settings={plan.settings}", f"--model={plan.model}",
+        "--seeds=0", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ran(reproduce, plan) -> tuple[int, str]:
+    wanted = "critics,evaluate-vanilla,critic-soft,filters"
+    return reproduce(*flags(plan, f"--only={wanted}"))
+
+
+def test_what_can_run_does_and_what_fails_is_named_with_its_last_words(ran, plan):
+    code, printed = ran
+    assert code == 1
+    assert "critics, seed 0: done in" in printed
+    assert "evaluate-vanilla, seed 0: failed with exit code 1" in printed
+    assert "nowhere" in printed.split("failed with exit code 1")[1]  # The log's end.
+    assert "filters, seed 0: left out, since critic-none is not done" in printed
+    assert "1 of 4 parts done, 3 failed or left out" in printed
+    assert (plan.folder(0, "critics") / "scores.jsonl").is_file()
+
+
+def test_the_report_holds_what_is_done(ran, plan):
+    results = json.loads((plan.run_dir / "results.json").read_text())
+    claims = {claim["id"]: claim for claim in results["claims"]}
+    assert claims["C2"]["n"] == 3
+    assert "3 problems are too few" in claims["C2"]["why"]
+    assert claims["C7"]["effect"] is None
+    assert [cost["part"] for cost in results["cost"]] == ["improve", "critiques", "critics"]
+    assert results["cost"][2]["generated_tokens"] > 0
+    assert (plan.run_dir / "report.html").is_file()
+
+
+def test_what_is_done_is_not_run_again(ran, reproduce, plan):
+    before = (plan.folder(0, "critics") / "results.json").stat().st_mtime_ns
+    code, printed = reproduce(*flags(plan, "--only=critics"))
+    assert code == 0
+    assert "python -m experiments.evaluate_critic" not in printed
+    assert "1 of 1 parts done" in printed
+    assert (plan.folder(0, "critics") / "results.json").stat().st_mtime_ns == before
+
+
+def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
+    code, printed = reproduce(
+        "--flagfile=experiments/flagfiles/reproduce_paper.flags", f"--run_dir={tmp_path}/run",
+        "--dry_run",
+    )  # fmt: skip
+    assert code == 0
+    assert not (tmp_path / "run").exists()
+    for part in PARTS:
+        assert f"# {part.name}, seed 0: " in printed
+        assert f"--run_dir={tmp_path}/run/seed-0/{part.name}" in printed
+    checks = [line for line in printed.splitlines() if "launchers.plan" in line]
+    assert len(checks) == sum(bool(part.trains) for part in PARTS)
+    assert all("--topology=h100:8,h100:64" in check for check in checks)
+    assert any("--model=llama3-70b" in check for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
+        ("--only=evalaute", "there is no part 'evalaute'"),
+        ("--settings=/nowhere", "--settings=/nowhere: no flagfile of a part"),
+    ],
+)
+def test_wrong_flags_are_refused(reproduce, plan, flag, words):
+    code, printed = reproduce(*flags(plan, flag))
+    assert code == 1
+    assert f"error: {words}" in printed or words in printed
+    assert "Traceback" not in printed
+
+
+_PARSE = """
+import json, sys
+from absl import flags
+import experiments.{program}
+for argv in json.loads(sys.argv[1]):
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["experiments.{program}", *argv])
+"""
+
+
+@pytest.mark.parametrize("program", sorted({part.program for part in PARTS}))
+def test_programs_take_the_flags_of_the_shipped_settings(program):
+    commands = []
+    for settings in ("laptop", "paper"):
+        plan = Plan(pathlib.Path("runs"), pathlib.Path("experiments/flagfiles") / settings, "base")
+        for part in PARTS:
+            if part.program == program and (ROOT / plan.settings / part.flagfile).is_file():
+                commands.append(plan.command(part, 0, shown=True)[3:])
+    assert commands
+    found = subprocess.run(
+        [sys.executable, "-c", _PARSE.format(program=program), json.dumps(commands)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
