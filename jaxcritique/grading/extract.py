@@ -140,6 +140,8 @@ def _restated(text: str, after: int) -> str | None:
         line = max(text.rfind("\n", 0, match.start()) + 1, after)
         if line == after or not _RESTATES.fullmatch(text, line, match.start()):
             continue
+        if not re.search(r"\b(?:is|are)\b", match[0], re.IGNORECASE):
+            continue  # "Answer:" may belong to another question that the model went on to.
         answer = _clause(text, match.end())
         said = _LAYOUT.sub("", text[match.end() : match.end() + MAX_CLAUSE], count=1)
         if answer and said.startswith(answer) and _VALUE.match(answer):

@@ -113,3 +113,7 @@ def test_guessed_answers_are_flagged(text, answer):
 @pytest.mark.parametrize("text", NONE)
 def test_a_solution_without_an_answer_says_so(text):
     assert extract_answer(text) is None
+
+
+def test_an_answer_to_another_question_is_not_this_one_again():
+    assert extract_answer("#### 72\n\nQuestion: What?\nAnswer: 1+1=2 so 2").text == "72"
