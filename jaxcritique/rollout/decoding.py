@@ -21,6 +21,9 @@ from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_
 
 BLOCK = 8  # Decoding steps between two looks at the results.
 CHUNK = 64  # Tokens of a prompt that are read at a time.
+# XLA sums the products of fewer rows in another order on a CPU. A draw at the very edge of a
+# token's mass would then depend on how many slots there are.
+FEWEST_ROWS = 8
 NONE, BROKEN = -1, -2  # Instead of a token: there was none to draw, there was nothing to draw by.
 
 Arrays = Any  # NumPy on the host, JAX in a jitted function.
@@ -77,16 +80,20 @@ def decode_block(
     A token is NONE where a slot was not active, and BROKEN, its last, where a logit was no number.
     """
     model = join(structure, params)
-    slots = jax.tree.map(lambda x: constrain(x, ROWS), slots)
+    # Where there are few slots, some more that the cache has no rows for and that do nothing.
+    count = len(slots.token)
+    filled = count * -(-FEWEST_ROWS // count)
+    rows = jnp.arange(filled) if filled > count else None
+    fill = lambda x: jnp.pad(x, [(0, filled - count)] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
+    slots = jax.tree.map(lambda x: constrain(fill(x), ROWS), slots)
 
     def step(carry: tuple[Slots, KVCache], _: None) -> tuple[tuple[Slots, KVCache], Any]:
         slots, cache = carry
-        hidden, cache = model.extend(slots.token[:, None], slots.position[:, None], cache)
+        hidden, cache = model.extend(slots.token[:, None], slots.position[:, None], cache, rows)
         logits = constrain(model.logits(hidden[:, 0]), ROWS)
         # Where it is too early for a stop token, it gets no mass.
         most = jnp.where(slots.position < slots.floor, -1e30, jnp.inf)[:, None]
-        rows = jnp.arange(len(logits))[:, None]
-        allowed = logits.at[rows, slots.stops].min(most, mode="drop")
+        allowed = logits.at[jnp.arange(filled)[:, None], slots.stops].min(most, mode="drop")
         rest = slots.seed, slots.position, slots.temperature
         if wanted.filters:
             drawn = draw_filtered_tokens(allowed, *rest, slots.top_k, slots.top_p)
@@ -106,7 +113,8 @@ def decode_block(
         return (after, cache), (drawn, likely)
 
     (slots, cache), (drawn, likely) = jax.lax.scan(step, (slots, cache), length=BLOCK)
-    return slots, cache, drawn, likely
+    slots = jax.tree.map(lambda x: x[:count], slots)
+    return slots, cache, drawn[:, :count], None if likely is None else likely[:, :count]
 
 
 class Decoding(NamedTuple):

@@ -45,7 +45,7 @@ def mixed(prompts) -> list[Request]:
             n=rng.choice((1, 1, 2)),
             max_tokens=rng.choice((3, 8, 14)),
             temperature=rng.choice((0.0, 0.7, 1.5)),
-            seed=1000 + i,
+            seed=i,
             prefix=rng.choice(("", "That makes")),
             top_k=rng.choice((0, 0, 5)),
             top_p=rng.choice((1.0, 0.8)),
