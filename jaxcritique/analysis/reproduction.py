@@ -8,18 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis import claims
-from jaxcritique.analysis.claims import (
-    ABLATIONS,
-    average,
-    common_k,
-    last_iteration,
-    measure_claims,
-)
+from jaxcritique.analysis.claims import ABLATIONS, measure_claims
 from jaxcritique.analysis.evaluation import ALONE, in_parallel
 from jaxcritique.analysis.evaluation_report import Table, csv_text
-from jaxcritique.analysis.evidence import Evidence, NotMeasured, Scores, minus
+from jaxcritique.analysis.evidence import (
+    CRITICS,
+    CRITICS_LARGE,
+    CRITIQUE,
+    EVALUATE,
+    FILTERS,
+    IMPROVE,
+    SELF_CORRECTION,
+    SELF_TALK,
+    VANILLA,
+    Evidence,
+    NotMeasured,
+    Scores,
+    common_k,
+    last_iteration,
+    minus,
+)
 from jaxcritique.analysis.intervals import Estimate
+from jaxcritique.analysis.measuring import average
 from jaxcritique.analysis.report import marked_lines, write_page
 from jaxcritique.analysis.reproduction_figures import Drawn, flips, paper_figures
 from jaxcritique.analysis.table import percent
@@ -220,15 +230,15 @@ def _table2(e: Evidence, protocol: str) -> Table:
         "discriminability": "Discrimin.",
         "helpfulness": "Helpfulness",
     }
-    critics = sorted(e.values(claims.CRITICS, "method"), reverse=True)  # The untrained one first.
-    alone = _cell(e.scores(claims.CRITICS, method=critics[0], metric="accuracy_without"))
+    critics = sorted(e.values(CRITICS, "method"), reverse=True)  # The untrained one first.
+    alone = _cell(e.scores(CRITICS, method=critics[0], metric="accuracy_without"))
     rows: list[Row] = [("Critic", *columns.values()), ("no critic", alone, alone, alone, "-", "-")]
-    parts = [(claims.CRITICS, critic, f"{critic} critic") for critic in critics]
+    parts = [(CRITICS, critic, f"{critic} critic") for critic in critics]
     with contextlib.suppress(NotMeasured):
-        larger = e.values(claims.CRITICS_LARGE, "method")
-        parts += [(claims.CRITICS_LARGE, critic, f"{critic} critic") for critic in larger]
+        larger = e.values(CRITICS_LARGE, "method")
+        parts += [(CRITICS_LARGE, critic, f"{critic} critic") for critic in larger]
     kinds = ("none", "soft", "hard")
-    parts += [(claims.FILTERS, kind, f"of data filtered: {kind}") for kind in kinds]
+    parts += [(FILTERS, kind, f"of data filtered: {kind}") for kind in kinds]
     for part, critic, name in parts:
         cells = [
             _or_dash(
@@ -245,17 +255,17 @@ def _table2(e: Evidence, protocol: str) -> Table:
 
 def _table3(e: Evidence, protocol: str) -> Table:
     """Table 3. Training-time and test-time methods combined"""
-    k = common_k(e, (claims.EVALUATE,))
+    k = common_k(e, (EVALUATE,))
     with contextlib.suppress(NotMeasured):  # Otherwise it is of the rows that there are.
-        k = common_k(e, (claims.EVALUATE, claims.VANILLA, claims.CRITIQUE, claims.SELF_CORRECTION))
+        k = common_k(e, (EVALUATE, VANILLA, CRITIQUE, SELF_CORRECTION))
     with_critic = (protocol, in_parallel(protocol), "with critic")
     alone = (ALONE, ALONE, "response only")
     corrected = ("refine_all", in_parallel("refine_all"), "self-correction")
     lines = (
-        ("Supervised fine-tuning", claims.EVALUATE, (alone, with_critic)),
-        ("Self-correction fine-tuning", claims.SELF_CORRECTION, (alone, corrected)),
-        ("Vanilla self-improvement", claims.VANILLA, (alone, with_critic)),
-        ("Critique-in-the-loop", claims.CRITIQUE, (alone, with_critic)),
+        ("Supervised fine-tuning", EVALUATE, (alone, with_critic)),
+        ("Self-correction fine-tuning", SELF_CORRECTION, (alone, corrected)),
+        ("Vanilla self-improvement", VANILLA, (alone, with_critic)),
+        ("Critique-in-the-loop", CRITIQUE, (alone, with_critic)),
     )
     rows: list[Row] = [("Training", "Test time", "Acc.", f"Pass@{k}", f"MV@{k}")]
     for training, part, methods in lines:
@@ -275,12 +285,12 @@ def _table3(e: Evidence, protocol: str) -> Table:
 
 def _table4(e: Evidence, _: str) -> Table:
     """Table 4. Ablations of critique-in-the-loop self-improvement"""
-    whole = last_iteration(e, claims.IMPROVE, "critique")
+    whole = last_iteration(e, IMPROVE, "critique")
     rows: list[Row] = [("Method", "Acc.", "Minus the whole method, points")]
     rows.append(("Critique-in-the-loop", _cell(whole), ""))
     for method, name in ABLATIONS.items():
         try:
-            scores = last_iteration(e, claims.IMPROVE, method)
+            scores = last_iteration(e, IMPROVE, method)
         except NotMeasured:
             rows.append((name, "-", "-"))
             continue
@@ -305,7 +315,7 @@ def _table5(e: Evidence, protocol: str) -> Table:
     }
     rows: list[Row] = [("Method", "Acc.")]
     for method, name in names.items():
-        rows.append((name, _cell(e.scores(claims.SELF_TALK, method=method, metric="greedy"))))
+        rows.append((name, _cell(e.scores(SELF_TALK, method=method, metric="greedy"))))
     return Table("Table 5. Self-talk via critique", rows, _INTERVALS)
 
 
@@ -359,6 +369,6 @@ def _cost_table(costs: Sequence[Mapping[str, Any]]) -> Table:
 def _transcripts(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
     """Those of the first seed that has some."""
     for runs in evidence.runs.values():
-        if claims.IMPROVE in runs and (found := runs[claims.IMPROVE].results.get("transcripts")):
+        if IMPROVE in runs and (found := runs[IMPROVE].results.get("transcripts")):
             return found
     return []
