@@ -12,7 +12,15 @@ from synthetic import PROBLEMS, PROTOCOL, everything
 from jaxcritique.analysis.claims import CLAIMS, measure_claims
 from jaxcritique.analysis.evidence import Evidence, NotMeasured, Run, minus, read_run
 from jaxcritique.analysis.intervals import Estimate, block_difference, paired_difference
-from jaxcritique.analysis.measuring import FEWEST, Aspect, Claim, Contrast, measure, verdict
+from jaxcritique.analysis.measuring import (
+    FEWEST,
+    Aspect,
+    Claim,
+    Contrast,
+    harder,
+    measure,
+    verdict,
+)
 
 
 @pytest.fixture
@@ -165,6 +173,15 @@ def test_few_problems_decide_nothing():
     aspect = Aspect("it helps", lambda: Contrast(blocks, zeros))
     claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
     assert (claim["holds"], claim["effect"]) == ("undecided", 1)
+    assert claim["why"] == "9 problems are too few"
+
+
+def test_few_hard_problems_among_many_easy_ones_decide_nothing():
+    scores = {0: {f"p{index}": float(index < FEWEST - 1) for index in range(200)}}
+    levels = {0: {problem: 5 if score else 1 for problem, score in scores[0].items()}}
+    aspect = harder("it helps on hard ones", lambda: scores, lambda: levels)
+    claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
+    assert (claim["holds"], claim["effect"], claim["n"]) == ("undecided", 1, 200)
     assert claim["why"] == "9 problems are too few"
 
 
