@@ -14,8 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis import claims
-from jaxcritique.analysis.evidence import Run, read_run
+from jaxcritique.analysis.evidence import (
+    CRITICS,
+    CRITICS_LARGE,
+    CRITIQUE,
+    EVALUATE,
+    FILTERS,
+    IMPROVE,
+    IMPROVE_SMALL,
+    SCALING,
+    SELF_CORRECTION,
+    SELF_TALK,
+    TRAINED,
+    UNTRAINED,
+    VANILLA,
+    Run,
+    read_run,
+)
 from jaxcritique.store import write_atomically
 
 BASE = "{model}"
@@ -64,29 +79,29 @@ _QUESTIONS = "--data={critiques}/test_problems.jsonl"
 
 PARTS = (
     Part(
-        claims.IMPROVE,
+        IMPROVE,
         "self_improve",
         "the players of all parts below; Figures 6 to 8 with the larger N, Table 4",
         (f"--model={BASE}",),
         trains="model",
     ),
     Part(
-        claims.IMPROVE_SMALL,
+        IMPROVE_SMALL,
         "self_improve",
         "Figure 6 with the smaller N",
         (f"--model={BASE}",),
         trains="model",
     ),
     Part(
-        claims.EVALUATE,
+        EVALUATE,
         "evaluate",
         "Figures 1, 5 and 10 to 12; the first rows of Table 3",
         (_ACTOR, "--critic={improve:critic}"),
     ),
-    _evaluation(claims.VANILLA, "vanilla actor", "Table 3: vanilla self-improvement"),
-    _evaluation(claims.CRITIQUE, "critique actor", "Table 3: critique-in-the-loop"),
+    _evaluation(VANILLA, "vanilla actor", "Table 3: vanilla self-improvement"),
+    _evaluation(CRITIQUE, "critique actor", "Table 3: critique-in-the-loop"),
     _evaluation(
-        claims.SELF_CORRECTION, "self_correction actor", "Table 3: self-correction", critic="self"
+        SELF_CORRECTION, "self_correction actor", "Table 3: self-correction", critic="self"
     ),
     Part(
         "critiques",
@@ -95,20 +110,20 @@ PARTS = (
         (_ACTOR, "--annotator={improve:critic}"),
     ),
     Part(
-        claims.CRITICS,
+        CRITICS,
         "evaluate_critic",
         "Table 2",
         (_ACTOR, _QUESTIONS),
-        critics=((claims.UNTRAINED, BASE), (claims.TRAINED, "{improve:critic}")),
+        critics=((UNTRAINED, BASE), (TRAINED, "{improve:critic}")),
     ),
     *map(_filtered, ("none", "soft", "hard")),
     Part(
-        claims.FILTERS,
+        FILTERS,
         "evaluate_critic",
         "claim 14",
         (_ACTOR, _QUESTIONS),
         critics=tuple((kind, f"{{critic-{kind}}}/model") for kind in ("none", "soft", "hard")),
-        settings=claims.CRITICS,
+        settings=CRITICS,
     ),
     Part(
         "critic-large",
@@ -118,21 +133,21 @@ PARTS = (
         trains="model",
     ),
     Part(
-        claims.CRITICS_LARGE,
+        CRITICS_LARGE,
         "evaluate_critic",
         "Table 2, the larger critic",
         (_ACTOR, _QUESTIONS),
         critics=(("trained, larger", "{critic-large}/model"),),
     ),
     Part(
-        claims.SCALING,
+        SCALING,
         "scaling",
         "Figure 9",
         ("--critic={improve:critic}",),
         trains="actor_base",
     ),
     Part(
-        claims.SELF_TALK,
+        SELF_TALK,
         "self_talk",
         "Table 5",
         (f"--model={BASE}", _ACTOR, "--critic={improve:critic}"),

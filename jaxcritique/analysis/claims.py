@@ -1,19 +1,10 @@
-"""The paper's fourteen claims, each measured with an interval (arXiv 2411.16579).
+"""The paper's fourteen claims (arXiv 2411.16579), each with the differences that it asserts.
 
-A claim is made of aspects, differences between two methods on the same problems (or between two
-groups of problems), each written so that the claim says it is above zero. An aspect's interval
-resamples problems, each with its scores in all seeds at once: the test problems are the same in
-every seed, so scores of one problem are not independent of each other, and a mean over seeds is
-less noisy than one run. Such an interval says what other problems would change, not what further
-seeds would; the effect in each seed is therefore given beside it.
-
-An aspect holds if its 95% interval lies above zero, and does not if it lies below. A claim holds if
-all its aspects do (a conjunction, so no correction for their number is due), does not if one of
-them does not, and is undecided otherwise. What is reported as its effect is the first aspect's.
+A function for each says what is compared, and `CLAIMS` what is said of it; how differences become
+verdicts is in `measuring.py`.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -27,52 +18,37 @@ from jaxcritique.analysis.evaluation import (
     in_sequence,
     multiple,
 )
-from jaxcritique.analysis.evidence import Evidence, NotMeasured, Row, Scores, minus
-from jaxcritique.analysis.intervals import Estimate, block_difference
+from jaxcritique.analysis.evidence import (
+    CRITICS,
+    CRITIQUE,
+    EVALUATE,
+    FILTERS,
+    IMPROVE,
+    IMPROVE_SMALL,
+    SCALING,
+    SELF_CORRECTION,
+    SELF_TALK,
+    TRAINED,
+    UNTRAINED,
+    VANILLA,
+    Evidence,
+    Scores,
+    actors_by_size,
+    common_k,
+    last_iteration,
+)
 from jaxcritique.analysis.levels import HARD
-
-FEWEST = 10  # Problems below which resampling them says nothing.
-# The parts of a reproduction that claims are read from, as experiments/parts.py names them.
-IMPROVE, IMPROVE_SMALL = "improve", "improve-small"  # self_improve with the larger and smaller N.
-EVALUATE = "evaluate"  # evaluate: the SFT actor and the critic.
-VANILLA, CRITIQUE = "evaluate-vanilla", "evaluate-critique"  # The same of the improved actors.
-SELF_CORRECTION = "evaluate-self-correction"  # The self-correcting actor, without a critic.
-CRITICS = "critics"  # evaluate_critic: UNTRAINED and TRAINED.
-CRITICS_LARGE = "critics-large"  # The same of a larger one.
-FILTERS = "filters"  # evaluate_critic: critics of data filtered in each of three ways.
-SCALING, SELF_TALK = "scaling", "self-talk"
-UNTRAINED, TRAINED = "untrained", "trained"
-
-Blocks = Mapping[int, Mapping[str, Sequence[float]]]  # Seed, problem, and its scores or rows.
-
-
-@dataclasses.dataclass(frozen=True)
-class Contrast:
-    """The mean of `above` less that of `below`, by seed and problem."""
-
-    above: Blocks
-    below: Blocks
-
-
-@dataclasses.dataclass(frozen=True)
-class Aspect:
-    """A difference that the claim says is above zero, or one reported beside the claim."""
-
-    says: str
-    contrast: Callable[[], Contrast]  # May raise NotMeasured.
-    beside: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A claim and how it is measured."""
-
-    id: str
-    says: str
-    where: str  # In the paper.
-    paper: str  # The paper's figure.
-    method: str  # How it is measured here.
-    aspects: Callable[[Evidence, str], list[Aspect]]  # From evidence and the protocol.
+from jaxcritique.analysis.measuring import (
+    Aspect,
+    Claim,
+    Lookup,
+    difference,
+    harder,
+    less,
+    measure,
+    scored,
+    share_contrast,
+)
 
 
 def measure_claims(evidence: Evidence, protocol: str, seed: int = 0) -> list[dict[str, Any]]:
@@ -84,9 +60,7 @@ def measure_claims(evidence: Evidence, protocol: str, seed: int = 0) -> list[dic
       seed: decides the bootstrap's resamples.
 
     Returns:
-      For each claim {id, says, where, paper, method, holds, effect, ci95, n, seeds, why, aspects},
-      holds being "yes", "no" or "undecided", effects shares (not points), n how many problems,
-      seeds the effect in each. What could not be measured has None for numbers and says why.
+      What `measuring.measure` says of each, in their order.
 
     Raises:
       ValueError: records contradict each other.
@@ -94,422 +68,214 @@ def measure_claims(evidence: Evidence, protocol: str, seed: int = 0) -> list[dic
     return [measure(claim, evidence, protocol, seed) for claim in CLAIMS]
 
 
-def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> dict[str, Any]:
-    """Measures one claim, as `measure_claims` does all."""
-    try:
-        aspects = claim.aspects(evidence, protocol)
-    except NotMeasured as error:
-        aspects = [Aspect(claim.says, _missing(str(error)))]
-    measured = [_measured(aspect, seed) for aspect in aspects]
-    required = [found for found in measured if not found["beside"]]
-    verdicts = [found["holds"] for found in required]
-    holds = "yes" if set(verdicts) == {"yes"} else "no" if "no" in verdicts else "undecided"
-    first = required[0]
-    return {
-        **{key: getattr(claim, key) for key in ("id", "says", "where", "paper", "method")},
-        "holds": holds,
-        **{key: first[key] for key in ("effect", "ci95", "n", "seeds")},
-        "why": "; ".join(dict.fromkeys(found["why"] for found in required if found["why"])),
-        "aspects": measured,
-    }
-
-
-def _measured(aspect: Aspect, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"says": aspect.says, "beside": aspect.beside, "holds": "undecided"}
-    try:
-        contrast = aspect.contrast()
-        estimate = estimate_of(contrast, seed)
-        n = len(_pooled(contrast.above).keys() | _pooled(contrast.below).keys())
-        by_seed = {
-            number: _mean(contrast.above[number]) - _mean(contrast.below[number])
-            for number in contrast.above
-        }
-    except NotMeasured as error:
-        return {**found, **dict.fromkeys(("effect", "ci95", "n", "seeds")), "why": str(error)}
-    why = "" if n >= FEWEST else f"{n} problems are too few"
-    found |= {"effect": estimate.mean, "ci95": list(estimate.ci95), "n": n, "seeds": by_seed}
-    return {**found, "holds": "undecided" if why else verdict(estimate), "why": why}
-
-
-def verdict(estimate: Estimate) -> str:
-    """Says whether an effect above zero was seen: "yes", "no" (below it) or "undecided"."""
-    low, high = estimate.ci95
-    return "yes" if low > 0 else "no" if high < 0 else "undecided"
-
-
-def estimate_of(contrast: Contrast, seed: int = 0) -> Estimate:
-    """Returns a contrast with its interval, problems resampled with their scores in all seeds."""
-    return block_difference(_pooled(contrast.above), _pooled(contrast.below), seed)
-
-
-def average(scores: Scores) -> Estimate:
-    """Returns the mean score with such an interval."""
-    return estimate_of(_against_zero(scores))
-
-
-def _pooled(blocks: Blocks) -> dict[str, list[float]]:
-    """All seeds' scores of each problem."""
-    pooled: dict[str, list[float]] = {}
-    for problems in blocks.values():
-        for problem, scores in problems.items():
-            pooled.setdefault(problem, []).extend(scores)
-    return pooled
-
-
-def _mean(problems: Mapping[str, Sequence[float]]) -> float:
-    return fmean(score for scores in problems.values() for score in scores)
-
-
-def _missing(reason: str) -> Callable[[], Contrast]:
-    def contrast() -> Contrast:
-        raise NotMeasured(reason)
-
-    return contrast
-
-
-# ---- what aspects are made of
-
-
-def _paired(first: Callable[[], Scores], second: Callable[[], Scores]) -> Callable[[], Contrast]:
-    """One method less another on the same problems."""
-    return lambda: _against_zero(minus(first(), second()))
-
-
-def _against_zero(scores: Scores) -> Contrast:
-    return Contrast(
-        {seed: {p: [score] for p, score in found.items()} for seed, found in scores.items()},
-        {seed: {p: [0.0] for p in found} for seed, found in scores.items()},
-    )
-
-
-def _harder(gain: Callable[[], Scores], levels: Callable[[], Mapping]) -> Callable[[], Contrast]:
-    """A gain on problems of levels 4 and 5 less that on the others."""
-
-    def contrast() -> Contrast:
-        hard: dict[int, dict[str, list[float]]] = {}
-        easy: dict[int, dict[str, list[float]]] = {}
-        of = levels()
-        for seed, scores in gain().items():
-            hard[seed], easy[seed] = {}, {}
-            for problem, score in scores.items():
-                side = hard if str(of[seed][problem]) in HARD else easy
-                side[seed][problem] = [score]
-            if not (hard[seed] and easy[seed]):
-                raise NotMeasured(f"seed {seed}: all problems are of one kind, hard or easy")
-        return Contrast(hard, easy)
-
-    return contrast
-
-
-def _other(protocol: str) -> str:
-    return "refine_all" if protocol == "refine_flagged" else "refine_flagged"
-
-
-# ---- the claims
-
-
 def _c1(e: Evidence, protocol: str) -> list[Aspect]:
-    method = in_parallel(protocol)
+    method, other = in_parallel(protocol), in_parallel(_other(protocol))
     ks = e.values(EVALUATE, "k", method=method, metric="maj")
+    few, many = ks[0], ks[-1]
+    vote = partial(scored, e, EVALUATE, metric="maj")
+    critic = vote(method=method, k=many)
 
-    def at(k: int, method: str) -> Callable[[], Scores]:
-        return lambda: e.scores(EVALUATE, method=method, metric="maj", k=k)
+    def gap(k: int) -> Lookup:
+        return less(vote(method=method, k=k), vote(method=ALONE, k=k))
 
-    def gap(k: int) -> Callable[[], Scores]:
-        return lambda: minus(at(k, method)(), at(k, ALONE)())
-
-    aspects = [
-        Aspect(
-            f"Maj@{ks[-1]} with critic - vote of {times * ks[-1]} samples without",
-            _paired(at(ks[-1], method), at(ks[-1], multiple(times))),
-        )
-        for times in MULTIPLES
-    ]
-    aspects.append(
-        Aspect(
-            f"this gain against as many samples, at K={ks[-1]} - at K={ks[0]}",
-            _paired(gap(ks[-1]), gap(ks[0])),
-        )
-    )
-    aspects.append(
-        Aspect(
-            f"Maj@{ks[-1]} with critic - vote of as many generated tokens without",
-            _paired(at(ks[-1], method), at(ks[-1], equal_tokens(method))),
+    return [
+        *(
+            difference(
+                f"Maj@{many} with critic - vote of {times * many} samples without",
+                critic,
+                vote(method=multiple(times), k=many),
+            )
+            for times in MULTIPLES
+        ),
+        difference(
+            f"this gain against as many samples, at K={many} - at K={few}", gap(many), gap(few)
+        ),
+        difference(
+            f"Maj@{many} with critic - vote of as many generated tokens without",
+            critic,
+            vote(method=equal_tokens(method), k=many),
             beside=True,
-        )
-    )
-    other = in_parallel(_other(protocol))
-    aspects.append(
-        Aspect(
+        ),
+        difference(
             f"the first, with {_other(protocol)}",
-            _paired(at(ks[-1], other), at(ks[-1], ALONE)),
+            vote(method=other, k=many),
+            vote(method=ALONE, k=many),
             beside=True,
-        )
-    )
-    return aspects
+        ),
+    ]
 
 
 def _c2(e: Evidence, protocol: str) -> list[Aspect]:
-    def of(critic: str, column: str) -> Callable[[], Scores]:
-        return lambda: e.scores(CRITICS, method=critic, metric=column)
-
+    trained = partial(scored, e, CRITICS, method=TRAINED)
+    untrained = partial(scored, e, CRITICS, method=UNTRAINED)
     accuracy, without = f"accuracy_{protocol}", "accuracy_without"
     return [
         *(
-            Aspect(
+            difference(
                 f"{column}, trained - untrained critic",
-                _paired(of(TRAINED, column), of(UNTRAINED, column)),
+                trained(metric=column),
+                untrained(metric=column),
             )
             for column in ("discriminability", "helpfulness")
         ),
-        Aspect(
-            "accuracy with critic - without", _paired(of(TRAINED, accuracy), of(TRAINED, without))
+        difference(
+            "accuracy with critic - without", trained(metric=accuracy), trained(metric=without)
         ),
-        Aspect(
+        difference(
             f"the same, with {_other(protocol)}",
-            _paired(of(TRAINED, f"accuracy_{_other(protocol)}"), of(TRAINED, without)),
+            trained(metric=f"accuracy_{_other(protocol)}"),
+            trained(metric=without),
             beside=True,
         ),
-        Aspect(
+        difference(
             "accuracy with critic, trained - untrained",
-            _paired(of(TRAINED, accuracy), of(UNTRAINED, accuracy)),
+            trained(metric=accuracy),
+            untrained(metric=accuracy),
             beside=True,
         ),
     ]
 
 
 def _c3(e: Evidence, protocol: str) -> list[Aspect]:
-    def gain(rule: str) -> Callable[[], Scores]:
-        return lambda: minus(
-            e.scores(EVALUATE, method=rule, metric="greedy"),
-            e.scores(EVALUATE, method=ALONE, metric="greedy"),
-        )
+    greedy = partial(scored, e, EVALUATE, metric="greedy")
 
-    def levels() -> Mapping:
-        return e.levels(EVALUATE)
+    def gain(rule: str) -> Lookup:
+        return less(greedy(method=rule), greedy(method=ALONE))
 
+    levels = partial(e.levels, EVALUATE)
     says = "critic's gain (greedy) on levels 4-5 - on levels 1-3"
     return [
-        Aspect(says, _harder(gain(protocol), levels)),
-        Aspect(f"{says}, with {_other(protocol)}", _harder(gain(_other(protocol)), levels), True),
+        harder(says, gain(protocol), levels),
+        harder(f"{says}, with {_other(protocol)}", gain(_other(protocol)), levels, beside=True),
     ]
-
-
-def last_iteration(e: Evidence, part: str, method: str) -> Scores:
-    """Returns the scores of the last actor of a method of self-improvement.
-
-    Raises:
-      NotMeasured: the part has not been run, or without this method.
-    """
-    last = max(e.values(part, "iteration", method=method))
-    return e.scores(part, method=method, iteration=last)
 
 
 def _c4(e: Evidence, _: str) -> list[Aspect]:
-    def last(part: str, method: str) -> Callable[[], Scores]:
-        return lambda: last_iteration(e, part, method)
+    def later(method: str) -> Lookup:
+        first = scored(e, IMPROVE, method=method, iteration=1)
+        return less(partial(last_iteration, e, IMPROVE, method), first)
 
-    def later(part: str, method: str) -> Callable[[], Scores]:
-        return lambda: minus(
-            last_iteration(e, part, method), e.scores(part, method=method, iteration=1)
-        )
-
-    aspects = [
-        Aspect(
-            f"{n}: critique-in-the-loop - vanilla, last iteration",
-            _paired(last(part, "critique"), last(part, "vanilla")),
-        )
-        for n, part in (("larger N", IMPROVE), ("smaller N", IMPROVE_SMALL))
-    ]
-    aspects.append(
-        Aspect(
+    return [
+        *(
+            difference(
+                f"{n}: critique-in-the-loop - vanilla, last iteration",
+                partial(last_iteration, e, part, "critique"),
+                partial(last_iteration, e, part, "vanilla"),
+            )
+            for n, part in (("larger N", IMPROVE), ("smaller N", IMPROVE_SMALL))
+        ),
+        difference(
             "larger N: what each gains after its first iteration, critique-in-the-loop - vanilla",
-            _paired(later(IMPROVE, "critique"), later(IMPROVE, "vanilla")),
+            later("critique"),
+            later("vanilla"),
             beside=True,
-        )
-    )
-    return aspects
+        ),
+    ]
 
 
 def _c5(e: Evidence, _: str) -> list[Aspect]:
-    return [
-        Aspect(
-            "share of levels 4-5 in the last training set, critique-in-the-loop - vanilla",
-            lambda: share_contrast(e, HARD),
-        )
-    ]
-
-
-def share_contrast(e: Evidence, levels: Iterable[int | str]) -> Contrast:
-    """Compares the share of these levels in the last training set, critique-in-the-loop - vanilla.
-
-    Raises:
-      NotMeasured: there is no training data, or its problems have no levels.
-    """
-    wanted = {str(level) for level in levels}
-    sides = [
-        {
-            seed: {r["problem"]: [float(str(r["level"]) in wanted)] * r["rows"] for r in rows}
-            for seed, rows in training_rows(e, method).items()
-        }
-        for method in ("critique", "vanilla")
-    ]
-    return Contrast(*sides)
-
-
-def training_rows(e: Evidence, method: str) -> dict[int, list[Row]]:
-    """Returns, by seed, what the last actor of a method of self-improvement was trained on.
-
-    Raises:
-      NotMeasured: there are no such rows, or their problems have no levels.
-    """
-    found = {}
-    for seed, run in e.of(IMPROVE).items():
-        rows = [row for row in run.training if row["method"] == method]
-        if not rows:
-            raise NotMeasured(f"{IMPROVE}, seed {seed}, has no training data of {method}")
-        last = max(row["iteration"] for row in rows)
-        found[seed] = [row for row in rows if row["iteration"] == last]
-        if any(row["level"] is None for row in found[seed]):
-            raise NotMeasured("the training problems have no difficulty levels")
-    return found
+    says = "share of levels 4-5 in the last training set, critique-in-the-loop - vanilla"
+    return [Aspect(says, partial(share_contrast, e, HARD))]
 
 
 def _c6(e: Evidence, _: str) -> list[Aspect]:
-    def gain() -> Scores:
-        return minus(last_iteration(e, IMPROVE, "critique"), last_iteration(e, IMPROVE, "vanilla"))
-
+    last = partial(partial, last_iteration, e, IMPROVE)
     return [
-        Aspect(
+        harder(
             "critique-in-the-loop - vanilla, on levels 4-5 - on levels 1-3",
-            _harder(gain, lambda: e.levels(IMPROVE)),
+            less(last("critique"), last("vanilla")),
+            partial(e.levels, IMPROVE),
         )
     ]
 
 
 def _c7(e: Evidence, protocol: str) -> list[Aspect]:
-    parts = (EVALUATE, VANILLA, CRITIQUE, SELF_CORRECTION)
-    k = common_k(e, parts)
-
-    def cell(part: str, method: str) -> Callable[[], Scores]:
-        return lambda: e.scores(part, method=method, metric="maj", k=k)
-
+    k = common_k(e, (EVALUATE, VANILLA, CRITIQUE, SELF_CORRECTION))
+    vote = partial(scored, e, metric="maj", k=k)
     method = in_parallel(protocol)
-    both, sft = cell(CRITIQUE, method), cell(EVALUATE, method)
+    both, sft = vote(CRITIQUE, method=method), vote(EVALUATE, method=method)
     others = (
         ("fine-tuning, with critic", sft),
-        ("vanilla self-improvement, response only", cell(VANILLA, ALONE)),
-        ("vanilla self-improvement, with critic", cell(VANILLA, method)),
-        ("critique-in-the-loop, response only", cell(CRITIQUE, ALONE)),
+        ("vanilla self-improvement, response only", vote(VANILLA, method=ALONE)),
+        ("vanilla self-improvement, with critic", vote(VANILLA, method=method)),
+        ("critique-in-the-loop, response only", vote(CRITIQUE, method=ALONE)),
     )
-    alone = in_parallel("refine_all")
     return [
-        Aspect(
-            f"MV@{k}: fine-tuning, with critic - response only", _paired(sft, cell(EVALUATE, ALONE))
+        difference(
+            f"MV@{k}: fine-tuning, with critic - response only", sft, vote(EVALUATE, method=ALONE)
         ),
         *(
-            Aspect(f"MV@{k}: critique-in-the-loop, with critic - {name}", _paired(both, other))
+            difference(f"MV@{k}: critique-in-the-loop, with critic - {name}", both, other)
             for name, other in others
         ),
-        Aspect(
+        difference(
             f"MV@{k}: fine-tuning, with critic - self-correction",
-            _paired(sft, cell(SELF_CORRECTION, alone)),
+            sft,
+            vote(SELF_CORRECTION, method=in_parallel("refine_all")),
         ),
     ]
 
 
-def common_k(evidence: Evidence, parts: Iterable[str]) -> int:
-    """Returns the largest K that all of these evaluations vote at: Table 3's.
-
-    Raises:
-      NotMeasured: an evaluation is missing, or no K is common to them.
-    """
-    common = set.intersection(*(set(evidence.values(p, "k", metric="maj")) for p in parts))
-    if not common:
-        raise NotMeasured("the evaluations have no K in common")
-    return max(common)
-
-
 def _c8(e: Evidence, _: str) -> list[Aspect]:
-    def last(method: str) -> Callable[[], Scores]:
-        return lambda: last_iteration(e, IMPROVE, method)
-
+    last = partial(partial, last_iteration, e, IMPROVE)
     return [
-        Aspect(f"critique-in-the-loop - {name}", _paired(last("critique"), last(method)))
+        difference(f"critique-in-the-loop - {name}", last("critique"), last(method))
         for method, name in ABLATIONS.items()
     ]
 
 
 def _c9(e: Evidence, protocol: str) -> list[Aspect]:
     actors = actors_by_size(e)
+    greedy = partial(scored, e, SCALING, metric="greedy")
 
-    def of(actor: str, method: str) -> Callable[[], Scores]:
-        return lambda: e.scores(SCALING, actor=actor, method=method, metric="greedy")
-
-    def over_all(method: str) -> Callable[[], Scores]:
+    def over_all(method: str) -> Scores:
         """The mean over actors."""
-
-        def mean() -> Scores:
-            found = [of(actor, method)() for actor in actors]
-            return {
-                seed: {p: fmean(scores[seed][p] for scores in found) for p in found[0][seed]}
-                for seed in found[0]
-            }
-
-        return mean
+        found = [greedy(actor=actor, method=method)() for actor in actors]
+        return {
+            seed: {p: fmean(scores[seed][p] for scores in found) for p in found[0][seed]}
+            for seed in found[0]
+        }
 
     return [
         *(
-            Aspect(
-                f"{actor}: with critic - without", _paired(of(actor, protocol), of(actor, ALONE))
+            difference(
+                f"{actor}: with critic - without",
+                greedy(actor=actor, method=protocol),
+                greedy(actor=actor, method=ALONE),
             )
             for actor in actors
         ),
-        Aspect(
+        difference(
             "mean over actors: with critic and oracle - with critic",
-            _paired(over_all("oracle"), over_all(protocol)),
+            partial(over_all, "oracle"),
+            partial(over_all, protocol),
         ),
     ]
 
 
-def actors_by_size(e: Evidence) -> list[str]:
-    """Returns the names of the actors of Figure 9, the smallest first.
-
-    Raises:
-      NotMeasured: there are none.
-    """
-    sizes = e.values(SCALING, "parameters")
-    return [name for size in sizes for name in e.values(SCALING, "actor", parameters=size)]
-
-
 def _c10(e: Evidence, protocol: str) -> list[Aspect]:
-    method = in_parallel(protocol)
-
-    def of(method: str, metric: str) -> Callable[[], Scores]:
-        return lambda: e.scores(EVALUATE, method=method, metric=metric)
-
+    after = partial(scored, e, EVALUATE, method=in_parallel(protocol))
+    before = partial(scored, e, EVALUATE, method=ALONE)
     return [
-        Aspect(
+        difference(
             "share of a question's samples that are right, with critic - without",
-            _paired(of(method, SHARE), of(ALONE, SHARE)),
+            after(metric=SHARE),
+            before(metric=SHARE),
         ),
-        Aspect(
-            "votes turned right - votes turned wrong",
-            _paired(of(method, VOTE), of(ALONE, VOTE)),
+        difference(
+            "votes turned right - votes turned wrong", after(metric=VOTE), before(metric=VOTE)
         ),
     ]
 
 
 def _c11(e: Evidence, protocol: str) -> list[Aspect]:
     ks = e.values(EVALUATE, "k", method=in_sequence(protocol), metric="pass")
-
-    def at(k: int, method: str) -> Callable[[], Scores]:
-        return lambda: e.scores(EVALUATE, method=method, metric="pass", k=k)
-
+    found = partial(scored, e, EVALUATE, metric="pass")
     return [
-        Aspect(
+        difference(
             f"Pass@{k}, parallel - sequential",
-            _paired(at(k, in_parallel(protocol)), at(k, in_sequence(protocol))),
+            found(method=in_parallel(protocol), k=k),
+            found(method=in_sequence(protocol), k=k),
             beside=k != ks[-1],
         )
         for k in sorted(ks, reverse=True)
@@ -517,69 +283,53 @@ def _c11(e: Evidence, protocol: str) -> list[Aspect]:
 
 
 def _c12(e: Evidence, protocol: str) -> list[Aspect]:
-    parallel, sequential = in_parallel(protocol), in_sequence(protocol)
-    ks = e.values(EVALUATE, "k", method=sequential, metric="maj")
+    parallel = partial(scored, e, EVALUATE, method=in_parallel(protocol), metric="maj")
+    sequential = partial(scored, e, EVALUATE, method=in_sequence(protocol))
+    ks = e.values(EVALUATE, "k", method=in_sequence(protocol), metric="maj")
     large = ks[-1]
     # Of one refinement and its response the vote is the response's, whatever the critic says.
     small = next((k for k in ks if k > 1), large)
-
-    def at(k: int, method: str, metric: str = "maj") -> Callable[[], Scores]:
-        return lambda: e.scores(EVALUATE, method=method, metric=metric, k=k)
-
+    final = sequential(metric="final", k=large)
+    vote = sequential(metric="maj", k=large)
     return [
-        Aspect(
-            f"K={large}, sequential: vote - final answer",
-            _paired(at(large, sequential), at(large, sequential, "final")),
-        ),
-        Aspect(
-            f"K={large}: parallel vote - sequential final answer",
-            _paired(at(large, parallel), at(large, sequential, "final")),
-        ),
-        Aspect(
+        difference(f"K={large}, sequential: vote - final answer", vote, final),
+        difference(f"K={large}: parallel vote - sequential final answer", parallel(k=large), final),
+        difference(
             f"K={small}: parallel vote - sequential vote",
-            _paired(at(small, parallel), at(small, sequential)),
+            parallel(k=small),
+            sequential(metric="maj", k=small),
         ),
-        Aspect(
-            f"K={large}: sequential vote - parallel vote",
-            _paired(at(large, sequential), at(large, parallel)),
-        ),
+        difference(f"K={large}: sequential vote - parallel vote", vote, parallel(k=large)),
     ]
 
 
 def _c13(e: Evidence, protocol: str) -> list[Aspect]:
-    def of(method: str) -> Callable[[], Scores]:
-        return lambda: e.scores(SELF_TALK, method=method, metric="greedy")
-
+    greedy = partial(scored, e, SELF_TALK, metric="greedy")
+    talk = greedy(method="self-talk")
     return [
-        Aspect("self-talk - self-correction", _paired(of("self-talk"), of("self-correction"))),
-        Aspect("fine-tuning with critic - self-talk", _paired(of(protocol), of("self-talk"))),
+        difference("self-talk - self-correction", talk, greedy(method="self-correction")),
+        difference("fine-tuning with critic - self-talk", greedy(method=protocol), talk),
     ]
 
 
 def _c14(e: Evidence, protocol: str) -> list[Aspect]:
-    def of(critic: str, column: str) -> Callable[[], Scores]:
-        return lambda: e.scores(FILTERS, method=critic, metric=column)
+    def soft_less(other: str, says: str, column: str, beside: bool = True) -> Aspect:
+        of = partial(scored, e, FILTERS, metric=column)
+        return difference(says, of(method="soft"), of(method=other), beside)
 
-    accuracy = f"accuracy_{protocol}"
+    accuracy, with_other = f"accuracy_{protocol}", f"accuracy with {_other(protocol)}, soft - none"
+    says = "accuracy with critic, of soft-filtered - of"
     return [
-        Aspect(
-            "accuracy with critic, of soft-filtered - of unfiltered data",
-            _paired(of("soft", accuracy), of("none", accuracy)),
-        ),
-        *(
-            Aspect(f"{says}, soft - none", _paired(of("soft", column), of("none", column)), True)
-            for says, column in (
-                ("discriminability", "discriminability"),
-                ("helpfulness", "helpfulness"),
-                (f"accuracy with {_other(protocol)}", f"accuracy_{_other(protocol)}"),
-            )
-        ),
-        Aspect(
-            "accuracy with critic, of soft-filtered - of hard-filtered data",
-            _paired(of("soft", accuracy), of("hard", accuracy)),
-            beside=True,
-        ),
+        soft_less("none", f"{says} unfiltered data", accuracy, beside=False),
+        soft_less("none", "discriminability, soft - none", "discriminability"),
+        soft_less("none", "helpfulness, soft - none", "helpfulness"),
+        soft_less("none", with_other, f"accuracy_{_other(protocol)}"),
+        soft_less("hard", f"{says} hard-filtered data", accuracy),
     ]
+
+
+def _other(protocol: str) -> str:
+    return "refine_all" if protocol == "refine_flagged" else "refine_flagged"
 
 
 # Methods of self_improve that take something away from critique-in-the-loop (Table 4).

@@ -8,12 +8,23 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
 Scores = Mapping[int, Mapping[str, float]]  # Seed, then problem id, to the problem's score.
 Levels = Mapping[int, Mapping[str, int]]  # Seed, then problem id, to its level, 1 (easy) to 5.
+
+# The parts of a reproduction that are looked in, as experiments/parts.py names them.
+IMPROVE, IMPROVE_SMALL = "improve", "improve-small"  # self_improve with the larger and smaller N.
+EVALUATE = "evaluate"  # evaluate: the SFT actor and the critic.
+VANILLA, CRITIQUE = "evaluate-vanilla", "evaluate-critique"  # The same of the improved actors.
+SELF_CORRECTION = "evaluate-self-correction"  # The self-correcting actor, without a critic.
+CRITICS = "critics"  # evaluate_critic: UNTRAINED and TRAINED.
+CRITICS_LARGE = "critics-large"  # The same of a larger one.
+FILTERS = "filters"  # evaluate_critic: critics of data filtered in each of three ways.
+SCALING, SELF_TALK = "scaling", "self-talk"
+UNTRAINED, TRAINED = "untrained", "trained"
 
 
 class NotMeasured(Exception):
@@ -121,6 +132,56 @@ def minus(first: Scores, second: Scores) -> dict[int, dict[str, float]]:
         seed: {problem: score - second[seed][problem] for problem, score in first[seed].items()}
         for seed in seeds
     }
+
+
+def last_iteration(e: Evidence, part: str, method: str) -> Scores:
+    """Returns the scores of the last actor of a method of self-improvement.
+
+    Raises:
+      NotMeasured: the part has not been run, or without this method.
+    """
+    last = max(e.values(part, "iteration", method=method))
+    return e.scores(part, method=method, iteration=last)
+
+
+def training_rows(e: Evidence, method: str) -> dict[int, list[Row]]:
+    """Returns, by seed, what the last actor of a method of self-improvement was trained on.
+
+    Raises:
+      NotMeasured: there are no such rows, or their problems have no levels.
+    """
+    found = {}
+    for seed, run in e.of(IMPROVE).items():
+        rows = [row for row in run.training if row["method"] == method]
+        if not rows:
+            raise NotMeasured(f"{IMPROVE}, seed {seed}, has no training data of {method}")
+        last = max(row["iteration"] for row in rows)
+        found[seed] = [row for row in rows if row["iteration"] == last]
+        if any(row["level"] is None for row in found[seed]):
+            raise NotMeasured("the training problems have no difficulty levels")
+    return found
+
+
+def common_k(evidence: Evidence, parts: Iterable[str]) -> int:
+    """Returns the largest K that all of these evaluations vote at: Table 3's.
+
+    Raises:
+      NotMeasured: an evaluation is missing, or no K is common to them.
+    """
+    common = set.intersection(*(set(evidence.values(p, "k", metric="maj")) for p in parts))
+    if not common:
+        raise NotMeasured("the evaluations have no K in common")
+    return max(common)
+
+
+def actors_by_size(e: Evidence) -> list[str]:
+    """Returns the names of the actors of Figure 9, the smallest first.
+
+    Raises:
+      NotMeasured: there are none.
+    """
+    sizes = e.values(SCALING, "parameters")
+    return [name for size in sizes for name in e.values(SCALING, "actor", parameters=size)]
 
 
 def read_run(folder: pathlib.Path) -> Run:

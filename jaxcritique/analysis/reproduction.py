@@ -1,6 +1,7 @@
 """What `experiments/reproduce.py` found: claims, the paper's tables, and the page with it all."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 from collections import Counter
@@ -8,18 +9,29 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis import claims
-from jaxcritique.analysis.claims import (
-    ABLATIONS,
-    average,
+from jaxcritique.analysis.claims import ABLATIONS, measure_claims
+from jaxcritique.analysis.evaluation import ALONE, in_parallel
+from jaxcritique.analysis.evaluation_report import Table, csv_text, gain_cell, share_cell
+from jaxcritique.analysis.evidence import (
+    CRITICS,
+    CRITICS_LARGE,
+    CRITIQUE,
+    EVALUATE,
+    FILTERS,
+    IMPROVE,
+    SELF_CORRECTION,
+    SELF_TALK,
+    TRAINED,
+    UNTRAINED,
+    VANILLA,
+    Evidence,
+    NotMeasured,
+    Scores,
     common_k,
     last_iteration,
-    measure_claims,
+    minus,
 )
-from jaxcritique.analysis.evaluation import ALONE, in_parallel
-from jaxcritique.analysis.evaluation_report import Table, csv_text
-from jaxcritique.analysis.evidence import Evidence, NotMeasured, Scores, minus
-from jaxcritique.analysis.intervals import Estimate
+from jaxcritique.analysis.measuring import average
 from jaxcritique.analysis.report import marked_lines, write_page
 from jaxcritique.analysis.reproduction_figures import Drawn, flips, paper_figures
 from jaxcritique.analysis.table import percent
@@ -54,7 +66,7 @@ def write_reproduction(
       ValueError: records contradict each other.
     """
     measured = measure_claims(evidence, protocol)
-    tables = [_tabulated(make, evidence, protocol) for make in _TABLES]
+    tables = [_tabulated(title, make, evidence, protocol) for title, make in _TABLES.items()]
     figures = paper_figures(evidence, protocol)
     commands = {(cost["part"], cost["seed"]): cost["command"] for cost in costs}
     for figure in figures:
@@ -124,30 +136,26 @@ def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
 def _points(found: Mapping[str, Any]) -> str:
     if found["effect"] is None:
         return "not measured"
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(
-        *(100 * share for share in (found["effect"], *found["ci95"]))
-    )
+    return gain_cell(found["effect"], found["ci95"])
 
 
 # ---- the paper's tables
 
 
-def _tabulated(make: Callable[[Evidence, str], Table], evidence: Evidence, protocol: str) -> Table:
+_Make = Callable[[Evidence, str], tuple[list[Row], str]]  # Rows, the header first, and a note.
+
+
+def _tabulated(title: str, make: _Make, evidence: Evidence, protocol: str) -> Table:
     """A table, or its title and why it could not be made."""
     try:
-        return make(evidence, protocol)
+        rows, note = make(evidence, protocol)
     except NotMeasured as error:
-        title = (make.__doc__ or "").splitlines()[0]
         return Table(title, [], f"Not measured: {error}.")
+    return Table(title, rows, note)
 
 
 def _cell(scores: Scores) -> str:
-    estimate = average(scores)
-    return f"{percent(estimate.mean)} ({_bounds(estimate)})"
-
-
-def _bounds(estimate: Estimate) -> str:
-    return "{:.1f}-{:.1f}".format(*(100 * bound for bound in estimate.ci95))
+    return share_cell(dataclasses.asdict(average(scores)))
 
 
 def _or_dash(lookup: Callable[[], Scores]) -> str:
@@ -158,8 +166,7 @@ def _or_dash(lookup: Callable[[], Scores]) -> str:
         return "-"
 
 
-def _table1(e: Evidence, _: str) -> Table:
-    """Table 1. Statistics of the critique data"""
+def _table1(e: Evidence, _: str) -> tuple[list[Row], str]:
     runs = e.of("critiques")
     keys = sorted(
         {
@@ -183,11 +190,10 @@ def _table1(e: Evidence, _: str) -> Table:
             (dataset, strategy, *(f"{sum(column):,}" for column in zip(*counts, strict=True)))
         )
     seeds = f"Of {len(runs)} seeds together." if len(runs) > 1 else ""
-    return Table("Table 1. Statistics of the critique data", rows, seeds)
+    return rows, seeds
 
 
-def _filter_table(e: Evidence, _: str) -> Table:
-    """Section 3.3. What the Monte-Carlo filter keeps"""
+def _filter_table(e: Evidence, _: str) -> tuple[list[Row], str]:
     runs = [run.results["filter"] for run in e.of("critiques").values()]
     rows: list[Row] = [("Filter", "Kept", "of", "Refined right", "Right alone", "False")]
     for rule in runs[0]:
@@ -208,11 +214,10 @@ def _filter_table(e: Evidence, _: str) -> Table:
         "critiques that a program which works every step out contradicts (the paper's people found "
         "1.2% of low quality). Right alone: what the actor solves without any critique."
     )
-    return Table("Section 3.3. What the Monte-Carlo filter keeps", rows, note)
+    return rows, note
 
 
-def _table2(e: Evidence, protocol: str) -> Table:
-    """Table 2. What critics are worth at test time"""
+def _table2(e: Evidence, _: str) -> tuple[list[Row], str]:
     columns = {
         "accuracy_refine_all": "Acc., all refined",
         "accuracy_refine_flagged": "Acc., flagged refined",
@@ -220,15 +225,14 @@ def _table2(e: Evidence, protocol: str) -> Table:
         "discriminability": "Discrimin.",
         "helpfulness": "Helpfulness",
     }
-    critics = sorted(e.values(claims.CRITICS, "method"), reverse=True)  # The untrained one first.
-    alone = _cell(e.scores(claims.CRITICS, method=critics[0], metric="accuracy_without"))
+    alone = _cell(e.scores(CRITICS, method=TRAINED, metric="accuracy_without"))
     rows: list[Row] = [("Critic", *columns.values()), ("no critic", alone, alone, alone, "-", "-")]
-    parts = [(claims.CRITICS, critic, f"{critic} critic") for critic in critics]
+    parts = [(CRITICS, critic, f"{critic} critic") for critic in (UNTRAINED, TRAINED)]
     with contextlib.suppress(NotMeasured):
-        larger = e.values(claims.CRITICS_LARGE, "method")
-        parts += [(claims.CRITICS_LARGE, critic, f"{critic} critic") for critic in larger]
+        larger = e.values(CRITICS_LARGE, "method")
+        parts += [(CRITICS_LARGE, critic, f"{critic} critic") for critic in larger]
     kinds = ("none", "soft", "hard")
-    parts += [(claims.FILTERS, kind, f"of data filtered: {kind}") for kind in kinds]
+    parts += [(FILTERS, kind, f"of data filtered: {kind}") for kind in kinds]
     for part, critic, name in parts:
         cells = [
             _or_dash(
@@ -240,22 +244,21 @@ def _table2(e: Evidence, protocol: str) -> Table:
         ]
         if set(cells) != {"-"}:
             rows.append((name, *cells))
-    return Table("Table 2. What critics are worth at test time", rows, _INTERVALS)
+    return rows, _INTERVALS
 
 
-def _table3(e: Evidence, protocol: str) -> Table:
-    """Table 3. Training-time and test-time methods combined"""
-    k = common_k(e, (claims.EVALUATE,))
+def _table3(e: Evidence, protocol: str) -> tuple[list[Row], str]:
+    k = common_k(e, (EVALUATE,))
     with contextlib.suppress(NotMeasured):  # Otherwise it is of the rows that there are.
-        k = common_k(e, (claims.EVALUATE, claims.VANILLA, claims.CRITIQUE, claims.SELF_CORRECTION))
+        k = common_k(e, (EVALUATE, VANILLA, CRITIQUE, SELF_CORRECTION))
     with_critic = (protocol, in_parallel(protocol), "with critic")
     alone = (ALONE, ALONE, "response only")
     corrected = ("refine_all", in_parallel("refine_all"), "self-correction")
     lines = (
-        ("Supervised fine-tuning", claims.EVALUATE, (alone, with_critic)),
-        ("Self-correction fine-tuning", claims.SELF_CORRECTION, (alone, corrected)),
-        ("Vanilla self-improvement", claims.VANILLA, (alone, with_critic)),
-        ("Critique-in-the-loop", claims.CRITIQUE, (alone, with_critic)),
+        ("Supervised fine-tuning", EVALUATE, (alone, with_critic)),
+        ("Self-correction fine-tuning", SELF_CORRECTION, (alone, corrected)),
+        ("Vanilla self-improvement", VANILLA, (alone, with_critic)),
+        ("Critique-in-the-loop", CRITIQUE, (alone, with_critic)),
     )
     rows: list[Row] = [("Training", "Test time", "Acc.", f"Pass@{k}", f"MV@{k}")]
     for training, part, methods in lines:
@@ -270,34 +273,25 @@ def _table3(e: Evidence, protocol: str) -> Table:
                 for method, metric, at in wanted
             ]
             rows.append((training, name, *cells))
-    return Table("Table 3. Training-time and test-time methods combined", rows, _INTERVALS)
+    return rows, _INTERVALS
 
 
-def _table4(e: Evidence, _: str) -> Table:
-    """Table 4. Ablations of critique-in-the-loop self-improvement"""
-    whole = last_iteration(e, claims.IMPROVE, "critique")
+def _table4(e: Evidence, _: str) -> tuple[list[Row], str]:
+    whole = last_iteration(e, IMPROVE, "critique")
     rows: list[Row] = [("Method", "Acc.", "Minus the whole method, points")]
     rows.append(("Critique-in-the-loop", _cell(whole), ""))
     for method, name in ABLATIONS.items():
         try:
-            scores = last_iteration(e, claims.IMPROVE, method)
+            scores = last_iteration(e, IMPROVE, method)
         except NotMeasured:
             rows.append((name, "-", "-"))
             continue
         change = average(minus(scores, whole))
-        low, high = change.ci95
-        rows.append(
-            (
-                name,
-                _cell(scores),
-                f"{100 * change.mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
-            )
-        )
-    return Table("Table 4. Ablations of critique-in-the-loop self-improvement", rows, _INTERVALS)
+        rows.append((name, _cell(scores), gain_cell(change.mean, change.ci95)))
+    return rows, _INTERVALS
 
 
-def _table5(e: Evidence, protocol: str) -> Table:
-    """Table 5. Self-talk via critique"""
+def _table5(e: Evidence, protocol: str) -> tuple[list[Row], str]:
     names = {
         "self-correction": "Self-correction",
         "self-talk": "Self-talk via critique",
@@ -305,12 +299,19 @@ def _table5(e: Evidence, protocol: str) -> Table:
     }
     rows: list[Row] = [("Method", "Acc.")]
     for method, name in names.items():
-        rows.append((name, _cell(e.scores(claims.SELF_TALK, method=method, metric="greedy"))))
-    return Table("Table 5. Self-talk via critique", rows, _INTERVALS)
+        rows.append((name, _cell(e.scores(SELF_TALK, method=method, metric="greedy"))))
+    return rows, _INTERVALS
 
 
 _INTERVALS = "In brackets 95% intervals, problems resampled with their scores in all seeds."
-_TABLES = (_table1, _filter_table, _table2, _table3, _table4, _table5)
+_TABLES: dict[str, _Make] = {
+    "Table 1. Statistics of the critique data": _table1,
+    "Section 3.3. What the Monte-Carlo filter keeps": _filter_table,
+    "Table 2. What critics are worth at test time": _table2,
+    "Table 3. Training-time and test-time methods combined": _table3,
+    "Table 4. Ablations of critique-in-the-loop self-improvement": _table4,
+    "Table 5. Self-talk via critique": _table5,
+}
 
 
 # ---- the rest of the page
@@ -359,6 +360,6 @@ def _cost_table(costs: Sequence[Mapping[str, Any]]) -> Table:
 def _transcripts(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
     """Those of the first seed that has some."""
     for runs in evidence.runs.values():
-        if claims.IMPROVE in runs and (found := runs[claims.IMPROVE].results.get("transcripts")):
+        if IMPROVE in runs and (found := runs[IMPROVE].results.get("transcripts")):
             return found
     return []

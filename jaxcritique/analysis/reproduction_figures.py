@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis import claims, figures
-from jaxcritique.analysis.claims import average, last_iteration, training_rows
+from jaxcritique.analysis import figures
 from jaxcritique.analysis.evaluation import (
     ALONE,
     MULTIPLES,
@@ -17,7 +16,21 @@ from jaxcritique.analysis.evaluation import (
     in_sequence,
     multiple,
 )
-from jaxcritique.analysis.evidence import Evidence, Levels, NotMeasured, Scores, minus
+from jaxcritique.analysis.evidence import (
+    EVALUATE,
+    IMPROVE,
+    IMPROVE_SMALL,
+    SCALING,
+    Evidence,
+    Levels,
+    NotMeasured,
+    Scores,
+    actors_by_size,
+    last_iteration,
+    minus,
+    training_rows,
+)
+from jaxcritique.analysis.measuring import average, estimate_of, share_contrast
 
 _LEVEL = "Difficulty level (1: easy, 5: hard)"
 
@@ -108,11 +121,11 @@ def _sampled(e: Evidence, methods: Mapping[str, tuple[str, str]]) -> Rows:
     """A row for each method (by name: method and metric) and K."""
     rows = []
     for name, (method, metric) in methods.items():
-        for k in e.values(claims.EVALUATE, "k", method=method, metric=metric):
-            scores = e.scores(claims.EVALUATE, method=method, metric=metric, k=k)
+        for k in e.values(EVALUATE, "k", method=method, metric=metric):
+            scores = e.scores(EVALUATE, method=method, metric=metric, k=k)
             points = [
                 point
-                for run in e.of(claims.EVALUATE).values()
+                for run in e.of(EVALUATE).values()
                 for point in run.results.get("points", ())
                 if (point["method"], point["metric"], point["k"]) == (method, metric, k)
             ]
@@ -148,9 +161,9 @@ def _figure1_tokens(e: Evidence, protocol: str) -> tuple[str, Rows]:
 
 
 def _figure5(e: Evidence, protocol: str) -> tuple[str, Rows]:
-    levels = e.levels(claims.EVALUATE)
+    levels = e.levels(EVALUATE)
     series = {
-        name: e.scores(claims.EVALUATE, method=method, metric="greedy", k=1)
+        name: e.scores(EVALUATE, method=method, metric="greedy", k=1)
         for name, method in ((ALONE, ALONE), ("with critic", protocol))
     }
     return _bars(_by_level(series, levels), "level", _LEVEL, "Accuracy")
@@ -158,7 +171,7 @@ def _figure5(e: Evidence, protocol: str) -> tuple[str, Rows]:
 
 def _figure6(e: Evidence, _: str) -> tuple[str, Rows]:
     rows = []
-    for part, size in ((claims.IMPROVE_SMALL, "smaller N"), (claims.IMPROVE, "larger N")):
+    for part, size in ((IMPROVE_SMALL, "smaller N"), (IMPROVE, "larger N")):
         try:
             runs = e.of(part).values()
         except NotMeasured:
@@ -170,7 +183,7 @@ def _figure6(e: Evidence, _: str) -> tuple[str, Rows]:
                 scores = e.scores(part, method=method, iteration=iteration)
                 rows.append(_row(f"{name}, {said}", scores, iteration=iteration))
     if not rows:
-        raise NotMeasured(f"{claims.IMPROVE} has not been run")
+        raise NotMeasured(f"{IMPROVE} has not been run")
     return _curves(rows, "iteration", "Iteration (0: the fine-tuned actor)", doubling=False)
 
 
@@ -187,7 +200,7 @@ def _figure7(e: Evidence, _: str) -> tuple[str, Rows]:
     levels = sorted(shares["critique"].keys() | shares["vanilla"].keys())
     rows = []
     for level in levels:
-        estimate = claims.estimate_of(claims.share_contrast(e, (level,)))
+        estimate = estimate_of(share_contrast(e, (level,)))
         rows.append(
             {
                 "series": "critique-in-the-loop - vanilla",
@@ -208,17 +221,17 @@ def _level_shares(rows: Iterable[tuple[int, int]]) -> dict[int, float]:
 
 
 def _figure8(e: Evidence, _: str) -> tuple[str, Rows]:
-    gain = minus(*(last_iteration(e, claims.IMPROVE, m) for m in ("critique", "vanilla")))
-    rows = _by_level({"critique-in-the-loop - vanilla": gain}, e.levels(claims.IMPROVE))
+    gain = minus(*(last_iteration(e, IMPROVE, m) for m in ("critique", "vanilla")))
+    rows = _by_level({"critique-in-the-loop - vanilla": gain}, e.levels(IMPROVE))
     return _bars(rows, "level", _LEVEL, "Test accuracy, difference")
 
 
 def _figure9(e: Evidence, protocol: str) -> tuple[str, Rows]:
     rows = []
     names = ((ALONE, ALONE), ("with critic", protocol), ("with critic, oracle", "oracle"))
-    for actor in claims.actors_by_size(e):
+    for actor in actors_by_size(e):
         for name, method in names:
-            scores = e.scores(claims.SCALING, actor=actor, method=method, metric="greedy")
+            scores = e.scores(SCALING, actor=actor, method=method, metric="greedy")
             rows.append(_row(name, scores, actor=actor))
     return _bars(rows, "actor", "Actor", "Accuracy")
 
@@ -227,8 +240,8 @@ def _figure10(e: Evidence, protocol: str) -> tuple[str, Rows]:
     panels: dict[str, list[tuple[float, bool]]] = {}
     rows = []
     for name, method in (("without critic", ALONE), ("with critic", in_parallel(protocol))):
-        shares = e.scores(claims.EVALUATE, method=method, metric=SHARE)
-        votes = e.scores(claims.EVALUATE, method=method, metric=VOTE)
+        shares = e.scores(EVALUATE, method=method, metric=SHARE)
+        votes = e.scores(EVALUATE, method=method, metric=VOTE)
         questions = [
             (seed, problem, share, bool(votes[seed][problem]))
             for seed, found in shares.items()
@@ -249,8 +262,8 @@ def flips(e: Evidence, protocol: str) -> tuple[int, int, int]:
       NotMeasured: the votes before and after are not there.
     """
     turned = minus(
-        e.scores(claims.EVALUATE, method=in_parallel(protocol), metric=VOTE),
-        e.scores(claims.EVALUATE, method=ALONE, metric=VOTE),
+        e.scores(EVALUATE, method=in_parallel(protocol), metric=VOTE),
+        e.scores(EVALUATE, method=ALONE, metric=VOTE),
     )
     changes = [change for found in turned.values() for change in found.values()]
     return changes.count(1.0), changes.count(-1.0), len(changes)
@@ -279,63 +292,63 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], _Draw], ...] = (
     (
         "figure_1",
         "Figure 1. Majority vote against K; 2K and 3K are votes of as many samples",
-        (claims.EVALUATE,),
+        (EVALUATE,),
         _figure1,
     ),
     (
         "figure_1_tokens",
         "Figure 1, by compute. Majority vote against the tokens generated for a problem",
-        (claims.EVALUATE,),
+        (EVALUATE,),
         _figure1_tokens,
     ),
     (
         "figure_5",
         "Figure 5. Greedy accuracy by difficulty, without and with critic",
-        (claims.EVALUATE,),
+        (EVALUATE,),
         _figure5,
     ),
     (
         "figure_6",
         "Figure 6. Self-improvement: greedy test accuracy by iteration",
-        (claims.IMPROVE_SMALL, claims.IMPROVE),
+        (IMPROVE_SMALL, IMPROVE),
         _figure6,
     ),
     (
         "figure_7",
         "Figure 7. Training data of the last iteration by difficulty: critique-in-the-loop's share "
         "less vanilla's",
-        (claims.IMPROVE,),
+        (IMPROVE,),
         _figure7,
     ),
     (
         "figure_8",
         "Figure 8. Test accuracy after the last iteration by difficulty: critique-in-the-loop less "
         "vanilla",
-        (claims.IMPROVE,),
+        (IMPROVE,),
         _figure8,
     ),
     (
         "figure_9",
         "Figure 9. One critic, actors of several sizes",
-        (claims.SCALING,),
+        (SCALING,),
         _figure9,
     ),
     (
         "figure_10",
         "Figure 10. Each question's share of right samples, and whether their vote is right",
-        (claims.EVALUATE,),
+        (EVALUATE,),
         _figure10,
     ),
     (
         "figure_11",
         "Figure 11. Pass@K, parallel and sequential",
-        (claims.EVALUATE,),
+        (EVALUATE,),
         _figure11,
     ),
     (
         "figure_12",
         "Figure 12. Votes and final answers, parallel and sequential",
-        (claims.EVALUATE,),
+        (EVALUATE,),
         _figure12,
     ),
 )

@@ -63,10 +63,7 @@ def method_points(
 def comparisons(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
     """Compares every method with those before it in Table 5, at the same metric and K."""
     rows = []
-    order = {
-        name: rank for rank, name in enumerate((ALONE, SELF_CORRECTION, SELF_TALK, *PROTOCOLS))
-    }
-    ranked = sorted(points, key=lambda point: order[point.method])
+    ranked = sorted(points, key=lambda point: METHODS.index(point.method))
     for rival, point in itertools.combinations(ranked, 2):
         if (point.metric, point.k) != (rival.metric, rival.k):
             continue

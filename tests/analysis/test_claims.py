@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from synthetic import PROBLEMS, PROTOCOL, everything
 
-from jaxcritique.analysis import claims as module
-from jaxcritique.analysis.claims import (
-    CLAIMS,
+from jaxcritique.analysis.claims import CLAIMS, measure_claims
+from jaxcritique.analysis.evidence import Evidence, NotMeasured, Run, minus, read_run
+from jaxcritique.analysis.intervals import Estimate, block_difference, paired_difference
+from jaxcritique.analysis.measuring import (
+    FEWEST,
     Aspect,
     Claim,
     Contrast,
+    harder,
     measure,
-    measure_claims,
     verdict,
 )
-from jaxcritique.analysis.evidence import Evidence, NotMeasured, Run, minus, read_run
-from jaxcritique.analysis.intervals import Estimate, block_difference, paired_difference
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_missing_rows_of_one_seed_are_not_measured(evidence):
     runs["evaluate"] = Run({}, kept)
     claim = found(Evidence({0: everything(), 1: runs}), "C11")
     assert claim["holds"] == "undecided"
-    assert "evaluate, seed 1, has no scores of method parallel" in claim["why"]
+    assert "evaluate, seed 1, has no scores of metric pass, method parallel" in claim["why"]
 
 
 def test_one_missing_problem_is_an_error_not_a_zero(evidence):
@@ -168,11 +168,20 @@ def test_seeds_that_only_one_side_has_are_left_out():
 
 
 def test_few_problems_decide_nothing():
-    blocks = {0: {f"p{index}": [1.0] for index in range(module.FEWEST - 1)}}
+    blocks = {0: {f"p{index}": [1.0] for index in range(FEWEST - 1)}}
     zeros = {0: {problem: [0.0] for problem in blocks[0]}}
     aspect = Aspect("it helps", lambda: Contrast(blocks, zeros))
     claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
     assert (claim["holds"], claim["effect"]) == ("undecided", 1)
+    assert claim["why"] == "9 problems are too few"
+
+
+def test_few_hard_problems_among_many_easy_ones_decide_nothing():
+    scores = {0: {f"p{index}": float(index < FEWEST - 1) for index in range(200)}}
+    levels = {0: {problem: 5 if score else 1 for problem, score in scores[0].items()}}
+    aspect = harder("it helps on hard ones", lambda: scores, lambda: levels)
+    claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
+    assert (claim["holds"], claim["effect"], claim["n"]) == ("undecided", 1, 200)
     assert claim["why"] == "9 problems are too few"
 
 

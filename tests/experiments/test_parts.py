@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from experiments.parts import PARTS, Plan, flag_values, read_flagfile, seconds_left
-from jaxcritique.analysis import claims
+from jaxcritique.analysis import evidence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODELS = ("sft actor", "vanilla actor", "critique actor", "self_correction actor", "critic")
@@ -62,9 +62,9 @@ def test_names_are_unique_and_every_part_reads_earlier_ones():
 
 def test_every_part_that_claims_are_read_from_is_in_the_plan():
     wanted = {
-        claims.IMPROVE, claims.IMPROVE_SMALL, claims.EVALUATE, claims.VANILLA, claims.CRITIQUE,
-        claims.SELF_CORRECTION, claims.CRITICS, claims.CRITICS_LARGE, claims.FILTERS,
-        claims.SCALING, claims.SELF_TALK,
+        evidence.IMPROVE, evidence.IMPROVE_SMALL, evidence.EVALUATE, evidence.VANILLA,
+        evidence.CRITIQUE, evidence.SELF_CORRECTION, evidence.CRITICS, evidence.CRITICS_LARGE,
+        evidence.FILTERS, evidence.SCALING, evidence.SELF_TALK,
     }  # fmt: skip
     assert wanted <= {part.name for part in PARTS}
 
@@ -85,7 +85,7 @@ def test_a_command_has_wiring_then_settings_then_seed_and_folder(improved):
 def test_each_actor_is_evaluated_with_the_same_critic(improved):
     actors = {
         name: one(command(improved, name), "actor").split("/")[-2]
-        for name in ("evaluate", claims.VANILLA, claims.CRITIQUE, claims.SELF_CORRECTION)
+        for name in ("evaluate", evidence.VANILLA, evidence.CRITIQUE, evidence.SELF_CORRECTION)
     }
     assert actors == {
         "evaluate": "sft-actor-77",
