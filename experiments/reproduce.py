@@ -105,7 +105,14 @@ def _chosen(plan: Plan) -> list[Part]:
             f"--only={','.join(FLAGS.only)}: there is no part {unknown[0]!r} with these settings; "
             f"choose from {', '.join(names)}."
         )
-    return [part for part in parts if part.name in FLAGS.only or not FLAGS.only]
+    chosen = [part for part in parts if part.name in FLAGS.only or not FLAGS.only]
+    for part in chosen:
+        given = read_flagfile(plan.settings / part.flagfile)  # And those it names: all there?
+        if part.trains and FLAGS.plan_topology and not flag_values(given, "sequence"):
+            raise ValueError(
+                f"{plan.settings / part.flagfile}: --plan_topology needs --sequence there."
+            )
+    return chosen
 
 
 # ---- running
@@ -231,8 +238,9 @@ def _clock(seconds: float) -> str:
 
 
 def _print_commands(plan: Plan, parts: list[Part], seeds: list[int]) -> None:
+    with_settings = {part.name for part in plan.parts}
     for part in PARTS:
-        if part.name not in {wanted.name for wanted in plan.parts}:
+        if part.name not in with_settings:
             print(f"# left out: {part.name} (no {plan.settings / part.flagfile})")
     print("# {PART:MODEL}: the folder that the part's results.json names so under models")
     for seed in seeds:

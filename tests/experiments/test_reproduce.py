@@ -1,8 +1,10 @@
 """The reproduction as its users start it: one small part for real, others made by the test."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -147,6 +149,19 @@ def test_wrong_flags_are_refused(reproduce, plan, flag, words):
     code, printed = reproduce(*flags(plan, flag))
     assert code == 1
     assert f"error: {words}" in printed or words in printed
+    assert "Traceback" not in printed
+
+
+def test_a_flagfile_that_is_named_but_missing_is_refused_before_anything_runs(
+    reproduce, plan, tmp_path
+):
+    settings = tmp_path / "settings"
+    shutil.copytree(plan.settings, settings)
+    (settings / "critics.flags").write_text(f"--flagfile={tmp_path / 'nowhere.flags'}\n")
+    code, printed = reproduce(*flags(dataclasses.replace(plan, settings=settings)))
+    assert code == 1
+    assert "error: " in printed
+    assert "nowhere.flags" in printed
     assert "Traceback" not in printed
 
 
