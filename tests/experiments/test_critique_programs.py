@@ -18,14 +18,14 @@ BUILD = (
     "--filter_refinements=2",
     "--alone_samples=1",
     "--tau=0",
-    "--slots=16",
+    "--slots=8",
 )
 EVALUATE = (
     "evaluate_critic",
     "--prompts=compact",
     "--actor_tokens=100",
     "--critic_tokens=120",
-    "--slots=16",
+    "--slots=8",
     f"--actor={TINY_BASE}",
     f"--critic={TINY_BASE}",
 )

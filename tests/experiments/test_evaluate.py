@@ -17,7 +17,7 @@ SMALLEST = (
     "--samples=3",
     "--difficulty_samples=4",
     "--actor_tokens=100",
-    "--slots=16",
+    "--slots=8",
 )
 TIMES = {"wall_seconds", "peak_rss_bytes"}
 

@@ -104,7 +104,7 @@ def story_flags(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stories")
     prompts = [{"prompt": f"Tom has {i} apples. That"} for i in (1, 2, 3, 1)]
     prompts += [{"id": i, "messages": [{"role": "user", "content": "Tö has 5."}]} for i in (7, 8)]
-    flags = (f"--model={TINY_BASE}", "--n=2", "--max_tokens=12", "--seed=3", "--slots=4")
+    flags = (f"--model={TINY_BASE}", "--n=2", "--max_tokens=12", "--seed=3", "--slots=8")
     return (write(folder / "p.jsonl", prompts), *flags)
 
 

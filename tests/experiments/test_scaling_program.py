@@ -19,7 +19,7 @@ SMALLEST = (
     "--sequence=384",
     "--actor_tokens=60",
     "--critic_tokens=30",
-    "--slots=4",
+    "--slots=8",
 )
 
 
