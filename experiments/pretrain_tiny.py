@@ -16,7 +16,6 @@ import sys
 import numpy as np
 import sentencepiece
 from absl import flags
-from transformers import AutoTokenizer
 
 from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.critiques.corpus import documents
@@ -166,6 +165,8 @@ def _cost(metrics: pathlib.Path) -> dict[str, int]:
 
 def _train_tokenizer(folder: pathlib.Path, weights: list[float]) -> None:
     """Trains a sentencepiece model on the corpus; bytes cover what the corpus does not hold."""
+    from transformers import AutoTokenizer  # Wrong flags need not wait for it.
+
     stories = itertools.islice(documents(COMPACT, _SEED.value, weights), 8_000)
     texts = (text for messages, reply in stories for text in [messages[-1]["content"], reply])
     model = io.BytesIO()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-STORIES = pathlib.Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STORIES = ROOT.parent / "shared" / "models" / "stories260k"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -21,6 +22,29 @@ CHAT_TEMPLATE = (
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:::jaxcritique")
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory) -> pathlib.Path:
+    """A folder in which what one test or program compiled is found by all others."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+
+
+@pytest.fixture(scope="session")
+def program_environment(compilation_cache, tmp_path_factory) -> dict[str, str]:
+    """The environment for programs of this checkout: a user's, who has no torch.
+
+    Libraries import it where they find it, which takes seconds of each start.
+    """
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text('import sys\n\nsys.modules["torch"] = None\n')
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{site}",
+        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 @pytest.fixture(scope="session")

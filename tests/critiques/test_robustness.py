@@ -2,7 +2,6 @@
 
 import collections
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -63,16 +62,15 @@ def test_a_second_run_asks_nothing(failing, tmp_path):
     assert [list(part) for part in again] == [list(part) for part in first]
 
 
-def test_killed_at_ten_random_moments(failing, tmp_path):
+def test_killed_at_ten_random_moments(failing, program_environment, tmp_path):
     """SIGKILL while paths are made, annotated or filtered; the end is as if nothing had been."""
     rng = random.Random(6)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests/critiques/scripted.py"), str(tmp_path)]
     done = tmp_path / "done.json"
     kills = 0
     while not done.exists():
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command, env=program_environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         if kills < 10:
             while not list(tmp_path.glob("stages/*")) and process.poll() is None:

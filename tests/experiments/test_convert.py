@@ -1,10 +1,5 @@
 """Hugging Face -> Orbax -> Hugging Face, bit for bit."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -13,26 +8,13 @@ from safetensors.numpy import load_file
 from jaxcritique.models import load_pretrained, save_pretrained
 from jaxcritique.tasks import TINY_BASE
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def convert(source: pathlib.Path, target: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.convert", f"--input={source}", f"--output={target}"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_round_trip(dtype, tmp_path):
+def test_round_trip(dtype, run, tmp_path):
     config, _, params = load_pretrained(TINY_BASE)
     save_pretrained(tmp_path / "hf", config, params, TINY_BASE, dtype)
     for source, target in (("hf", "orbax"), ("orbax", "again")):
-        result = convert(tmp_path / source, tmp_path / target)
+        result = run("convert", f"--input={tmp_path / source}", f"--output={tmp_path / target}")
         assert result.returncode == 0, result.stderr
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "again"))
     assert before.keys() == after.keys()
@@ -45,14 +27,14 @@ def test_round_trip(dtype, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes()
 
 
-def test_refusals(tmp_path):
+def test_refusals(run, tmp_path):
     (tmp_path / "empty").mkdir()
     for source, target, message in (
         (tmp_path / "none", tmp_path / "out", "no such folder"),
         (tmp_path / "empty", tmp_path / "out", "config.json: no such file"),
         (TINY_BASE, tmp_path, "is not empty"),
     ):
-        result = convert(source, target)
+        result = run("convert", f"--input={source}", f"--output={target}")
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1].startswith("error: ")
         assert message in result.stderr

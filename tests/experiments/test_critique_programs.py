@@ -1,16 +1,12 @@
 """Building critiques and evaluating a critic as their users start them, at the smallest sizes."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from jaxcritique.tasks import TINY_BASE
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = (
     "build_critiques",
     "--flagfile=experiments/flagfiles/critiques_laptop.flags",
@@ -22,47 +18,23 @@ BUILD = (
     "--filter_refinements=2",
     "--alone_samples=1",
     "--tau=0",
-    "--slots=16",
+    "--slots=8",
 )
 EVALUATE = (
     "evaluate_critic",
     "--prompts=compact",
     "--actor_tokens=100",
     "--critic_tokens=120",
-    "--slots=16",
+    "--slots=8",
     f"--actor={TINY_BASE}",
     f"--critic={TINY_BASE}",
 )
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Returns a function: flags of a program, the first its name -> what it came to."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"experiments.{program}", *flags],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def built(start, tmp_path_factory) -> tuple[pathlib.Path, dict]:
+def built(run, tmp_path_factory) -> tuple[pathlib.Path, dict]:
     run_dir = tmp_path_factory.mktemp("critiques")
-    process = start(*BUILD, f"--run_dir={run_dir}")
+    process = run(*BUILD, f"--run_dir={run_dir}")
     assert process.returncode == 0, process.stderr
     return run_dir, json.loads((run_dir / "results.json").read_text())
 
@@ -101,10 +73,10 @@ def test_the_dataset_and_its_statistics_agree(built):
     assert len(by_filter["none"]) >= counts["critiques of flawed paths"]
 
 
-def test_another_threshold_samples_nothing(built, start):
+def test_another_threshold_samples_nothing(built, run):
     run_dir, results = built
     before = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
-    process = start(*BUILD, f"--run_dir={run_dir}", "--tau=0.9")
+    process = run(*BUILD, f"--run_dir={run_dir}", "--tau=0.9")
     assert process.returncode == 0, process.stderr
     after = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
     assert after == before
@@ -116,19 +88,19 @@ def test_another_threshold_samples_nothing(built, start):
     assert stricter["rows"] == kept <= results["rows"]
 
 
-def test_a_dry_run_estimates_and_shows_the_prompts(start, tmp_path):
-    process = start(*BUILD, f"--run_dir={tmp_path}", "--dry_run", "--mistakes=model")
+def test_a_dry_run_estimates_and_shows_the_prompts(run, tmp_path):
+    process = run(*BUILD, f"--run_dir={tmp_path}", "--dry_run", "--mistakes=model")
     assert process.returncode == 0, process.stderr
     for part in ("==== rg1", "==== rg3: put in a mistake", "==== filter", "prompt tokens", "all "):
         assert part in process.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_table_2(built, start, tmp_path):
+def test_table_2(built, run, tmp_path):
     run_dir, _ = built
     data = run_dir / "test_problems.jsonl"
     flags = (f"--data={data}", f"--run_dir={tmp_path}", "--critic=checker")
-    process = start(*EVALUATE, *flags)
+    process = run(*EVALUATE, *flags)
     assert process.returncode == 0, process.stderr
     critics = json.loads((tmp_path / "results.json").read_text())["critics"]
     assert [found["critic"] for found in critics] == [str(TINY_BASE), "checker"]
@@ -149,7 +121,7 @@ def test_table_2(built, start, tmp_path):
     assert "refine flagged" in process.stdout
 
 
-def test_localisation(start, tmp_path):
+def test_localisation(run, tmp_path):
     data = tmp_path / "steps.jsonl"
     steps = ["Now there are <<3+4=8>>8 eggs.", "That leaves <<8-5=3>>3 eggs."]
     question = (
@@ -157,7 +129,7 @@ def test_localisation(start, tmp_path):
     )
     row = {"problem": question, "steps": steps, "first_error": 0}
     data.write_text(json.dumps(row) + "\n")
-    process = start(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}")
+    process = run(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
     [found] = json.loads((tmp_path / "run/results.json").read_text())["critics"]
     assert found["localisation"]["n"] == found["localisation"]["erroneous"] == 1
@@ -171,10 +143,10 @@ def test_localisation(start, tmp_path):
     ("", (), "data.jsonl: the file has no rows"),
     ('{"question": "?", "answer": "#### 1"}', ("--critic=/nowhere",), "/nowhere/config.json: no"),
 ])  # fmt: skip
-def test_bad_data_is_refused_in_a_line(row, flags, message, start, tmp_path):
+def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text(row)
-    process = start(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}", *flags)
+    process = run(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}", *flags)
     assert process.returncode == 1
     [line] = process.stderr.strip().split("\n")
     assert line.startswith("error: ")
@@ -187,8 +159,8 @@ def test_bad_data_is_refused_in_a_line(row, flags, message, start, tmp_path):
     ("--positions=1,2", "--positions=1,2: give three weights."),
     ("--annotator=/nowhere", "/nowhere/config.json: no such file"),
 ])  # fmt: skip
-def test_bad_flags_are_refused_in_a_line(flag, message, start, tmp_path):
-    process = start(*BUILD, f"--run_dir={tmp_path}", flag)
+def test_bad_flags_are_refused_in_a_line(flag, message, run, tmp_path):
+    process = run(*BUILD, f"--run_dir={tmp_path}", flag)
     assert process.returncode == 1
     [line] = process.stderr.strip().split("\n")
     assert line.startswith("error: ")

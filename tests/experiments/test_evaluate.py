@@ -1,11 +1,8 @@
 """Test-time scaling as its users start it, at the smallest sizes."""
 
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 from statistics import fmean
 
@@ -13,7 +10,6 @@ import pytest
 
 from jaxcritique.tasks import TINY_BASE
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALLEST = (
     "--flagfile=experiments/flagfiles/evaluate_laptop.flags",
     "--test_problems=6",
@@ -21,46 +17,22 @@ SMALLEST = (
     "--samples=3",
     "--difficulty_samples=4",
     "--actor_tokens=100",
-    "--slots=16",
+    "--slots=8",
 )
 TIMES = {"wall_seconds", "peak_rss_bytes"}
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Returns a function: flags -> the started program."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(*flags: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "experiments.evaluate", *flags],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def finish(start):
+def finish(run):
     """Returns a function that runs the program to its end: its results and what it printed."""
 
-    def run(run_dir: pathlib.Path, *flags: str) -> tuple[dict, str]:
-        process = start(*SMALLEST, f"--run_dir={run_dir}", *flags)
-        printed, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors
+    def finish(run_dir: pathlib.Path, *flags: str) -> tuple[dict, str]:
+        done = run("evaluate", *SMALLEST, f"--run_dir={run_dir}", *flags)
+        assert done.returncode == 0, done.stderr
         text = (run_dir / "results.json").read_text()
-        return json.loads(text.replace(str(run_dir), "RUN_DIR")), printed
+        return json.loads(text.replace(str(run_dir), "RUN_DIR")), done.stdout
 
-    return run
+    return finish
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +109,7 @@ def test_a_killed_run_ends_as_the_uninterrupted(finish, start, tmp_path):
     results, _ = finish(tmp_path / "whole", f"--critic={TINY_BASE}", "--critic_tokens=60")
     run_dir = tmp_path / "killed"
     flags = (*SMALLEST, f"--run_dir={run_dir}", f"--critic={TINY_BASE}", "--critic_tokens=60")
-    process = start(*flags)
+    process = start("evaluate", *flags)
     while not list(run_dir.glob("stages/parallel-criticise-1-*")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
@@ -171,7 +143,7 @@ def test_self_correction_asks_no_critic(finish, tmp_path):
     (["--task=math", "--data_dir=MATH", "--critic=checker"], "error: --critic=checker works out"),
     (["--task=gsm8k", "--data_dir=EMPTY"], "the test split of gsm8k is empty"),
 ])  # fmt: skip
-def test_bad_input_is_refused_in_a_line(flags, message, start, tmp_path):
+def test_bad_input_is_refused_in_a_line(flags, message, run, tmp_path):
     row = {"problem": "1+1?", "solution": r"It is $\boxed{2}$.", "answer": "2"}
     for file, text in (("gsm8k/test", ""), ("math/math500", json.dumps(row) + "\n")):
         path = tmp_path / f"{file}.jsonl"
@@ -180,10 +152,10 @@ def test_bad_input_is_refused_in_a_line(flags, message, start, tmp_path):
     run_dir = tmp_path / "run"
     data_dirs = {"--data_dir=EMPTY": tmp_path, "--data_dir=MATH": tmp_path}
     given = [f"--data_dir={data_dirs[f]}" if f in data_dirs else f for f in flags]
-    process = start("--prompts=compact", "--test_problems=1", f"--run_dir={run_dir}", *given)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    first, *rest = errors.strip().split("\n")
+    sizes = ("--prompts=compact", "--test_problems=1")
+    done = run("evaluate", *sizes, f"--run_dir={run_dir}", *given, timeout=120)
+    assert done.returncode == 1
+    first, *rest = done.stderr.strip().split("\n")
     assert message in first
     assert rest in ([], ["Pass --helpshort or --helpfull to see help on flags."])
     assert not run_dir.exists()

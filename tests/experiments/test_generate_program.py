@@ -2,12 +2,11 @@
 
 import collections
 import json
-import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -19,22 +18,15 @@ sys.path.append(str(ROOT / "tests" / "rollout"))
 from flaky import serve  # noqa: E402
 
 
-def start(*flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.generate", *flags],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def finish(run) -> Callable[..., None]:
+    """Returns a function that runs the program with these flags to its end."""
 
+    def finish(*flags: str) -> None:
+        done = run("generate", *flags)
+        assert done.returncode == 0, done.stderr
 
-def finish(*flags: str) -> str:
-    process = start(*flags)
-    out, error = process.communicate(timeout=600)
-    assert process.returncode == 0, error
-    return out
+    return finish
 
 
 def write(path: pathlib.Path, rows) -> str:
@@ -53,7 +45,7 @@ def samples(folder: pathlib.Path) -> dict[tuple[str, int], dict]:
     return found
 
 
-def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(tmp_path):
+def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(start, finish, tmp_path):
     flags = [
         write(tmp_path / "p.jsonl", ({"id": f"q{i}", "prompt": f"say {i}"} for i in range(1000))),
         "--engine=server",
@@ -62,7 +54,7 @@ def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(tmp_path):
     ]
     with serve(0.3, delay=0.01) as server:
         flags.append(f"--endpoint={server.url}")
-        process = start(*flags, f"--output={tmp_path / 'out'}")
+        process = start("generate", *flags, f"--output={tmp_path / 'out'}")
         while server.answered.total() < 200:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -86,7 +78,7 @@ def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(tmp_path):
     assert not list((tmp_path / "out").glob("*.journal"))
 
 
-def test_what_failed_is_asked_again_when_told_to(tmp_path):
+def test_what_failed_is_asked_again_when_told_to(finish, tmp_path):
     flags = [
         write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}]),
         "--engine=server",
@@ -112,12 +104,12 @@ def story_flags(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stories")
     prompts = [{"prompt": f"Tom has {i} apples. That"} for i in (1, 2, 3, 1)]
     prompts += [{"id": i, "messages": [{"role": "user", "content": "Tö has 5."}]} for i in (7, 8)]
-    flags = (f"--model={TINY_BASE}", "--n=2", "--max_tokens=12", "--seed=3", "--slots=4")
+    flags = (f"--model={TINY_BASE}", "--n=2", "--max_tokens=12", "--seed=3", "--slots=8")
     return (write(folder / "p.jsonl", prompts), *flags)
 
 
 @pytest.fixture(scope="module")
-def stories(story_flags, tmp_path_factory):
+def stories(finish, story_flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     finish(*story_flags, f"--output={folder}")
     return folder
@@ -135,14 +127,14 @@ def test_ids_are_given_or_of_the_content(stories):
     assert (manifest["rows_read"], manifest["requests"], manifest["samples"]) == (6, 5, 12)
 
 
-def test_parts_make_the_whole(story_flags, stories, tmp_path):
+def test_parts_make_the_whole(finish, story_flags, stories, tmp_path):
     for index in range(2):
         finish(*story_flags, f"--output={tmp_path}", f"--shard={index}/2")
     assert samples(tmp_path) == samples(stories)
     assert (tmp_path / "manifest-1-of-2.json").is_file()
 
 
-def test_a_batch_in_and_out(tmp_path):
+def test_a_batch_in_and_out(finish, tmp_path):
     body = {"model": "m", "messages": [{"role": "user", "content": "Tom has 5."}], "n": 2,
             "max_completion_tokens": 5, "temperature": 0}  # fmt: skip
     batch = [
@@ -202,16 +194,16 @@ def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):
         (["--endpoint=http://127.0.0.1:9"], "--endpoint is for --engine=server"),
     ],
 )
-def test_bad_flags_are_refused_in_a_line(flags, message, tmp_path):
+def test_bad_flags_are_refused_in_a_line(flags, message, run, tmp_path):
     prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
-    process = start(prompts, f"--model={TINY_BASE}", f"--output={tmp_path / 'out'}", *flags)
-    error = process.communicate(timeout=120)[1]
-    assert process.returncode == 1
-    assert message in error.splitlines()[-1]
-    assert "Traceback" not in error
+    given = (prompts, f"--model={TINY_BASE}", f"--output={tmp_path / 'out'}", *flags)
+    done = run("generate", *given, timeout=120)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
-def test_another_run_s_folder_is_refused(story_flags, stories):
-    process = start(*story_flags, f"--output={stories}", "--temperature=0.5")
-    error = process.communicate(timeout=120)[1]
-    assert "holds a run with another --temperature (1.0, now 0.5)" in error
+def test_another_run_s_folder_is_refused(run, story_flags, stories):
+    flags = (*story_flags, f"--output={stories}", "--temperature=0.5")
+    done = run("generate", *flags, timeout=120)
+    assert "holds a run with another --temperature (1.0, now 0.5)" in done.stderr

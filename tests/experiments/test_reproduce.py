@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -18,28 +17,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def reproduce(tmp_path_factory):
+def reproduce(run):
     """Returns a function: flags -> exit code, and all that was printed."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "200",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-    }
 
-    def run(*flags: str) -> tuple[int, str]:
-        found = subprocess.run(
-            [sys.executable, "-m", "experiments.reproduce", *flags],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        return found.returncode, found.stdout
+    def reproduce(*flags: str) -> tuple[int, str]:
+        done = run("reproduce", *flags, COLUMNS="200")
+        return done.returncode, done.stdout + done.stderr
 
-    return run
+    return reproduce
 
 
 def finish(plan: Plan, name: str, **results) -> None:
@@ -176,7 +161,7 @@ for argv in json.loads(sys.argv[1]):
 
 
 @pytest.mark.parametrize("program", sorted({part.program for part in PARTS}))
-def test_programs_take_the_flags_of_the_shipped_settings(program):
+def test_programs_take_the_flags_of_the_shipped_settings(program, program_environment):
     commands = []
     for settings in ("laptop", "paper"):
         plan = Plan(pathlib.Path("runs"), pathlib.Path("experiments/flagfiles") / settings, "base")
@@ -187,7 +172,7 @@ def test_programs_take_the_flags_of_the_shipped_settings(program):
     found = subprocess.run(
         [sys.executable, "-c", _PARSE.format(program=program), json.dumps(commands)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=program_environment,
         stderr=subprocess.PIPE,
         text=True,
         timeout=120,

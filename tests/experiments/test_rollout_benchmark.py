@@ -1,10 +1,11 @@
 """The rollout benchmark as its users start it, at the smallest sizes."""
 
+import functools
 import json
 import os
 import pathlib
 import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -13,23 +14,17 @@ from jaxcritique.tasks import TINY_BASE
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def benchmark(folder: pathlib.Path, *flags: str, **environment: str):
-    prompts = folder / "prompts.jsonl"
+@pytest.fixture
+def benchmark(run, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Returns a function: flags, further environment -> the program as it ended."""
+    prompts = tmp_path / "prompts.jsonl"
     rows = ({"prompt": f"Tom has {i} apples. That"} for i in range(3))
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [
-        sys.executable, "-m", "experiments.benchmark", "--suite=rollout", f"--model={TINY_BASE}",
-        f"--prompts={prompts}", "--vllm_python=/nowhere/python", "--bench_samples=2",
-        "--bench_tokens=8", "--slots=4", *flags,
-    ]  # fmt: skip
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    smallest = (
+        "--suite=rollout", f"--model={TINY_BASE}", f"--prompts={prompts}",
+        "--vllm_python=/nowhere/python", "--bench_samples=2", "--bench_tokens=8", "--slots=4",
+    )  # fmt: skip
+    return functools.partial(run, "benchmark", *smallest)
 
 
 @pytest.mark.parametrize(
@@ -40,16 +35,17 @@ def benchmark(folder: pathlib.Path, *flags: str, **environment: str):
         (["--output=."], "error: --output=.: "),
     ],
 )
-def test_bad_flags_are_refused_in_a_line(flags, message, tmp_path):
-    done = benchmark(tmp_path, *flags, JAX_NUM_CPU_DEVICES="7")
+def test_bad_flags_are_refused_in_a_line(flags, message, benchmark):
+    done = benchmark(*flags, JAX_NUM_CPU_DEVICES="7")
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
-def test_figures_of_the_engines_there_are(tmp_path):
+def test_figures_of_the_engines_there_are(benchmark, tmp_path):
     output = tmp_path / "out" / "figures.json"
-    done = benchmark(tmp_path, f"--output={output}", "--bench_batches=2,6")
+    flags = (f"--output={output}", "--bench_batches=2,6")
+    done = benchmark(*flags, PYTHONPATH=str(ROOT))  # With torch, which transformers needs.
     assert done.returncode == 0, done.stderr
     assert "vLLM is left out: --vllm_python=/nowhere/python: No such file" in done.stderr
     figures = json.loads(output.read_text())

@@ -1,17 +1,13 @@
 """Figure 9 as its users start it, at the smallest sizes, and the bases it needs."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.tasks import TINY_BASE
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALLEST = (
     "--task=word_problems",
     "--prompts=compact",
@@ -23,40 +19,16 @@ SMALLEST = (
     "--sequence=384",
     "--actor_tokens=60",
     "--critic_tokens=30",
-    "--slots=4",
+    "--slots=8",
 )
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Returns a function: a program and its flags -> what ran, as it ended."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(program: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", f"experiments.{program}", *flags],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def small(start, tmp_path_factory) -> pathlib.Path:
+def small(run, tmp_path_factory) -> pathlib.Path:
     """A base of another size, trained for a step."""
     run_dir = tmp_path_factory.mktemp("base")
     sizes = ("--dim=64", "--layers=1", "--steps=1", "--stop_at=1", "--rows=2", "--sequence=320")
-    done = start("pretrain_tiny", f"--run_dir={run_dir}", *sizes)
+    done = run("pretrain_tiny", f"--run_dir={run_dir}", *sizes)
     assert done.returncode == 0, done.stderr
     return run_dir / "tiny_base"
 
@@ -72,7 +44,7 @@ def test_the_sizes_of_a_base_are_what_was_asked_for(small):
     assert (shipped.dim, shipped.num_layers, shipped.mlp_dim) == (192, 5, 512)
 
 
-def test_actors_of_two_sizes_and_two_critics(small, start, tmp_path):
+def test_actors_of_two_sizes_and_two_critics(small, run, tmp_path):
     flags = (
         *SMALLEST,
         f"--actor_base={small}",
@@ -81,7 +53,7 @@ def test_actors_of_two_sizes_and_two_critics(small, start, tmp_path):
         f"--critic={small}",
         f"--run_dir={tmp_path}",
     )
-    done = start("scaling", *flags)
+    done = run("scaling", *flags)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     methods = ["no critic", *3 * ["checker"], *3 * [str(small)]]
@@ -102,7 +74,7 @@ def test_actors_of_two_sizes_and_two_critics(small, start, tmp_path):
     assert "<svg" in (tmp_path / "report.html").read_text()
     # Once more, with a critic fewer: nothing is trained or sampled again.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/*")}
-    done = start("scaling", *(flag for flag in flags if flag != "--critic=checker"))
+    done = run("scaling", *(flag for flag in flags if flag != "--critic=checker"))
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/*")} == before
     fewer = json.loads((tmp_path / "results.json").read_text())
@@ -116,9 +88,9 @@ def test_actors_of_two_sizes_and_two_critics(small, start, tmp_path):
     ("scaling", [*4 * ["--critic=checker"], f"--actor={TINY_BASE}"], "at the most"),
     ("pretrain_tiny", ["--dim=100"], "flag --dim=100: --dim must be a multiple of 64"),
 ])  # fmt: skip
-def test_bad_input_is_refused_in_a_line(program, flags, message, start, tmp_path):
+def test_bad_input_is_refused_in_a_line(program, flags, message, run, tmp_path):
     run_dir = tmp_path / "run"
-    done = start(program, f"--run_dir={run_dir}", *flags)
+    done = run(program, f"--run_dir={run_dir}", *flags)
     assert done.returncode == 1
     first, *rest = done.stderr.strip().split("\n")
     assert message in first

@@ -2,16 +2,12 @@
 
 import collections
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALLEST = (
     "--flagfile=experiments/flagfiles/quickstart.flags",
     "--train_problems=10",
@@ -39,44 +35,19 @@ TIMES = {"wall_seconds", "peak_rss_bytes"}  # Memory is no more a matter of the 
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Returns a function: (run folder, further flags) -> the started program."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(run_dir: pathlib.Path, *flags: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "experiments.self_improve", *SMALLEST]
-        return subprocess.Popen(
-            [*command, f"--run_dir={run_dir}", *flags],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def finish(start):
+def finish(run):
     """Returns a function: (run folder, further flags) -> the results of the program run to its end.
 
     The folder they lie in is called RUN_DIR in them.
     """
 
-    def run(run_dir: pathlib.Path, *flags: str) -> dict:
-        process = start(run_dir, *flags)
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors
+    def finish(run_dir: pathlib.Path, *flags: str) -> dict:
+        done = run("self_improve", *SMALLEST, f"--run_dir={run_dir}", *flags)
+        assert done.returncode == 0, done.stderr
         text = (run_dir / "results.json").read_text()
         return json.loads(text.replace(str(run_dir), "RUN_DIR"))
 
-    return run
+    return finish
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +184,7 @@ def test_the_same_command_again_redoes_nothing(results, finish, run_dir):
 
 def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
     for stage in ("actor-0", "filter"):  # As a training begins, and as a sampling does.
-        process = start(tmp_path)
+        process = start("self_improve", *SMALLEST, f"--run_dir={tmp_path}")
         while not list(tmp_path.glob(f"stages/{stage}-*")):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.01)
@@ -234,19 +205,17 @@ def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
     (["--samples=0"], "flag --samples=0: 0 is not a positive integer"),
     (["--task=gsm8k", "--data_dir=/nowhere"], "error: /nowhere/gsm8k/train.jsonl: no such file"),
 ])  # fmt: skip
-def test_bad_input_is_refused_in_a_line(flags, message, start, tmp_path):
-    process = start(tmp_path, *flags)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    first, *rest = errors.strip().split("\n")
+def test_bad_input_is_refused_in_a_line(flags, message, run, tmp_path):
+    done = run("self_improve", *SMALLEST, f"--run_dir={tmp_path}", *flags, timeout=60)
+    assert done.returncode == 1
+    first, *rest = done.stderr.strip().split("\n")
     assert message in first
     assert rest in ([], ["Pass --helpshort or --helpfull to see help on flags."])
     assert not list(tmp_path.iterdir())
 
 
-def test_another_seed_in_the_same_folder_is_refused(results, start, run_dir):
-    process = start(run_dir, "--seed=1")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors.startswith(f"error: {run_dir} holds a run with another --seed (0, now 1).")
-    assert errors.count("\n") == 1
+def test_another_seed_in_the_same_folder_is_refused(results, run, run_dir):
+    done = run("self_improve", *SMALLEST, f"--run_dir={run_dir}", "--seed=1", timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {run_dir} holds a run with another --seed (0, now 1).")
+    assert done.stderr.count("\n") == 1

@@ -1,11 +1,8 @@
 """Table 5 as its users start it, at the smallest sizes."""
 
 import json
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +10,6 @@ import pytest
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.files import read_examples
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALLEST = (
     "--flagfile=experiments/flagfiles/self_talk_laptop.flags",
     "--critic=checker",
@@ -36,48 +32,24 @@ TIMES = {"wall_seconds", "peak_rss_bytes"}
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Returns a function: flags -> the started program."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-    def run(*flags: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "experiments.self_talk", *flags],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
 def run_dir(tmp_path_factory) -> pathlib.Path:
     return tmp_path_factory.mktemp("run")
 
 
 @pytest.fixture(scope="module")
-def finished(start, run_dir) -> tuple[dict, str]:
+def finished(start, run, run_dir) -> tuple[dict, str]:
     """Results and what was printed, of a run that was killed once and started again."""
     flags = (*SMALLEST, f"--run_dir={run_dir}")
-    process = start(*flags)
+    process = start("self_talk", *flags)
     while not list(run_dir.glob("stages/actor-self-talk-*")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    process = start(*flags)
-    printed, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors
-    return json.loads((run_dir / "results.json").read_text()), printed
+    done = run("self_talk", *flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads((run_dir / "results.json").read_text()), done.stdout
 
 
 def test_table_5_is_made(finished, run_dir):
@@ -118,12 +90,11 @@ def test_the_data_is_counted_and_can_be_learnt_from(finished, run_dir):
         assert "The answer is" in example.reply
 
 
-def test_the_same_command_again_samples_nothing(finished, start, run_dir):
+def test_the_same_command_again_samples_nothing(finished, run, run_dir):
     results, _ = finished
     before = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
-    process = start(*SMALLEST, f"--run_dir={run_dir}")
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors
+    done = run("self_talk", *SMALLEST, f"--run_dir={run_dir}")
+    assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")} == before
     again = json.loads((run_dir / "results.json").read_text())
     lasting = [{k: v for k, v in r.items() if k not in TIMES} for r in (results, again)]
@@ -137,20 +108,18 @@ def test_the_same_command_again_samples_nothing(finished, start, run_dir):
     (["--rounds=0"], "flag --rounds=0: 0 is not a positive integer"),
     (["--task=math", "--data_dir=MATH"], "error: --task=math: the annotator checks calculations"),
 ])  # fmt: skip
-def test_bad_input_is_refused_in_a_line(flags, message, start, tmp_path):
+def test_bad_input_is_refused_in_a_line(flags, message, run, tmp_path):
     row = {"problem": "1+1?", "solution": r"It is $\boxed{2}$.", "answer": "2"}
     for name in ("train.jsonl", "math500.jsonl"):
         (tmp_path / "math").mkdir(exist_ok=True)
         (tmp_path / "math" / name).write_text(json.dumps(row) + "\n")
     given = [f.replace("--data_dir=MATH", f"--data_dir={tmp_path}") for f in flags]
-    sizes = ["--train_problems=1", "--test_problems=1"]
+    sizes = ("--train_problems=1", "--test_problems=1")
+    critics = ("--critic=checker", "--data_critic=checker")
     run_dir = tmp_path / "run"
-    process = start(
-        "--critic=checker", "--data_critic=checker", f"--run_dir={run_dir}", *sizes, *given
-    )
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    first, *rest = errors.strip().split("\n")
+    done = run("self_talk", *critics, f"--run_dir={run_dir}", *sizes, *given, timeout=120)
+    assert done.returncode == 1
+    first, *rest = done.stderr.strip().split("\n")
     assert message in first
     assert rest in ([], ["Pass --helpshort or --helpfull to see help on flags."])
     assert not run_dir.exists()

@@ -4,9 +4,8 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from safetensors.numpy import load_file
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.data import Example
 from jaxcritique.training.files import read_examples
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def write(path: pathlib.Path, *rows) -> pathlib.Path:
@@ -72,15 +69,6 @@ def test_empty_and_missing_files(tmp_path):
         read_examples(tmp_path / "none.jsonl")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory) -> Iterator[None]:
-    """The many starts of the same command compile its step once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> pathlib.Path:
     rows = [
@@ -91,34 +79,28 @@ def data(tmp_path_factory) -> pathlib.Path:
     return write(tmp_path_factory.mktemp("data") / "sums.jsonl", *rows)
 
 
-def command(data: pathlib.Path, run_dir: pathlib.Path, *flags: str) -> list[str]:
+def flags_of(data: pathlib.Path, run_dir: pathlib.Path, *flags: str) -> list[str]:
     return [
-        sys.executable, "-m", "experiments.sft", f"--model={TINY_BASE}", f"--data={data}",
-        f"--run_dir={run_dir}", "--rows=8", "--sequence=64", "--epochs=8", "--learning_rate=1e-3",
-        "--checkpoint_steps=4", *flags,
+        f"--model={TINY_BASE}", f"--data={data}", f"--run_dir={run_dir}", "--rows=8",
+        "--sequence=64", "--epochs=8", "--learning_rate=1e-3", "--checkpoint_steps=4", *flags,
     ]  # fmt: skip
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(devices),
-    }
+@pytest.fixture(scope="module")
+def train(run) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Returns a function: data, run folder, further flags, devices -> the program as it ended."""
 
+    def train(data, run_dir, *flags, devices: int = 1) -> subprocess.CompletedProcess[str]:
+        return run("sft", *flags_of(data, run_dir, *flags), JAX_NUM_CPU_DEVICES=str(devices))
 
-def run(arguments: list[str], devices: int = 1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=600
-    )
+    return train
 
 
 @pytest.fixture(scope="module")
-def finished(data, tmp_path_factory) -> pathlib.Path:
+def finished(data, train, tmp_path_factory) -> pathlib.Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("finished")
-    result = run(command(data, folder))
+    result = train(data, folder)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -150,44 +132,45 @@ def last_step(run_dir: pathlib.Path) -> int:
     return json.loads(rows[-1])["step"] if rows else 0
 
 
-def kill(arguments: list[str], run_dir: pathlib.Path, step: int, wait: float, devices: int) -> None:
-    """Runs a command and kills it so many seconds after the metrics have that step.
+@pytest.fixture(scope="module")
+def kill(start) -> Callable[..., None]:
+    """Returns a function that runs the program and kills it.
 
-    At once where an earlier start got further: then it dies while it starts.
+    That is so many seconds after the metrics have that step, or at once where an earlier start got
+    further: then it dies while it starts.
     """
-    with subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=environment(devices),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+
+    def kill(data, run_dir, step: int, wait: float, devices: int) -> None:
+        process = start("sft", *flags_of(data, run_dir), JAX_NUM_CPU_DEVICES=str(devices))
         while last_step(run_dir) < step and process.poll() is None:
             time.sleep(0.01)
         time.sleep(wait)
         assert process.poll() is None, "it ended before it was killed"
         process.kill()
+        process.communicate()
+
+    return kill
 
 
-def test_killed_at_any_moment_it_ends_the_same(data, finished, tmp_path):
+def test_killed_at_any_moment_it_ends_the_same(data, finished, train, kill, tmp_path):
     """JAXCRITIQUE_KILLS says how often; the moments are drawn anew each time, and printed."""
     rng = np.random.default_rng()
     kills = int(os.environ.get("JAXCRITIQUE_KILLS", 3))
     steps = sorted(rng.choice(len(losses(finished)) - 8, kills, replace=False))
     for step in steps:
-        kill(command(data, tmp_path), tmp_path, step, wait := rng.uniform(0, 0.1), devices=1)
+        kill(data, tmp_path, step, wait := rng.uniform(0, 0.1), devices=1)
         print(f"killed {wait:.3f} s after step {step} was asked for, at {last_step(tmp_path)}")
-    result = run(command(data, tmp_path))
+    result = train(data, tmp_path)
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path) == losses(finished)
     for name, tensor in weights(finished).items():
         np.testing.assert_array_equal(tensor, weights(tmp_path)[name])
 
 
-def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, tmp_path):
-    kill(command(data, tmp_path), tmp_path, 20, 0.0, devices=8)
+def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, train, kill, tmp_path):
+    kill(data, tmp_path, 20, 0.0, devices=8)
     assert len(losses(tmp_path)) < len(losses(finished))
-    result = run(command(data, tmp_path), devices=4)
+    result = train(data, tmp_path, devices=4)
     assert result.returncode == 0, result.stderr
     # Each start says what compiling took: this one went on from a checkpoint.
     first, second = (row["step"] for row in metrics(tmp_path) if "compile_seconds" in row)
@@ -211,32 +194,32 @@ def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, tmp_path):
         (["--model=nowhere"], "nowhere/config.json: no such file"),
     ],
 )
-def test_what_cannot_go_on_is_refused_in_a_line(flags, message, data, finished, tmp_path):
+def test_what_cannot_go_on_is_refused_in_a_line(flags, message, data, finished, train, tmp_path):
     folder = finished if flags[0].startswith(("--seed", "--compute", "--from_step")) else tmp_path
-    result = run(command(data, folder, *flags))
+    result = train(data, folder, *flags)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert message in result.stderr
 
 
-def test_what_was_refused_claims_no_folder(data, tmp_path):
+def test_what_was_refused_claims_no_folder(data, train, tmp_path):
     for flags, code in ((["--sequence=8"], 1), ([], 0)):
-        result = run(command(data, tmp_path, *flags, "--epochs=1"))
+        result = train(data, tmp_path, *flags, "--epochs=1")
         assert result.returncode == code, result.stderr
 
 
-def test_changed_data_does_not_go_on(data, finished, tmp_path):
+def test_changed_data_does_not_go_on(data, finished, train, tmp_path):
     other = tmp_path / "sums.jsonl"
     other.write_text(data.read_text().replace("0+0=0.", "0+0=1."))
-    result = run(command(other, finished))
+    result = train(other, finished)
     assert result.returncode == 1
     assert "holds a run with another --data" in result.stderr
 
 
-def test_a_row_beyond_the_model_context_is_named(data, tmp_path):
+def test_a_row_beyond_the_model_context_is_named(data, train, tmp_path):
     longer = tmp_path / "longer.jsonl"
     longer.write_text(data.read_text() + json.dumps({"prompt": "1+" * 900, "target": "2"}) + "\n")
-    result = run(command(longer, tmp_path / "run", "--sequence=4096", "--too_long=error"))
+    result = train(longer, tmp_path / "run", "--sequence=4096", "--too_long=error")
     assert result.returncode == 1
     assert "exceed the model's context of 1024 tokens (example " in result.stderr
     assert "Leave them out with --too_long=drop." in result.stderr

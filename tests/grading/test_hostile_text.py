@@ -40,7 +40,8 @@ def attack(strings, gold=None):
         pytest.param(lambda path: hostile.fuzz(4000), id="fuzz"),
     ],
 )
-def test_hostile_strings(make, tmp_path):
+def test_hostile_strings(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Other tests may write where this one was started.
     target = tmp_path / "made"
     process = psutil.Process()
     before, files = process.memory_info().rss, set(Path.cwd().iterdir())

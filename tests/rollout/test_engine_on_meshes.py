@@ -1,7 +1,6 @@
 """On eight devices the engine writes what it writes on one."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -36,7 +35,7 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> dict[str, dict]:
+def written(program_environment, tmp_path_factory) -> dict[str, dict]:
     folder, rng = tmp_path_factory.mktemp("meshes"), np.random.default_rng(0)
     shapes = abstract(CONFIG)[1]
     params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
@@ -45,7 +44,7 @@ def written(tmp_path_factory) -> dict[str, dict]:
     subprocess.run(
         [sys.executable, program, output, folder / "model", *(mesh for mesh, *_ in MESHES)],
         check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "8"},
+        env={**program_environment, "JAX_NUM_CPU_DEVICES": "8"},
         timeout=600,
     )
     one = mesh_texts.written(ModelFolder.of(folder / "model"), "")

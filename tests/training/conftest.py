@@ -6,9 +6,9 @@ from jaxcritique.training.data import TokenizedExample
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory) -> None:
+def compile_once(compilation_cache) -> None:
     """Compiles the same step once, however many runs make it anew."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
