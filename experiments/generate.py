@@ -21,7 +21,7 @@ from experiments import engines
 from experiments.program import claim, refusing_bad_input, run
 from jaxcritique.rollout.files import Defaults, read_requests, write_batch
 from jaxcritique.rollout.generate import generate_shards, read_shard
-from jaxcritique.store import write_atomically
+from jaxcritique.store import read_object, write_atomically
 
 FLAGS = flags.FLAGS
 _MODEL = flags.DEFINE_string(
@@ -85,7 +85,7 @@ def main(_: list[str]) -> None:
         "failed": sums["error"],
         "completion_tokens": sums["tokens"],
         "seconds_of_last_run": round(time.monotonic() - started, 1),
-        "shards": {shard.path.name: json.loads(shard.manifest.read_text()) for shard in shards},
+        "shards": {shard.path.name: read_object(shard.manifest) for shard in shards},
     }
     write_atomically(output / f"manifest{part}.json", json.dumps(manifest, indent=2) + "\n")
     if prompts.batch:

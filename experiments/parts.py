@@ -31,7 +31,7 @@ from jaxcritique.analysis.evidence import (
     Run,
     read_run,
 )
-from jaxcritique.store import write_atomically
+from jaxcritique.store import read_object, write_atomically
 
 BASE = "{model}"
 _REFERENCE = re.compile(r"\{([\w-]+)(?::([^}]+))?\}")
@@ -272,7 +272,7 @@ class Plan:
     def record(self, part: Part, seed: int) -> dict[str, Any]:
         """What was noted of the part when it last ended: `identity`, and its seconds."""
         path = self._record_path(part, seed)
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
     def note(self, part: Part, seed: int, identity: Mapping[str, Any], seconds: float) -> None:
         """Notes that the part ended after so many seconds; those of earlier starts are added."""
@@ -290,7 +290,7 @@ class Plan:
         notes = [*folder.glob("stages/*/manifest.json")]
         if part.program == "sft":
             notes.append(folder / "results.json")
-        found = [json.loads(path.read_text()) for path in notes]
+        found = [read_object(path) for path in notes]
         return {
             "generated_tokens": sum(note.get("generated_tokens", 0) for note in found),
             "training_steps": sum(note.get("steps", 0) for note in found),

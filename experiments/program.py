@@ -11,18 +11,21 @@ from typing import Any
 from absl import app, flags, logging
 
 from jaxcritique.rollout.sampler import SamplerError
-from jaxcritique.store import write_atomically
+from jaxcritique.store import DamagedFile, read_object, write_atomically
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0."""
+    """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0.
+
+    What says itself what is wrong and what to do ends the program in one line.
+    """
 
     def quietly(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
-        except (SamplerError, FloatingPointError) as error:  # Or training diverged.
+        except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.
             sys.exit(f"error: {error}")
 
     app.run(quietly)
@@ -56,7 +59,7 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"{run_dir} is a file; a folder is wanted.")
     path = run_dir / "settings.json"
     if path.is_file():
-        theirs = json.loads(path.read_text())
+        theirs = read_object(path)
         settings = json.loads(json.dumps(settings))  # Tuples are lists there.
         changed = sorted(k for k in settings if theirs.get(k) != settings[k])
         if changed:

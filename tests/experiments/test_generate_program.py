@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,3 +216,17 @@ def test_another_run_s_folder_is_refused(story_flags, stories):
     process = start(*story_flags, f"--output={stories}", "--temperature=0.5")
     error = process.communicate(timeout=120)[1]
     assert "holds a run with another --temperature (1.0, now 0.5)" in error
+
+
+def test_a_tampered_shard_is_refused_in_a_line(story_flags, stories, tmp_path):
+    folder = shutil.copytree(stories, tmp_path / "out")
+    [path] = folder.glob("shard-*.jsonl")
+    path.write_text(path.read_text()[:-9])
+    process = start(*story_flags, f"--output={folder}")
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert error.splitlines()[-1].startswith(f"error: {path}, line 12: not JSON")
+    assert "Traceback" not in error
+    path.unlink()  # As the message says.
+    finish(*story_flags, f"--output={folder}")
+    assert samples(folder) == samples(stories)
