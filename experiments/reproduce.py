@@ -24,7 +24,7 @@ import rich.table
 from absl import flags
 
 from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
-from experiments.program import refusing_bad_input, run
+from experiments.program import hold, refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
 from jaxcritique.analysis.reproduction import write_reproduction
 from jaxcritique.models.presets import PRESETS
@@ -68,6 +68,8 @@ def main(_: list[str]) -> None:
     if FLAGS.dry_run:
         _print_commands(plan, parts, seeds)
         return
+    with refusing_bad_input():
+        hold(plan.run_dir)
     progress = Progress(plan, parts, seeds)
     results: dict[str, Any] = {}
     try:

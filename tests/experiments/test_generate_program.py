@@ -230,3 +230,25 @@ def test_a_tampered_shard_is_refused_in_a_line(story_flags, stories, tmp_path):
     path.unlink()  # As the message says.
     finish(*story_flags, f"--output={folder}")
     assert samples(folder) == samples(stories)
+
+
+def test_two_at_once_on_one_folder_are_refused(tmp_path):
+    flags = [
+        write(tmp_path / "p.jsonl", [{"prompt": "a"}]),
+        *("--engine=server", "--model=flaky", f"--output={tmp_path / 'out'}"),
+    ]
+    with serve(kinds=("hang",), failing=1.0) as server:
+        flags.append(f"--endpoint={server.url}")
+        first = start(*flags)
+        while not server.asked:
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = start(*flags)
+        error = second.communicate(timeout=120)[1]
+        assert second.returncode == 1
+        assert f"{tmp_path / 'out'} is in use by process {first.pid} on" in error.splitlines()[-1]
+        first.kill()
+        first.communicate()
+        server.failing = 0.0
+        finish(*flags)  # Of a killed process no lock is left.
+    assert [row["text"] for row in rows(tmp_path / "out")] == ["a/0"]
