@@ -5,7 +5,6 @@ verdicts is in `measuring.py`.
 """
 
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 from jaxcritique.analysis.evaluation import (
@@ -25,17 +24,17 @@ from jaxcritique.analysis.evidence import (
     FILTERS,
     IMPROVE,
     IMPROVE_SMALL,
-    SCALING,
     SELF_CORRECTION,
     SELF_TALK,
     TRAINED,
     UNTRAINED,
     VANILLA,
     Evidence,
-    Scores,
     actors_by_size,
     common_k,
     last_iteration,
+    mean_over_actors,
+    scores_of_actor,
 )
 from jaxcritique.analysis.levels import HARD
 from jaxcritique.analysis.measuring import (
@@ -225,30 +224,16 @@ def _c8(e: Evidence, _: str) -> list[Aspect]:
 
 
 def _c9(e: Evidence, protocol: str) -> list[Aspect]:
-    actors = actors_by_size(e)
-    greedy = partial(scored, e, SCALING, metric="greedy")
-
-    def over_all(method: str) -> Scores:
-        """The mean over actors."""
-        found = [greedy(actor=actor, method=method)() for actor in actors]
-        return {
-            seed: {p: fmean(scores[seed][p] for scores in found) for p in found[0][seed]}
-            for seed in found[0]
-        }
-
+    of = partial(partial, scores_of_actor, e)
     return [
         *(
-            difference(
-                f"{actor}: with critic - without",
-                greedy(actor=actor, method=protocol),
-                greedy(actor=actor, method=ALONE),
-            )
-            for actor in actors
+            difference(f"{actor}: with critic - without", of(actor, protocol), of(actor, ALONE))
+            for actor in actors_by_size(e)
         ),
         difference(
             "mean over actors: with critic and oracle - with critic",
-            partial(over_all, "oracle"),
-            partial(over_all, protocol),
+            partial(mean_over_actors, e, "oracle"),
+            partial(mean_over_actors, e, protocol),
         ),
     ]
 

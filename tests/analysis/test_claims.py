@@ -21,6 +21,7 @@ from jaxcritique.analysis.measuring import (
     measure,
     verdict,
 )
+from jaxcritique.analysis.reproduction_figures import paper_figures
 
 
 @pytest.fixture
@@ -150,6 +151,34 @@ def test_a_problem_scored_twice_is_an_error(evidence):
     runs["self-talk"] = Run({}, [*runs["self-talk"].scores, runs["self-talk"].scores[0]])
     with pytest.raises(ValueError, match="self-talk, seed 0: 201 scores"):
         found(Evidence({0: runs}), "C13")
+
+
+def test_two_critics_beside_the_actors_are_for_no_claim_of_one(evidence):
+    both = changed(evidence, "scaling", lambda row: {**row, "critic": "a"})
+    for runs in both.runs.values():
+        scaling = runs["scaling"]
+        other = [{**row, "critic": "b"} for row in scaling.scores if row["method"] != "no critic"]
+        runs["scaling"] = dataclasses.replace(scaling, scores=[*scaling.scores, *other])
+    measured = {claim["id"]: claim for claim in measure_claims(both, PROTOCOL)}
+    assert measured["C9"]["holds"] == "undecided"
+    assert measured["C9"]["why"].startswith(
+        "cannot be judged: scaling, seed 0, has 2 critics (a, b), and this is about one"
+    )
+    assert {claim["holds"] for id_, claim in measured.items() if id_ != "C9"} == {"yes"}
+    figures = {figure.name: figure for figure in paper_figures(both, PROTOCOL)}
+    assert "has 2 critics" in figures["figure_9"].why
+
+
+def test_a_problem_that_one_actor_lacks_is_named(evidence):
+    def lacks(row):
+        return None if (row["actor"], row["problem"]) == ("large", "p7") else row
+
+    claim = found(changed(evidence, "scaling", lacks), "C9")
+    assert [aspect["holds"] for aspect in claim["aspects"]] == ["yes", "yes", "undecided"]
+    assert claim["why"] == (
+        "cannot be judged: scaling, seed 0, has no score of actor large with oracle for problem "
+        "p7, which others have"
+    )
 
 
 def test_without_levels_what_is_about_them_is_not_measured(evidence):
