@@ -262,6 +262,7 @@ def _c11(e: Evidence, protocol: str) -> list[Aspect]:
             found(method=in_parallel(protocol), k=k),
             found(method=in_sequence(protocol), k=k),
             beside=k != ks[-1],
+            at_least=True,
         )
         for k in sorted(ks, reverse=True)
     ]
@@ -389,7 +390,8 @@ CLAIMS = (
         "it gets worse.",
         "Table 4",
         "no figure given",
-        "Greedy accuracy of the last actors, at equal sampling budgets.",
+        "Greedy accuracy of the last actors, at equal numbers of refinements; with more of them "
+        "after each critique there are fewer critiques, and fewer tokens are generated.",
         _c8,
     ),
     Claim(
@@ -410,10 +412,11 @@ CLAIMS = (
     ),
     Claim(
         "C11",
-        "Parallel scaling reaches a higher Pass@K than sequential scaling.",
+        "Parallel scaling reaches at least the Pass@K of sequential scaling.",
         "Figure 11",
         "no figure given",
-        "At the largest K; others beside it.",
+        "At the largest K, others beside it. Of K answers each: K responses after a round, and "
+        "what K rounds leave of one response, that response not counted.",
         _c11,
     ),
     Claim(

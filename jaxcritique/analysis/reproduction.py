@@ -84,7 +84,7 @@ def write_reproduction(
         "figures": [{"name": f.name, "caption": f.caption, "why": f.why} for f in figures],
         "settings": dict(settings),
         "cost": [{key: cost[key] for key in cost if key != "command"} for cost in costs],
-        "commands": [dict(cost) for cost in costs],
+        "commands": [{key: cost[key] for key in ("part", "seed", "command")} for cost in costs],
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     runs = [run for parts in evidence.runs.values() for run in parts.values()]
@@ -114,8 +114,8 @@ def headline(measured: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(claim["holds"] for claim in measured)
     unmeasured = [claim["id"] for claim in measured if claim["effect"] is None]
     text = (
-        f"Of the paper's {len(measured)} claims {count['yes']} hold here, with 95% intervals that "
-        f"exclude zero; {count['no']} do not, and {count['undecided']} are undecided"
+        f"Of the paper's {len(measured)} claims {count['yes']} hold here by their 95% intervals; "
+        f"{count['no']} do not, and {count['undecided']} are undecided"
     )
     return f"{text} (not measured: {', '.join(unmeasured)})." if unmeasured else f"{text}."
 

@@ -116,6 +116,24 @@ def test_no_difference_is_undecided(evidence):
     assert claim["holds"] == "undecided"
 
 
+def test_parallel_that_equals_sequential_is_at_least_it(evidence):
+    def as_parallel(row):
+        sequential = row["metric"] == "pass" and row["method"].startswith("sequential")
+        return None if sequential else row
+
+    without = changed(evidence, "evaluate", as_parallel)
+    for runs in without.runs.values():
+        run = runs["evaluate"]
+        same = [
+            {**row, "method": row["method"].replace("parallel", "sequential")}
+            for row in run.scores
+            if row["metric"] == "pass" and row["method"].startswith("parallel")
+        ]
+        runs["evaluate"] = dataclasses.replace(run, scores=[*run.scores, *same])
+    claim = found(without, "C11")
+    assert (claim["holds"], claim["effect"], claim["ci95"]) == ("yes", 0, [0, 0])
+
+
 def test_what_is_missing_is_not_measured_and_named(evidence):
     without = Evidence({0: {k: run for k, run in everything().items() if k != "improve-small"}})
     claim = found(without, "C4")
@@ -226,6 +244,8 @@ def test_few_hard_problems_among_many_easy_ones_decide_nothing():
 )
 def test_the_interval_decides(ci95, expected):
     assert verdict(Estimate(0.05, ci95)) == expected
+    at_least = "yes" if ci95[0] == 0 else expected
+    assert verdict(Estimate(0.05, ci95), at_least=True) == at_least
 
 
 # ---- the interval
