@@ -75,6 +75,12 @@ def main(_: list[str]) -> None:
             raise ValueError("name actors with --actor_base or --actor; Figure 9 has four sizes.")
         if len(FLAGS.critic) > MOST_CRITICS:
             raise ValueError(f"--critic: a figure shows {MOST_CRITICS} critics at the most.")
+        for folder in FLAGS.actor_base:
+            if pathlib.Path(folder).resolve() in [pathlib.Path(a).resolve() for a in FLAGS.actor]:
+                raise ValueError(
+                    f"--actor_base={folder} is also an --actor: name it once, either to be "
+                    "fine-tuned (--actor_base) or as it is (--actor)."
+                )
         bases = {folder: games.model("actor_base", folder) for folder in FLAGS.actor_base}
         actors = {folder: games.model("actor", folder) for folder in FLAGS.actor}
         critics = {
