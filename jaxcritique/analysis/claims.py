@@ -7,6 +7,7 @@ verdicts is in `measuring.py`.
 from functools import partial
 from typing import Any
 
+from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.evaluation import (
     ALONE,
     MULTIPLES,
@@ -291,9 +292,9 @@ def _c12(e: Evidence, protocol: str) -> list[Aspect]:
 
 def _c13(e: Evidence, protocol: str) -> list[Aspect]:
     greedy = partial(scored, e, SELF_TALK, metric="greedy")
-    talk = greedy(method="self-talk")
+    talk = greedy(method=table5.SELF_TALK)
     return [
-        difference("self-talk - self-correction", talk, greedy(method="self-correction")),
+        difference("self-talk - self-correction", talk, greedy(method=table5.SELF_CORRECTION)),
         difference("fine-tuning with critic - self-talk", greedy(method=protocol), talk),
     ]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.claims import ABLATIONS, measure_claims
 from jaxcritique.analysis.evaluation import ALONE, in_parallel
 from jaxcritique.analysis.evaluation_report import Table, csv_text, gain_cell, share_cell
@@ -293,8 +294,8 @@ def _table4(e: Evidence, _: str) -> tuple[list[Row], str]:
 
 def _table5(e: Evidence, protocol: str) -> tuple[list[Row], str]:
     names = {
-        "self-correction": "Self-correction",
-        "self-talk": "Self-talk via critique",
+        table5.SELF_CORRECTION: "Self-correction",
+        table5.SELF_TALK: "Self-talk via critique",
         protocol: "Fine-tuning, with critic at test time",
     }
     rows: list[Row] = [("Method", "Acc.")]
