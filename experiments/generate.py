@@ -18,10 +18,10 @@ import time
 from absl import flags
 
 from experiments import engines
-from experiments.program import claim, refusing_bad_input, run
+from experiments.program import claim, hold, refusing_bad_input, run
 from jaxcritique.rollout.files import Defaults, read_requests, write_batch
 from jaxcritique.rollout.generate import generate_shards, read_shard
-from jaxcritique.store import write_atomically
+from jaxcritique.store import read_object, write_atomically
 
 FLAGS = flags.FLAGS
 _MODEL = flags.DEFINE_string(
@@ -60,6 +60,8 @@ def main(_: list[str]) -> None:
             index, count = _shard(_SHARD.value)
             defaults = _defaults()
             prompts = read_requests(pathlib.Path(_PROMPTS.value), defaults)
+            part = "" if count == 1 else f"{index}-of-{count}"
+            hold(output, part)
             sampler = stack.enter_context(engines.sampler(_MODEL.value))
             settings = {"model": sampler.key, "prompts": prompts.sha256, "shards": count}
             claim(output, {**settings, **dataclasses.asdict(defaults)})
@@ -73,7 +75,7 @@ def main(_: list[str]) -> None:
         sums["tokens"] += completion.completion_tokens
         if completion.error:
             reasons[completion.error] += 1
-    part = "" if count == 1 else f"-{index}-of-{count}"
+    suffix = part and f"-{part}"
     manifest = {
         "model": sampler.key,
         "prompts": str(_PROMPTS.value),
@@ -85,11 +87,11 @@ def main(_: list[str]) -> None:
         "failed": sums["error"],
         "completion_tokens": sums["tokens"],
         "seconds_of_last_run": round(time.monotonic() - started, 1),
-        "shards": {shard.path.name: json.loads(shard.manifest.read_text()) for shard in shards},
+        "shards": {shard.path.name: read_object(shard.manifest) for shard in shards},
     }
-    write_atomically(output / f"manifest{part}.json", json.dumps(manifest, indent=2) + "\n")
+    write_atomically(output / f"manifest{suffix}.json", json.dumps(manifest, indent=2) + "\n")
     if prompts.batch:
-        write_batch(output / f"batch{part}.jsonl", mine, shards, _MODEL.value)
+        write_batch(output / f"batch{suffix}.jsonl", mine, shards, _MODEL.value)
     print(f"{manifest['samples']} samples of {len(mine)} prompts in {output}")
     for reason, times in reasons.most_common(5):
         print(f"{times} failed: {reason}", file=sys.stderr)

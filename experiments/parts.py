@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from absl import flags
+
 from jaxcritique.analysis.evidence import (
     CRITICS,
     CRITICS_LARGE,
@@ -31,7 +33,7 @@ from jaxcritique.analysis.evidence import (
     Run,
     read_run,
 )
-from jaxcritique.store import write_atomically
+from jaxcritique.store import read_object, write_atomically
 
 BASE = "{model}"
 _REFERENCE = re.compile(r"\{([\w-]+)(?::([^}]+))?\}")
@@ -248,7 +250,7 @@ class Plan:
             wanted = self.identity(part, seed)
         except ValueError:  # What it reads lacks the model that it needs.
             return False
-        return all(record.get(key) == value for key, value in wanted.items())
+        return _same(record, wanted) and not record.get("failed")
 
     def named(self, name: str) -> Part:
         """The part of this name."""
@@ -270,14 +272,26 @@ class Plan:
         }
 
     def record(self, part: Part, seed: int) -> dict[str, Any]:
-        """What was noted of the part when it last ended: `identity`, and its seconds."""
+        """What was noted of the part when it last ended: `identity`, seconds, whether it failed."""
         path = self._record_path(part, seed)
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_object(path) if path.is_file() else {}
 
-    def note(self, part: Part, seed: int, identity: Mapping[str, Any], seconds: float) -> None:
-        """Notes that the part ended after so many seconds; those of earlier starts are added."""
-        seconds += self.record(part, seed).get("seconds", 0.0)
-        text = json.dumps({**identity, "seconds": seconds}, indent=2)
+    def note(
+        self,
+        part: Part,
+        seed: int,
+        identity: Mapping[str, Any],
+        seconds: float,
+        failed: bool = False,
+    ) -> None:
+        """Notes that the part ended after so many seconds.
+
+        Those of earlier starts of the same command, settings and inputs are added.
+        """
+        before = self.record(part, seed)
+        if _same(before, identity):
+            seconds += before["seconds"]
+        text = json.dumps({**identity, "seconds": seconds, "failed": failed}, indent=2)
         write_atomically(self._record_path(part, seed), f"{text}\n")
 
     def log(self, part: Part, seed: int) -> pathlib.Path:
@@ -290,7 +304,7 @@ class Plan:
         notes = [*folder.glob("stages/*/manifest.json")]
         if part.program == "sft":
             notes.append(folder / "results.json")
-        found = [json.loads(path.read_text()) for path in notes]
+        found = [read_object(path) for path in notes]
         return {
             "generated_tokens": sum(note.get("generated_tokens", 0) for note in found),
             "training_steps": sum(note.get("steps", 0) for note in found),
@@ -312,6 +326,11 @@ class Plan:
             if row["method"] == resolve(folder)
         ]
         return dataclasses.replace(run, scores=scores)
+
+
+def _same(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether what was noted is of a part with this identity."""
+    return all(record.get(key) == value for key, value in identity.items())
 
 
 def seconds_left(
@@ -342,19 +361,28 @@ def seconds_left(
 def read_flagfile(path: pathlib.Path) -> list[str]:
     """Returns the flags of a flagfile, those of the flagfiles that it names in their places.
 
+    They are read as absl reads them: one that names itself, for instance, is left out there.
+
     Raises:
-      OSError: one of them cannot be read.
+      ValueError: one of them cannot be read.
     """
-    flags = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        line = line.strip()
-        if line.startswith("--flagfile="):
-            flags += read_flagfile(pathlib.Path(line.removeprefix("--flagfile=")))
-        elif line and not line.startswith(("#", "//")):
-            flags.append(line)
-    return flags
+    try:
+        return flags.FlagValues().read_flags_from_files([f"--flagfile={path}"])
+    except (flags.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
-def flag_values(flags: Sequence[str], name: str) -> list[str]:
-    """Returns all values that a flag is given, in order; of most flags the last one counts."""
-    return [flag.partition("=")[2] for flag in flags if flag.startswith(f"--{name}=")]
+def flag_values(given: Sequence[str], name: str) -> list[str]:
+    """Returns all values that a flag is given, in order; of most flags the last one counts.
+
+    Args:
+      given: flags, in any of absl's forms: --name=value, -name=value, or the value as the next one.
+      name: of a flag that is not boolean.
+    """
+    values = []
+    rest = iter(given)
+    for flag in rest:
+        found, equals, value = flag.removeprefix("-").removeprefix("-").partition("=")
+        if flag.startswith("-") and found == name:
+            values.append(value if equals else next(rest, ""))
+    return values

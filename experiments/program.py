@@ -1,28 +1,33 @@
 """What every program here starts with: quiet logs, and wrong input refused in one line."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 
 from jaxcritique.rollout.sampler import SamplerError
-from jaxcritique.store import write_atomically
+from jaxcritique.store import DamagedFile, read_object, write_atomically
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0."""
+    """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0.
+
+    What says itself what is wrong and what to do ends the program in one line.
+    """
 
     def quietly(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
             main(argv)
-        except (SamplerError, FloatingPointError) as error:  # Or training diverged.
+        except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.
             sys.exit(f"error: {error}")
 
     app.run(quietly)
@@ -46,17 +51,52 @@ def settings_but(free: Sequence[str]) -> dict[str, Any]:
     return {flag.name: flag.value for flag in own if flag.name not in free}
 
 
+_HELD: list[TextIO] = []  # Locks last as long as their files are open: until the process ends.
+
+
+def hold(run_dir: pathlib.Path, part: str = "") -> None:
+    """Keeps other programs out of the folder, which is made, for as long as this process lives.
+
+    The lock is the operating system's, so that none is left behind by a process that was killed.
+
+    Args:
+      run_dir: the folder.
+      part: what of the folder's work is this process's, where several share it.
+
+    Raises:
+      ValueError: another process has it, or it is no folder.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"{run_dir} is a file; a folder is wanted.")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = (run_dir / f".lock{part and '-'}{part}").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise ValueError(
+            f"{run_dir} is in use by {file.read() or 'another process'}. Wait until it has ended, "
+            "or choose another folder."
+        ) from None
+    except OSError as error:  # Some network file systems have no locks.
+        logging.warning(
+            "%s cannot be locked (%s); let one program at a time use it", run_dir, error
+        )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _HELD.append(file)
+
+
 def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Marks the folder as this configuration's.
 
     Raises:
-      ValueError: the folder belongs to a run with another configuration, or is none.
+      ValueError: the folder belongs to a run with another configuration.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"{run_dir} is a file; a folder is wanted.")
     path = run_dir / "settings.json"
     if path.is_file():
-        theirs = json.loads(path.read_text())
+        theirs = read_object(path)
         settings = json.loads(json.dumps(settings))  # Tuples are lists there.
         changed = sorted(k for k in settings if theirs.get(k) != settings[k])
         if changed:

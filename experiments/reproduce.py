@@ -24,7 +24,7 @@ import rich.table
 from absl import flags
 
 from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
-from experiments.program import refusing_bad_input, run
+from experiments.program import hold, refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
 from jaxcritique.analysis.reproduction import write_reproduction
 from jaxcritique.models.presets import PRESETS
@@ -68,6 +68,8 @@ def main(_: list[str]) -> None:
     if FLAGS.dry_run:
         _print_commands(plan, parts, seeds)
         return
+    with refusing_bad_input():
+        hold(plan.run_dir)
     progress = Progress(plan, parts, seeds)
     results: dict[str, Any] = {}
     try:
@@ -131,6 +133,9 @@ class Progress:
             for part in parts
             for seed in seeds
         }
+        self._took = {
+            key: self._noted_seconds(*key) for key, state in self._state.items() if state == "done"
+        }
         self._began = 0.0  # When the running part did, by the monotonic clock.
 
     def run(self, part: Part, seed: int) -> None:
@@ -142,7 +147,7 @@ class Progress:
             self._say(f"{part.name}, seed {seed}: left out, since {missing[0]} is not done")
             return
         if self.plan.done(part, seed):
-            self._state[key] = "done"
+            self._state[key], self._took[key] = "done", self._noted_seconds(*key)
             return
         try:
             command = self.plan.command(part, seed)
@@ -172,10 +177,10 @@ class Progress:
         seconds = time.monotonic() - self._began
         if code == 0 and (self.plan.folder(seed, part.name) / "results.json").is_file():
             self.plan.note(part, seed, identity, seconds)
-            self._state[key] = "done"
+            self._state[key], self._took[key] = "done", self._noted_seconds(*key)
             self._say(f"{part.name}, seed {seed}: done in {_clock(seconds)}")
             return
-        self.plan.note(part, seed, {}, seconds)
+        self.plan.note(part, seed, identity, seconds, failed=True)
         self._fail(key, "failed")
         self._say(f"{part.name}, seed {seed}: failed with exit code {code}. The end of {log}:")
         for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
@@ -201,7 +206,7 @@ class Progress:
     def _cell(self, part: Part, seed: int) -> str:
         state = self._state[part.name, seed]
         if state == "done":
-            return f"[green]done {_clock(self._seconds(part, seed))}"
+            return f"[green]done {_clock(self._took[part.name, seed])}"
         if state == "running":
             return f"[bold]running {_clock(time.monotonic() - self._began)}"
         return state if state == "left" else f"[red]{rich.markup.escape(state)}"
@@ -218,16 +223,14 @@ class Progress:
 
     def _seconds_left(self) -> float | None:
         took: dict[str, list[float]] = {}
-        for part in self.parts:
-            for seed in self.seeds:
-                if self._state[part.name, seed] == "done":
-                    took.setdefault(part.name, []).append(self._seconds(part, seed))
+        for (name, _), seconds in self._took.items():
+            took.setdefault(name, []).append(seconds)
         left = [name for (name, _), state in self._state.items() if state == "left"]
         running = [name for (name, _), state in self._state.items() if state == "running"]
         return seconds_left(took, left, dict.fromkeys(running, time.monotonic() - self._began))
 
-    def _seconds(self, part: Part, seed: int) -> float:
-        return self.plan.record(part, seed).get("seconds", 0.0)
+    def _noted_seconds(self, name: str, seed: int) -> float:
+        return self.plan.record(self.plan.named(name), seed)["seconds"]
 
 
 def _clock(seconds: float) -> str:

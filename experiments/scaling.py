@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import claim, hold, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.scaling import (
     MOST_CRITICS,
     ActorScores,
@@ -75,6 +75,12 @@ def main(_: list[str]) -> None:
             raise ValueError("name actors with --actor_base or --actor; Figure 9 has four sizes.")
         if len(FLAGS.critic) > MOST_CRITICS:
             raise ValueError(f"--critic: a figure shows {MOST_CRITICS} critics at the most.")
+        for folder in FLAGS.actor_base:
+            if pathlib.Path(folder).resolve() in [pathlib.Path(a).resolve() for a in FLAGS.actor]:
+                raise ValueError(
+                    f"--actor_base={folder} is also an --actor: name it once, either to be "
+                    "fine-tuned (--actor_base) or as it is (--actor)."
+                )
         bases = {folder: games.model("actor_base", folder) for folder in FLAGS.actor_base}
         actors = {folder: games.model("actor", folder) for folder in FLAGS.actor}
         critics = {
@@ -90,6 +96,7 @@ def main(_: list[str]) -> None:
         if games.CHECKER in critics:
             games.annotator(test)
         # Actors and critics may be added to those that a run folder has.
+        hold(run_dir)
         claim(run_dir, settings_but(["run_dir", "actor_base", "actor", "critic"]))
         engine = engines.engine()
     costs: dict[str, dict[str, int]] = {}

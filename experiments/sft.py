@@ -14,9 +14,10 @@ import pathlib
 import shlex
 import sys
 
+import jax
 from absl import flags
 
-from experiments.program import claim, join_processes, refusing_bad_input, run, settings_but
+from experiments.program import claim, hold, join_processes, refusing_bad_input, run, settings_but
 from jaxcritique.models.attention import IMPLEMENTATIONS
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import REMAT
@@ -112,6 +113,7 @@ def main(_: list[str]) -> None:
         sha256 = hashlib.sha256(data.read_bytes()).hexdigest()
         job = Run(run_dir, "sft", _CHECKPOINT_STEPS.value, _FROM_STEP.value)
         prepared = prepare(job, folder, examples, config, _SEED.value, placement)
+        hold(run_dir, _process())
         # Last, since it reads all the weights.
         model = ModelFolder.of(folder).key
         claim(run_dir, {**settings_but(_FREE), "model": model, "data": sha256})
@@ -122,6 +124,11 @@ def main(_: list[str]) -> None:
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(run_dir / "model")
+
+
+def _process() -> str:
+    """Which of a run's processes this is; "" where it is the only one."""
+    return str(jax.process_index()) if jax.process_count() > 1 else ""
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ from jaxcritique.records import digest, from_json, to_json
 
 T = TypeVar("T")
 _MANIFEST = "manifest.json"
+_REDO = "Delete it, and the same command makes anew what it held."
+
+
+class DamagedFile(ValueError):
+    """A file of a run folder is not what was written there; it is named, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +43,12 @@ class Stage:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `finish` wrote."""
-        return json.loads((self.folder / _MANIFEST).read_text())
+        """What `finish` wrote.
+
+        Raises:
+          DamagedFile: it is not JSON.
+        """
+        return read_object(self.folder / _MANIFEST)
 
     def finish(self, **facts: Any) -> None:
         """Marks the stage finished; `facts` (row counts, hashes, times) go into its manifest."""
@@ -84,6 +93,8 @@ class Store:
     ) -> Dataset[T]:
         """Returns the records of a stage, calling `make` only if it was never finished.
 
+        A finished stage whose records were deleted is made anew.
+
         Args:
           name: of the stage.
           cls: the class of its records.
@@ -91,13 +102,14 @@ class Store:
           make: given the stage, returns its records and facts worth keeping beside them.
 
         Raises:
-          ValueError: the stored rows are not those that were written; the file is named.
+          DamagedFile: what is stored is not what was written.
         """
         stage = self.stage(name, *inputs)
         path = stage.folder / "records.jsonl"
-        if stage.finished:
-            rows = read_rows(path, stage.manifest["sha256"])
-            return Dataset(stage.key, [from_json(cls, row) for row in rows], stage.manifest)
+        if stage.finished and path.is_file():
+            manifest = stage.manifest
+            rows = read_rows(path, manifest.get("sha256"))
+            return Dataset(stage.key, [from_json(cls, row) for row in rows], manifest)
         made, facts = make(stage)
         records = list(made)
         sha256 = write_rows(path, map(to_json, records))
@@ -112,16 +124,44 @@ def write_rows(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_rows(path: pathlib.Path, sha256: str) -> list[dict[str, Any]]:
+def read_rows(path: pathlib.Path, sha256: str | None) -> list[dict[str, Any]]:
     """Reads what `write_rows` wrote.
 
+    Args:
+      path: of the file.
+      sha256: as its manifest has it; None where that has none.
+
     Raises:
-      ValueError: the file is not the one the manifest describes.
+      DamagedFile: the file is not the one the manifest describes; its first bad line is named,
+        where one is no JSON.
     """
-    text = path.read_text(encoding="utf-8")
-    if hashlib.sha256(text.encode()).hexdigest() != sha256:
-        raise ValueError(f"{path} is not what its manifest says; delete its folder to redo it.")
-    return [json.loads(line) for line in text.split("\n") if line]
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return [json.loads(line) for line in data.decode().split("\n") if line]
+    where = ""
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            if line:
+                json.loads(line.decode())
+        except (ValueError, RecursionError):
+            where = f", line {number}: not JSON; the file"
+            break
+    raise DamagedFile(f"{path}{where} is not what its manifest says. {_REDO}")
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object that stands alone in a file, such as a manifest.
+
+    Raises:
+      DamagedFile: it is none.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedFile(f"{path} is not a JSON object. {_REDO}")
+    return found
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

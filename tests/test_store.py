@@ -8,7 +8,13 @@ import textwrap
 import pytest
 
 from jaxcritique.records import Problem
-from jaxcritique.store import Store, replace_file, replace_folder, write_atomically
+from jaxcritique.store import (
+    DamagedFile,
+    Store,
+    replace_file,
+    replace_folder,
+    write_atomically,
+)
 
 STORIES = [Problem(str(i), f"{i} + 1?", str(i + 1), "", "gsm8k", level=i or None) for i in range(3)]
 
@@ -112,13 +118,34 @@ def test_failed_stage_is_redone(store):
     assert list(stored(store, STORIES)) == STORIES
 
 
-@pytest.mark.parametrize("tamper", [lambda t: t.replace("1 + 1", "1 + 2"), lambda t: t[:-20]])
-def test_tampered_records_are_detected(tamper, store):
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (lambda text: text.replace("1 + 1", "1 + 2"), r"records\.jsonl is not what its manifest"),
+        (lambda text: text[:-20], r"records\.jsonl, line 3: not JSON"),
+        (lambda text: text.replace("1 + 1", "\udc80"), r"records\.jsonl, line 2: not JSON"),
+    ],
+    ids=["another value", "cut", "not UTF-8"],
+)
+def test_tampered_records_are_refused_until_they_are_deleted(tamper, message, store):
     stored(store, STORIES)
     path = store.stage("problems").folder / "records.jsonl"
-    path.write_text(tamper(path.read_text()))
-    with pytest.raises(ValueError, match=r"records\.jsonl is not what its manifest says"):
+    path.write_text(tamper(path.read_text()), errors="surrogateescape")
+    with pytest.raises(DamagedFile, match=message):
         stored(store, STORIES)
+    path.unlink()  # As the message says.
+    assert list(stored(store, STORIES)) == list(stored(store, [])) == STORIES
+
+
+@pytest.mark.parametrize("text", ["", '{"rows": 3', "[]", "[" * 100_000, '{"rows": 3}'])
+def test_a_damaged_manifest_is_refused_until_it_is_deleted(text, store):
+    stored(store, STORIES)
+    path = store.stage("problems").folder / "manifest.json"
+    path.write_text(text)
+    with pytest.raises(DamagedFile, match="Delete it"):
+        stored(store, STORIES)
+    path.unlink()
+    assert list(stored(store, STORIES)) == STORIES
 
 
 def test_write_atomically_replaces_all_or_nothing(tmp_path):

@@ -203,7 +203,7 @@ def _transformers(
     ).eval()
     network.generation_config = transformers.GenerationConfig()  # What is asked, not the folder's.
     ends = sorted(tokenizer.stop_ids)
-    pad = ends[0]
+    pad = min(ends, default=0)
 
     def generate(prompts: list[list[int]], **settings: Any) -> list[list[int]]:
         longest = max(map(len, prompts))
@@ -226,7 +226,7 @@ def _transformers(
             [request.token_ids(tokenizer) for request in some],
             do_sample=False,
             max_new_tokens=_AGREEMENT_TOKENS,
-            eos_token_id=ends,
+            eos_token_id=ends or None,
         )
         for request, tokens in zip(some, drawn, strict=True):
             count = next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens))

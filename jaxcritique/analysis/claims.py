@@ -5,9 +5,9 @@ verdicts is in `measuring.py`.
 """
 
 from functools import partial
-from statistics import fmean
 from typing import Any
 
+from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.evaluation import (
     ALONE,
     MULTIPLES,
@@ -25,17 +25,17 @@ from jaxcritique.analysis.evidence import (
     FILTERS,
     IMPROVE,
     IMPROVE_SMALL,
-    SCALING,
     SELF_CORRECTION,
     SELF_TALK,
     TRAINED,
     UNTRAINED,
     VANILLA,
     Evidence,
-    Scores,
     actors_by_size,
     common_k,
     last_iteration,
+    mean_over_actors,
+    scores_of_actor,
 )
 from jaxcritique.analysis.levels import HARD
 from jaxcritique.analysis.measuring import (
@@ -225,30 +225,16 @@ def _c8(e: Evidence, _: str) -> list[Aspect]:
 
 
 def _c9(e: Evidence, protocol: str) -> list[Aspect]:
-    actors = actors_by_size(e)
-    greedy = partial(scored, e, SCALING, metric="greedy")
-
-    def over_all(method: str) -> Scores:
-        """The mean over actors."""
-        found = [greedy(actor=actor, method=method)() for actor in actors]
-        return {
-            seed: {p: fmean(scores[seed][p] for scores in found) for p in found[0][seed]}
-            for seed in found[0]
-        }
-
+    of = partial(partial, scores_of_actor, e)
     return [
         *(
-            difference(
-                f"{actor}: with critic - without",
-                greedy(actor=actor, method=protocol),
-                greedy(actor=actor, method=ALONE),
-            )
-            for actor in actors
+            difference(f"{actor}: with critic - without", of(actor, protocol), of(actor, ALONE))
+            for actor in actors_by_size(e)
         ),
         difference(
             "mean over actors: with critic and oracle - with critic",
-            partial(over_all, "oracle"),
-            partial(over_all, protocol),
+            partial(mean_over_actors, e, "oracle"),
+            partial(mean_over_actors, e, protocol),
         ),
     ]
 
@@ -277,6 +263,7 @@ def _c11(e: Evidence, protocol: str) -> list[Aspect]:
             found(method=in_parallel(protocol), k=k),
             found(method=in_sequence(protocol), k=k),
             beside=k != ks[-1],
+            at_least=True,
         )
         for k in sorted(ks, reverse=True)
     ]
@@ -305,9 +292,9 @@ def _c12(e: Evidence, protocol: str) -> list[Aspect]:
 
 def _c13(e: Evidence, protocol: str) -> list[Aspect]:
     greedy = partial(scored, e, SELF_TALK, metric="greedy")
-    talk = greedy(method="self-talk")
+    talk = greedy(method=table5.SELF_TALK)
     return [
-        difference("self-talk - self-correction", talk, greedy(method="self-correction")),
+        difference("self-talk - self-correction", talk, greedy(method=table5.SELF_CORRECTION)),
         difference("fine-tuning with critic - self-talk", greedy(method=protocol), talk),
     ]
 
@@ -404,7 +391,8 @@ CLAIMS = (
         "it gets worse.",
         "Table 4",
         "no figure given",
-        "Greedy accuracy of the last actors, at equal sampling budgets.",
+        "Greedy accuracy of the last actors, at equal numbers of refinements; with more of them "
+        "after each critique there are fewer critiques, and fewer tokens are generated.",
         _c8,
     ),
     Claim(
@@ -425,10 +413,11 @@ CLAIMS = (
     ),
     Claim(
         "C11",
-        "Parallel scaling reaches a higher Pass@K than sequential scaling.",
+        "Parallel scaling reaches at least the Pass@K of sequential scaling.",
         "Figure 11",
         "no figure given",
-        "At the largest K; others beside it.",
+        "At the largest K, others beside it. Of K answers each: K responses after a round, and "
+        "what K rounds leave of one response, that response not counted.",
         _c11,
     ),
     Claim(

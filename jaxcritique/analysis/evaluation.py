@@ -94,7 +94,8 @@ def sequential_points(
 ) -> list[Point]:
     """Scores K rounds after one response: the vote, Pass@K and the final answer (section 6.3).
 
-    The response and all refinements vote. Where the protocol ends a chain, fewer do.
+    The response and all refinements vote; where the protocol ends a chain, fewer do. Pass@K is of
+    K answers, as in parallel: those that the K rounds leave, without the response before them.
 
     Raises:
       ValueError: a problem has no chain, or one that ends where the protocol goes on.
@@ -107,14 +108,17 @@ def sequential_points(
         first = [ballot.first(k + 1) for ballot in ballots]
         for ballot in first:
             ballot.require(1)
-        samples = fmean(map(len, first))
+        left = [ballot.right[1:] or ballot.right for ballot in first]
         tokens = fmean(chain.cut(protocol, k).tokens for chain in whole)
         columns = {
-            "maj": {b.problem: float(majority(b)) for b in first},
-            "pass": {b.problem: float(any(b.right)) for b in first},
-            "final": {b.problem: float(b.right[-1]) for b in first},
+            "maj": (first, [majority(ballot) for ballot in first]),
+            "pass": (left, [any(right) for right in left]),
+            "final": (first, [ballot.right[-1] for ballot in first]),
         }
-        points += [Point(method, m, k, samples, tokens, scores) for m, scores in columns.items()]
+        names = [ballot.problem for ballot in first]
+        for metric, (counted, found) in columns.items():
+            scores = dict(zip(names, map(float, found), strict=True))
+            points.append(Point(method, metric, k, fmean(map(len, counted)), tokens, scores))
     return points
 
 

@@ -196,7 +196,7 @@ _NOTES = {
     "vote of the response and all refinements. Baselines have K, 2K, 3K samples, or as many as "
     "generate the same tokens.",
     "pass": "At least one is right: the unbiased estimate from all samples; of a sequence, of the "
-    "response and all refinements.",
+    "K answers that its rounds leave, without the response before them.",
     "final": "The last answer of a sequence.",
 }
 

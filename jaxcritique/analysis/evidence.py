@@ -9,6 +9,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -182,6 +183,47 @@ def actors_by_size(e: Evidence) -> list[str]:
     """
     sizes = e.values(SCALING, "parameters")
     return [name for size in sizes for name in e.values(SCALING, "actor", parameters=size)]
+
+
+def scores_of_actor(e: Evidence, actor: str, method: str) -> Scores:
+    """Returns the scores of one of Figure 9's actors, each of a greedy answer.
+
+    Raises:
+      NotMeasured: there are none, or they are of several critics in one run.
+    """
+    for seed, run in e.of(SCALING).items():
+        critics = {what.get("critic") for what, _ in run.scored if what["method"] == method}
+        if len(critics) > 1:
+            raise NotMeasured(
+                f"cannot be judged: {SCALING}, seed {seed}, has {len(critics)} critics "
+                f"({', '.join(sorted(map(str, critics)))}), and this is about one"
+            )
+    return e.scores(SCALING, actor=actor, method=method, metric="greedy")
+
+
+def mean_over_actors(e: Evidence, method: str) -> Scores:
+    """Returns each problem's mean score over Figure 9's actors.
+
+    Raises:
+      NotMeasured: see `scores_of_actor`; or an actor lacks a seed or a problem that another has.
+    """
+    found = {actor: scores_of_actor(e, actor, method) for actor in actors_by_size(e)}
+    pairs = {
+        actor: {(seed, problem) for seed, of in scores.items() for problem in of}
+        for actor, scores in found.items()
+    }
+    for actor, has in pairs.items():
+        if lacking := set().union(*pairs.values()) - has:
+            seed, problem = min(lacking)
+            raise NotMeasured(
+                f"cannot be judged: {SCALING}, seed {seed}, has no score of actor {actor} with "
+                f"{method} for problem {problem}, which others have"
+            )
+    first = next(iter(found.values()))
+    return {
+        seed: {problem: fmean(scores[seed][problem] for scores in found.values()) for problem in of}
+        for seed, of in first.items()
+    }
 
 
 def read_run(folder: pathlib.Path) -> Run:

@@ -7,9 +7,10 @@ every seed, so scores of one problem are not independent of each other, and a me
 less noisy than one run. Such an interval says what other problems would change, not what further
 seeds would; the effect in each seed is therefore given beside it.
 
-An aspect holds if its 95% interval lies above zero, and does not if it lies below. A claim holds if
-all its aspects do (a conjunction, so no correction for their number is due), does not if one of
-them does not, and is undecided otherwise. What is reported as its effect is the first aspect's.
+An aspect holds if its 95% interval lies above zero (or begins there, where the claim says "at
+least"), and does not if it lies below. A claim holds if all its aspects do (a conjunction, so no
+correction for their number is due), does not if one of them does not, and is undecided otherwise.
+What is reported as its effect is the first aspect's.
 """
 
 import dataclasses
@@ -49,6 +50,7 @@ class Aspect:
     says: str
     contrast: Callable[[], Contrast]  # May raise NotMeasured.
     beside: bool = False
+    at_least: bool = False  # Whether the claim says that it is zero or above.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +117,22 @@ def _measured(aspect: Aspect, seed: int) -> dict[str, Any]:
     why = "" if fewest >= FEWEST else f"{fewest} problems are too few"
     found |= {"effect": estimate.mean, "ci95": list(estimate.ci95)}
     found |= {"n": len(above | below), "seeds": by_seed}
-    return {**found, "holds": "undecided" if why else verdict(estimate), "why": why}
+    return {
+        **found,
+        "holds": "undecided" if why else verdict(estimate, aspect.at_least),
+        "why": why,
+    }
 
 
-def verdict(estimate: Estimate) -> str:
-    """Says whether an effect above zero was seen: "yes", "no" (below it) or "undecided"."""
+def verdict(estimate: Estimate, at_least: bool = False) -> str:
+    """Says whether an effect above zero was seen: "yes", "no" (below it) or "undecided".
+
+    Args:
+      estimate: of the effect.
+      at_least: whether zero itself is an effect as claimed.
+    """
     low, high = estimate.ci95
-    return "yes" if low > 0 else "no" if high < 0 else "undecided"
+    return "yes" if low > 0 or (at_least and low == 0) else "no" if high < 0 else "undecided"
 
 
 def estimate_of(contrast: Contrast, seed: int = 0) -> Estimate:
@@ -184,9 +195,11 @@ def less(first: Lookup, second: Lookup) -> Lookup:
     return lambda: minus(first(), second())
 
 
-def difference(says: str, above: Lookup, below: Lookup, beside: bool = False) -> Aspect:
+def difference(
+    says: str, above: Lookup, below: Lookup, beside: bool = False, at_least: bool = False
+) -> Aspect:
     """Returns the aspect of one method less another on the same problems."""
-    return Aspect(says, lambda: _against_zero(minus(above(), below())), beside)
+    return Aspect(says, lambda: _against_zero(minus(above(), below())), beside, at_least)
 
 
 def harder(says: str, gain: Lookup, levels: Callable[[], Levels], beside: bool = False) -> Aspect:

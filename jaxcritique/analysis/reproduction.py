@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.claims import ABLATIONS, measure_claims
 from jaxcritique.analysis.evaluation import ALONE, in_parallel
 from jaxcritique.analysis.evaluation_report import Table, csv_text, gain_cell, share_cell
@@ -84,7 +85,7 @@ def write_reproduction(
         "figures": [{"name": f.name, "caption": f.caption, "why": f.why} for f in figures],
         "settings": dict(settings),
         "cost": [{key: cost[key] for key in cost if key != "command"} for cost in costs],
-        "commands": [dict(cost) for cost in costs],
+        "commands": [{key: cost[key] for key in ("part", "seed", "command")} for cost in costs],
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     runs = [run for parts in evidence.runs.values() for run in parts.values()]
@@ -114,8 +115,8 @@ def headline(measured: Sequence[Mapping[str, Any]]) -> str:
     count = Counter(claim["holds"] for claim in measured)
     unmeasured = [claim["id"] for claim in measured if claim["effect"] is None]
     text = (
-        f"Of the paper's {len(measured)} claims {count['yes']} hold here, with 95% intervals that "
-        f"exclude zero; {count['no']} do not, and {count['undecided']} are undecided"
+        f"Of the paper's {len(measured)} claims {count['yes']} hold here by their 95% intervals; "
+        f"{count['no']} do not, and {count['undecided']} are undecided"
     )
     return f"{text} (not measured: {', '.join(unmeasured)})." if unmeasured else f"{text}."
 
@@ -293,8 +294,8 @@ def _table4(e: Evidence, _: str) -> tuple[list[Row], str]:
 
 def _table5(e: Evidence, protocol: str) -> tuple[list[Row], str]:
     names = {
-        "self-correction": "Self-correction",
-        "self-talk": "Self-talk via critique",
+        table5.SELF_CORRECTION: "Self-correction",
+        table5.SELF_TALK: "Self-talk via critique",
         protocol: "Fine-tuning, with critic at test time",
     }
     rows: list[Row] = [("Method", "Acc.")]

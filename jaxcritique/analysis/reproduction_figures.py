@@ -28,6 +28,7 @@ from jaxcritique.analysis.evidence import (
     actors_by_size,
     last_iteration,
     minus,
+    scores_of_actor,
     training_rows,
 )
 from jaxcritique.analysis.measuring import average, estimate_of, share_contrast
@@ -231,8 +232,7 @@ def _figure9(e: Evidence, protocol: str) -> tuple[str, Rows]:
     names = ((ALONE, ALONE), ("with critic", protocol), ("with critic, oracle", "oracle"))
     for actor in actors_by_size(e):
         for name, method in names:
-            scores = e.scores(SCALING, actor=actor, method=method, metric="greedy")
-            rows.append(_row(name, scores, actor=actor))
+            rows.append(_row(name, scores_of_actor(e, actor, method), actor=actor))
     return _bars(rows, "actor", "Actor", "Accuracy")
 
 

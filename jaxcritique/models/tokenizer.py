@@ -37,13 +37,16 @@ class Tokenizer:
 
     @functools.cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The tokens that end a reply: the tokenizer's, and those of generation_config.json."""
+        """The tokens that end a reply: the tokenizer's, and those of generation_config.json.
+
+        A base model may have none; its texts then end at a stop string or at their longest.
+        """
         ids = {self.hf.eos_token_id}
         path = self.folder / "generation_config.json"
         if path.is_file():
-            extra = json.loads(path.read_text()).get("eos_token_id") or []
+            extra = json.loads(path.read_text()).get("eos_token_id")
             ids.update(extra if isinstance(extra, list) else [extra])
-        return frozenset(ids)
+        return frozenset(ids - {None})
 
     def encode(self, text: str) -> list[int]:
         """Returns the text's tokens; markers of the chat format become their special tokens."""
@@ -61,8 +64,15 @@ class Tokenizer:
         """Renders the assistant's reply to `messages`, its end-of-turn token included.
 
         Raises:
-          ValueError: the chat template writes the prompt differently once it is replied to.
+          ValueError: the tokenizer has no token that ends a text, or the chat template writes the
+            prompt differently once it is replied to.
         """
+        end = self.hf.eos_token
+        if end is None:
+            raise ValueError(
+                f"{self.folder}: its tokenizer has no token that ends a reply, so none can be "
+                "learnt; name one as eos_token in tokenizer_config.json."
+            )
         prompt = self.prompt(messages)
         whole = self._render([*messages, {"role": "assistant", "content": text}])
         if not whole.startswith(prompt):
@@ -71,7 +81,6 @@ class Tokenizer:
                 "the prompt of its last reply; such a template is not supported."
             )
         reply = whole[len(prompt) :]
-        end = self.hf.eos_token
         # Looked for behind the text, which may hold the marker too and is not to be cut there.
         written = text.strip()
         after = reply.find(written) + len(written) if written in reply else 0

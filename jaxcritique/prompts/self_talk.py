@@ -3,7 +3,7 @@
     That makes 46 books.
     Let me check: 19+27=46. That is right.
     That leaves 32 books.
-    Let me check: 46/2=23, not 32. Wait, that is wrong. I do it again.
+    Let me check: 46/2=23, not 32. Wait, no. I do it again.
     That leaves 23 books.
     Let me check: 46/2=23. Good.
     The answer is 23.

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from jaxcritique.records import digest
 from jaxcritique.rollout.sampler import Completion, Request, Sampler
-from jaxcritique.store import Stage, read_rows, write_atomically, write_rows
+from jaxcritique.store import Stage, read_object, read_rows, write_atomically, write_rows
 
 _SHARD_SAMPLES = 2048
 
@@ -32,6 +32,11 @@ class Shard:
     def journal(self) -> pathlib.Path:
         """What an unfinished shard has so far, as it came."""
         return self.path.with_suffix(".journal")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is there with its manifest."""
+        return self.manifest.is_file() and self.path.is_file()
 
 
 def complete(
@@ -69,7 +74,7 @@ def generate_shards(
       retry_failed: ask again what failed before.
 
     Raises:
-      ValueError: a finished shard is not what its manifest says; the file is named.
+      DamagedFile: a finished shard is not what its manifest says.
     """
     shards = _divide(folder, requests)
     known = [_answered(shard, retry_failed) for shard in shards]
@@ -77,7 +82,7 @@ def generate_shards(
     done = sum(len(completions) for answers in known for completions in answers.values())
     with _bar(name, total, done) as progress:
         for shard, answers in zip(shards, known, strict=True):
-            if len(answers) < len(shard.requests) or not shard.manifest.is_file():
+            if len(answers) < len(shard.requests) or not shard.finished:
                 _finish(shard, answers, sampler, progress)
             shard.journal.unlink(missing_ok=True)  # Also one that a kill left beside a manifest.
     return shards
@@ -87,9 +92,9 @@ def read_shard(shard: Shard) -> Iterator[Completion]:
     """Yields the completions of a finished shard, by request and sample.
 
     Raises:
-      ValueError: the file is not what its manifest says.
+      DamagedFile: the file is not what its manifest says.
     """
-    sha256 = json.loads(shard.manifest.read_text())["sha256"]
+    sha256 = read_object(shard.manifest).get("sha256")
     yield from map(_completion, read_rows(shard.path, sha256))
 
 
@@ -112,7 +117,7 @@ def _divide(folder: pathlib.Path, requests: Sequence[Request]) -> list[Shard]:
 
 def _answered(shard: Shard, retry_failed: bool) -> dict[str, list[Completion]]:
     """Returns what is known of a shard: requests of which every sample was answered."""
-    if shard.manifest.is_file():
+    if shard.finished:
         found = list(read_shard(shard))
     elif shard.journal.is_file():
         *lines, _ = shard.journal.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -21,6 +21,7 @@ from jaxcritique.analysis.measuring import (
     measure,
     verdict,
 )
+from jaxcritique.analysis.reproduction_figures import paper_figures
 
 
 @pytest.fixture
@@ -115,6 +116,24 @@ def test_no_difference_is_undecided(evidence):
     assert claim["holds"] == "undecided"
 
 
+def test_parallel_that_equals_sequential_is_at_least_it(evidence):
+    def as_parallel(row):
+        sequential = row["metric"] == "pass" and row["method"].startswith("sequential")
+        return None if sequential else row
+
+    without = changed(evidence, "evaluate", as_parallel)
+    for runs in without.runs.values():
+        run = runs["evaluate"]
+        same = [
+            {**row, "method": row["method"].replace("parallel", "sequential")}
+            for row in run.scores
+            if row["metric"] == "pass" and row["method"].startswith("parallel")
+        ]
+        runs["evaluate"] = dataclasses.replace(run, scores=[*run.scores, *same])
+    claim = found(without, "C11")
+    assert (claim["holds"], claim["effect"], claim["ci95"]) == ("yes", 0, [0, 0])
+
+
 def test_what_is_missing_is_not_measured_and_named(evidence):
     without = Evidence({0: {k: run for k, run in everything().items() if k != "improve-small"}})
     claim = found(without, "C4")
@@ -150,6 +169,34 @@ def test_a_problem_scored_twice_is_an_error(evidence):
     runs["self-talk"] = Run({}, [*runs["self-talk"].scores, runs["self-talk"].scores[0]])
     with pytest.raises(ValueError, match="self-talk, seed 0: 201 scores"):
         found(Evidence({0: runs}), "C13")
+
+
+def test_two_critics_beside_the_actors_are_for_no_claim_of_one(evidence):
+    both = changed(evidence, "scaling", lambda row: {**row, "critic": "a"})
+    for runs in both.runs.values():
+        scaling = runs["scaling"]
+        other = [{**row, "critic": "b"} for row in scaling.scores if row["method"] != "no critic"]
+        runs["scaling"] = dataclasses.replace(scaling, scores=[*scaling.scores, *other])
+    measured = {claim["id"]: claim for claim in measure_claims(both, PROTOCOL)}
+    assert measured["C9"]["holds"] == "undecided"
+    assert measured["C9"]["why"].startswith(
+        "cannot be judged: scaling, seed 0, has 2 critics (a, b), and this is about one"
+    )
+    assert {claim["holds"] for id_, claim in measured.items() if id_ != "C9"} == {"yes"}
+    figures = {figure.name: figure for figure in paper_figures(both, PROTOCOL)}
+    assert "has 2 critics" in figures["figure_9"].why
+
+
+def test_a_problem_that_one_actor_lacks_is_named(evidence):
+    def lacks(row):
+        return None if (row["actor"], row["problem"]) == ("large", "p7") else row
+
+    claim = found(changed(evidence, "scaling", lacks), "C9")
+    assert [aspect["holds"] for aspect in claim["aspects"]] == ["yes", "yes", "undecided"]
+    assert claim["why"] == (
+        "cannot be judged: scaling, seed 0, has no score of actor large with oracle for problem "
+        "p7, which others have"
+    )
 
 
 def test_without_levels_what_is_about_them_is_not_measured(evidence):
@@ -197,6 +244,8 @@ def test_few_hard_problems_among_many_easy_ones_decide_nothing():
 )
 def test_the_interval_decides(ci95, expected):
     assert verdict(Estimate(0.05, ci95)) == expected
+    at_least = "yes" if ci95[0] == 0 else expected
+    assert verdict(Estimate(0.05, ci95), at_least=True) == at_least
 
 
 # ---- the interval

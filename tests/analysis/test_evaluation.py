@@ -132,19 +132,25 @@ def test_sequential_takes_the_rounds_in_their_order():
     scores = {key[1:]: list(point.scores.values()) for key, point in found.items()}
     assert scores == {
         ("maj", 1): [0, 1],  # Of a tie the first.
-        ("pass", 1): [1, 1],
+        ("pass", 1): [1, 0],  # Of one answer each, as in parallel.
         ("final", 1): [1, 0],
         ("maj", 2): [1, 0],
-        ("pass", 2): [1, 1],
+        ("pass", 2): [1, 0],
         ("final", 2): [1, 0],
         ("maj", 3): [1, 1],
         ("pass", 3): [1, 1],
         ("final", 3): [0, 1],
     }
     assert [found["sequential, x", "maj", k].tokens for k in (1, 2, 3)] == [20, 30, 40]
-    assert found["sequential, x", "maj", 3].samples == 4
+    samples = {metric: found["sequential, x", metric, 3].samples for metric in ("maj", "pass")}
+    assert samples == {"maj": 4, "pass": 3}
+    parallel = table(parallel_points(PROBLEMS, "parallel, x", EVERY, chains, [1], same))
+    assert parallel["parallel, x", "pass", 1].scores == found["sequential, x", "pass", 1].scores
     ended = sequential_points(PROBLEMS, "sequential, x", ORACLE, chains, [3], same)
-    assert [point.samples for point in ended] == [1.5] * 3  # Two answers and one.
+    by_metric = {point.metric: point for point in ended}
+    assert by_metric["maj"].samples == by_metric["final"].samples == 1.5  # Two answers and one.
+    assert by_metric["pass"].samples == 1
+    assert list(by_metric["pass"].scores.values()) == [1, 1]
     with pytest.raises(ValueError, match="problem p-0 has no critique in round 4"):
         sequential_points(PROBLEMS, "sequential, x", EVERY, chains, [4], same)
     with pytest.raises(ValueError, match="problem p-1 has 0 samples"):

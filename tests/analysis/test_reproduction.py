@@ -84,7 +84,8 @@ def test_results_have_all_that_is_asked_of_them(results):
     assert results["settings"] == {"evaluate": "--k=2,5"}
     assert len(results["cost"]) == 2 * len(runs())
     assert results["cost"][0]["generated_tokens"] == 1000
-    assert results["commands"][0]["command"] == "python -m experiments.improve --seed=0"
+    command = "python -m experiments.improve --seed=0"
+    assert results["commands"][0] == {"part": "improve", "seed": 0, "command": command}
 
 
 def test_every_figure_is_drawn_and_has_its_numbers(results, run_dir, page):

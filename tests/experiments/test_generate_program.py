@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import shutil
 import signal
 import sys
 import time
@@ -207,3 +208,38 @@ def test_another_run_s_folder_is_refused(run, story_flags, stories):
     flags = (*story_flags, f"--output={stories}", "--temperature=0.5")
     done = run("generate", *flags, timeout=120)
     assert "holds a run with another --temperature (1.0, now 0.5)" in done.stderr
+
+
+def test_a_tampered_shard_is_refused_in_a_line(run, finish, story_flags, stories, tmp_path):
+    folder = shutil.copytree(stories, tmp_path / "out")
+    [path] = folder.glob("shard-*.jsonl")
+    path.write_text(path.read_text()[:-9])
+    done = run("generate", *story_flags, f"--output={folder}", timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {path}, line 12: not JSON")
+    assert "Traceback" not in done.stderr
+    path.unlink()  # As the message says.
+    finish(*story_flags, f"--output={folder}")
+    assert samples(folder) == samples(stories)
+
+
+def test_two_at_once_on_one_folder_are_refused(start, run, finish, tmp_path):
+    flags = [
+        write(tmp_path / "p.jsonl", [{"prompt": "a"}]),
+        *("--engine=server", "--model=flaky", f"--output={tmp_path / 'out'}"),
+    ]
+    with serve(kinds=("hang",), failing=1.0) as server:
+        flags.append(f"--endpoint={server.url}")
+        first = start("generate", *flags)
+        while not server.asked:
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = run("generate", *flags, timeout=120)
+        assert second.returncode == 1
+        refusal = f"{tmp_path / 'out'} is in use by process {first.pid} on"
+        assert refusal in second.stderr.splitlines()[-1]
+        first.kill()
+        first.communicate()
+        server.failing = 0.0
+        finish(*flags)  # Of a killed process no lock is left.
+    assert [row["text"] for row in rows(tmp_path / "out")] == ["a/0"]

@@ -156,11 +156,19 @@ def test_other_inputs_undo_a_part(improved):
 
 def test_seconds_of_all_starts_are_added(improved):
     part = improved.named("improve")
-    improved.note(part, 0, {}, 5.0)  # It failed after so long.
+    improved.note(part, 0, improved.identity(part, 0), 5.0, failed=True)
     assert not improved.done(part, 0)
     improved.note(part, 0, improved.identity(part, 0), 7.0)
     assert improved.record(part, 0)["seconds"] == 10 + 5 + 7
     assert improved.done(part, 0)
+
+
+def test_seconds_of_settings_that_were_replaced_are_not_counted(improved):
+    part = improved.named("improve")
+    path = improved.settings / part.flagfile
+    path.write_text(path.read_text() + "--slots=9\n")
+    improved.note(part, 0, improved.identity(part, 0), 7.0)
+    assert improved.record(part, 0)["seconds"] == 7
 
 
 def test_critics_are_called_what_they_are_here(improved):
@@ -221,6 +229,18 @@ def test_flagfiles_are_read_with_those_they_name(plan):
     assert flag_values(["--a=1", "--b=2=3", "--a=4"], "a") == ["1", "4"]
     assert flag_values(["--b=2=3"], "b") == ["2=3"]
     assert flag_values(["--bb=2"], "b") == []
+    assert flag_values(["--a", "1", "-a=2", "--noc", "-a", "3", "--c"], "a") == ["1", "2", "3"]
+
+
+def test_flagfiles_are_read_as_the_programs_read_them(tmp_path, capsys):
+    path, other = tmp_path / "a.flags", tmp_path / "b.flags"
+    path.write_text(f"# a remark\n\n// another\n-flagfile={other}\n--rows\n8\n--noshuffle\n")
+    other.write_text(f"--seed=1\n--flagfile={path}\n-sequence=64\n")
+    assert read_flagfile(path) == ["--seed=1", "-sequence=64", "--rows", "8", "--noshuffle"]
+    assert "circular" in capsys.readouterr().err
+    other.unlink()
+    with pytest.raises(ValueError, match=rf"{path}: .*No such file or directory: '{other}'"):
+        read_flagfile(path)
 
 
 @pytest.mark.parametrize("settings", ["laptop", "paper"])

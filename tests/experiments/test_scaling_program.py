@@ -85,6 +85,8 @@ def test_actors_of_two_sizes_and_two_critics(small, run, tmp_path):
     ("scaling", ["--critic=checker"], "error: name actors with --actor_base or --actor"),
     ("scaling", ["--critic=/nowhere", f"--actor={TINY_BASE}"], "error: --critic=/nowhere: "),
     ("scaling", ["--critic=checker", "--actor=/nowhere"], "error: --actor=/nowhere: "),
+    ("scaling", ["--critic=checker", f"--actor={TINY_BASE}", f"--actor_base={TINY_BASE}/."],
+     f"error: --actor_base={TINY_BASE}/. is also an --actor"),
     ("scaling", [*4 * ["--critic=checker"], f"--actor={TINY_BASE}"], "at the most"),
     ("pretrain_tiny", ["--dim=100"], "flag --dim=100: --dim must be a multiple of 64"),
 ])  # fmt: skip

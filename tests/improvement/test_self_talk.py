@@ -16,6 +16,7 @@ from jaxcritique.improvement.self_talk import (
     revise,
     self_talk_examples,
 )
+from jaxcritique.prompts import self_talk
 from jaxcritique.prompts.critique import StepVerdict, render_critique
 from jaxcritique.prompts.players import COSTS, Game, criticise, no_critique, read_critique
 from jaxcritique.prompts.self_talk import Thought, think_aloud
@@ -162,6 +163,16 @@ def test_text_of_any_script_and_without_reasons():
     assert ": не 6. " in lines[3]
     assert lines[4:] == ["答えは 5"]
     assert think_aloud([], "", random.Random(1)) == ""
+
+
+def test_the_example_in_the_documentation_is_such_a_text():
+    *lines, ending = [x[4:] for x in (self_talk.__doc__ or "").split("\n") if x.startswith("    ")]
+    assert ending == ENDS
+    for step, said in zip(lines[::2], lines[1::2], strict=True):
+        feedback = said.removeprefix("Let me check: ").split(". ")[0]
+        thought = Thought(step, feedback, correct="Wait" not in said)
+        written = [think_aloud([thought], "", random.Random(seed)) for seed in range(100)]
+        assert f"{step}\n{said}" in written
 
 
 # ---- the data

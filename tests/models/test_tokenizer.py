@@ -103,12 +103,27 @@ def test_decode_leaves_special_tokens_out(tokenizer):
 
 @pytest.mark.parametrize(
     ("ends", "expected"),
-    [({}, {2}), ({"eos_token_id": 5}, {2, 5}), ({"eos_token_id": [2, 7]}, {2, 7})],
+    [
+        ({}, {2}),
+        ({"eos_token_id": 5}, {2, 5}),
+        ({"eos_token_id": [2, 7]}, {2, 7}),
+        ({"eos_token_id": 0}, {0, 2}),
+        ({"eos_token_id": None}, {2}),
+    ],
 )
 def test_stop_ids(ends, expected, make_tokenizer):
     folder = make_tokenizer(None)
     (folder / "generation_config.json").write_text(json.dumps(ends))
     assert Tokenizer(folder).stop_ids == expected
+
+
+def test_a_tokenizer_without_an_end_has_no_stop_ids_and_no_replies(make_tokenizer):
+    folder = make_tokenizer(None)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": None}))
+    assert Tokenizer(folder).stop_ids == set()
+    with pytest.raises(ValueError, match=f"{folder}: its tokenizer has no token that ends a reply"):
+        Tokenizer(folder).reply([QUESTION], "4")
 
 
 def test_missing_tokenizer(tmp_path):

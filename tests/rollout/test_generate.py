@@ -7,7 +7,7 @@ import pytest
 
 from jaxcritique.rollout.generate import complete, generate_shards, read_shard
 from jaxcritique.rollout.sampler import Completion, Request
-from jaxcritique.store import Stage, Store
+from jaxcritique.store import DamagedFile, Stage, Store
 
 
 class Echo:
@@ -81,13 +81,27 @@ def test_a_shard_without_its_manifest_is_sampled_again(stage):
     assert sampler.asked == [["b"]]
 
 
-@pytest.mark.parametrize("tamper", [lambda t: t.replace("b/0", "b/1"), lambda t: t[:-9]])
-def test_a_tampered_shard_is_refused(tamper, stage):
-    complete(stage, "echo", Echo(), requests("b", n=3))
-    [path] = stage.folder.glob("shard-*.jsonl")
+@pytest.mark.parametrize(
+    ("name", "tamper", "message"),
+    [
+        (
+            "shard-*.jsonl",
+            lambda t: t.replace("b/0", "b/1"),
+            r"\w+\.jsonl is not what its manifest",
+        ),
+        ("shard-*.jsonl", lambda t: t[:-9], r"\w+\.jsonl, line 3: not JSON"),
+        ("shard-*.json", lambda t: t[:-9], r"\w+\.json is not a JSON object"),
+    ],
+)
+def test_a_tampered_shard_is_refused_until_it_is_deleted(name, tamper, message, stage):
+    asked = requests("b", n=3)
+    expected = complete(stage, "echo", Echo(), asked)
+    [path] = stage.folder.glob(name)
     path.write_text(tamper(path.read_text()))
-    with pytest.raises(ValueError, match=r"shard-\w+\.jsonl is not what its manifest says"):
-        complete(stage, "echo", Echo(), requests("b", n=3))
+    with pytest.raises(DamagedFile, match=message):
+        complete(stage, "echo", Echo(), asked)
+    path.unlink()  # As the message says.
+    assert complete(stage, "echo", Echo(), asked) == expected
 
 
 def test_more_samples_than_a_shard_holds_stay_together(stage):

@@ -1,10 +1,15 @@
+import json
 import pathlib
+import shutil
 
 import pytest
 
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.rollout.load import Engine
+from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.rollout.engine import JaxConfig
+from jaxcritique.rollout.load import Engine, load_jax
 from jaxcritique.rollout.sampler import Request, SamplerError
+from jaxcritique.tasks import TINY_BASE
 
 ACTOR, CRITIC = (ModelFolder(pathlib.Path(name), name) for name in ("actor", "critic"))
 ASKED = [Request([{"role": "user", "content": "?"}], 1, 8, 1.0, 0)]
@@ -66,3 +71,20 @@ def test_a_model_that_cannot_be_loaded_is_named():
         pytest.raises(SamplerError, match="actor cannot be loaded: no such tensor"),
     ):
         ask(engine.sampler(ACTOR))
+
+
+def test_a_model_without_an_end_writes_to_the_longest(tmp_path):
+    folder = shutil.copytree(TINY_BASE, tmp_path / "endless")
+    (folder / "generation_config.json").unlink()
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": None}))
+    sampler = load_jax(ModelFolder.of(folder), JaxConfig(slots=2))
+    text, stopped = "Tom has 5 eggs.", (Tokenizer(folder).encode("\n")[0],)
+    asked = [
+        Request([], 1, 40, 0.0, 0, text=text),
+        Request([], 1, 40, 0.0, 0, text=text, stop_token_ids=stopped),
+    ]
+    found = {c.request: c for c in sampler.generate(asked, lambda *_: None)}
+    endless, ended = (found[request.id] for request in asked)
+    assert (endless.finish_reason, endless.completion_tokens) == ("length", 40)
+    assert ended.finish_reason == "stop"

@@ -33,9 +33,13 @@ def answers(sampler: ServerSampler, requests: list[Request]):
 @pytest.mark.parametrize("servers", [1, 2])
 def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
     requests = ask(*(f"question {i} é" for i in range(1000 // servers)))
-    with serve(0.3) as first, serve(0.3) as second:
+    # Long enough that only what hangs runs out of time on a busy machine; few hang, since each
+    # takes as long. Should another one do so, it is one more failed attempt.
+    config = ClientConfig(attempt_seconds=3, concurrency=64)
+    kinds = ("hang", *(2 * [kind for kind in FAILURES if kind != "hang"]))
+    with serve(0.3, kinds) as first, serve(0.3, kinds) as second:
         urls = [first.url, f"{second.url}/v1/"][:servers]
-        found = answers(sampler(*urls), requests)
+        found = answers(sampler(*urls, config=config), requests)
         attempts = first.asked + second.asked
         failures = first.failures + second.failures
     for (text, sample), completion in found.items():
@@ -43,8 +47,8 @@ def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
             assert (completion.text, completion.finish_reason) == (f"{text}/{sample}", "stop")
             assert (completion.prompt_tokens, completion.completion_tokens) == (3, 5)
         else:
-            assert attempts[text] == 10
-    assert all(failures[kind] > 10 // servers for kind in FAILURES)
+            assert completion.error.startswith("given up after 10 attempts")
+    assert all(failures[kind] for kind in FAILURES)
     assert sum(c.error is not None for c in found.values()) <= 8
     assert sum(attempts.values()) > 1.3 * len(requests)
 

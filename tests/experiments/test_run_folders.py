@@ -1,0 +1,78 @@
+"""Whose a run folder is: one configuration's, and one program's at a time."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from experiments.program import claim, hold
+from jaxcritique.store import DamagedFile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HOLDER = """
+import pathlib, sys, time
+from experiments.program import hold
+
+hold(pathlib.Path(sys.argv[1]), sys.argv[2])
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start_holder():
+    """Returns a function: folder, part -> a process that holds them until it is killed."""
+    started = []
+
+    def start(folder: pathlib.Path, part: str = "") -> subprocess.Popen[str]:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(folder), part],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(holder)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        return holder
+
+    yield start
+    for holder in started:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_folder_is_one_programs_until_that_is_killed(start_holder, tmp_path):
+    holder = start_holder(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"run is in use by process {holder.pid} on "):
+        hold(tmp_path / "run")
+    hold(tmp_path / "other")
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    hold(tmp_path / "run")
+
+
+def test_parts_of_a_folder_do_not_lock_each_other_out(start_holder, tmp_path):
+    start_holder(tmp_path, "0-of-2")
+    hold(tmp_path, "1-of-2")
+    with pytest.raises(ValueError, match="in use"):
+        hold(tmp_path, "0-of-2")
+
+
+def test_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; a folder is wanted"):
+        hold(tmp_path / "file")
+
+
+def test_damaged_settings_are_named(tmp_path):
+    claim(tmp_path, {"seed": 1})
+    claim(tmp_path, {"seed": 1})
+    with pytest.raises(ValueError, match=r"another --seed \(1, now 2\)"):
+        claim(tmp_path, {"seed": 2})
+    (tmp_path / "settings.json").write_text('{"seed"')
+    with pytest.raises(DamagedFile, match=r"settings\.json is not a JSON object"):
+        claim(tmp_path, {"seed": 1})
