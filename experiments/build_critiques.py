@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from experiments import engines, games
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import Annotator, ArithmeticAnnotator, ModelAnnotator
 from jaxcritique.critiques.build import (
@@ -193,7 +193,6 @@ def main(_: list[str]) -> None:
         if FLAGS.dry_run:
             _dry_run(problems, config)
             return
-        hold(run_dir)
         claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
         engine = engines.engine()
         annotator = _annotator(models, engine, checker)

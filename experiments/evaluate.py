@@ -20,7 +20,7 @@ from statistics import fmean
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.evaluation import (
     MULTIPLES,
@@ -123,7 +123,6 @@ def main(_: list[str]) -> None:
                 f"solutions of --task={FLAGS.task} do not have. Name a model's folder."
             )
         keys = {"actor": actor_model.key, "critic": critic_model.key if critic_model else None}
-        hold(run_dir)
         claim(run_dir, settings_but(_FREE) | {f"{name} model": key for name, key in keys.items()})
         engine = engines.engine()
     with Grader() as grader, engine:

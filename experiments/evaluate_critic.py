@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from experiments import engines, games
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.grading import Grader
@@ -90,7 +90,6 @@ def main(_: list[str]) -> None:
         keys = {f"critic {name}": model and model.key for name, model in critics.items()}
         keys["actor model"] = actor_model.key
         content = {"rows of the data": digest(*(samples or problems))}
-        hold(run_dir)
         claim(run_dir, settings_but(("run_dir", "data", "critic")) | keys | content)
         engine = engines.engine()
     actor = engine.sampler(actor_model)

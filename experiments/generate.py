@@ -18,7 +18,7 @@ import time
 from absl import flags
 
 from experiments import engines
-from experiments.program import claim, hold, refusing_bad_input, run
+from experiments.program import claim, refusing_bad_input, run
 from jaxcritique.rollout.files import Defaults, read_requests, write_batch
 from jaxcritique.rollout.generate import generate_shards, read_shard
 from jaxcritique.store import read_object, write_atomically
@@ -61,10 +61,9 @@ def main(_: list[str]) -> None:
             defaults = _defaults()
             prompts = read_requests(pathlib.Path(_PROMPTS.value), defaults)
             part = "" if count == 1 else f"{index}-of-{count}"
-            hold(output, part)
             sampler = stack.enter_context(engines.sampler(_MODEL.value))
             settings = {"model": sampler.key, "prompts": prompts.sha256, "shards": count}
-            claim(output, {**settings, **dataclasses.asdict(defaults)})
+            claim(output, {**settings, **dataclasses.asdict(defaults)}, part)
         mine = [r for r in prompts.requests if int(r.content[:8], 16) % count == index]
         started = time.monotonic()
         shards = generate_shards(output, "generate", sampler, mine, _RETRY_FAILED.value)

@@ -17,7 +17,7 @@ import numpy as np
 import sentencepiece
 from absl import flags
 
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.critiques.corpus import documents
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import save_pretrained
@@ -75,7 +75,6 @@ def main(_: list[str]) -> None:
         weights = [float(weight) for weight in _LEVEL_WEIGHTS.value]
         if _STOP_AT.value > _STEPS.value:
             raise ValueError("--stop_at must not be beyond --steps.")
-        hold(run_dir)
         claim(run_dir, settings_but(["run_dir"]))
 
     # ---- tokenizer

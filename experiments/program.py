@@ -88,12 +88,13 @@ def hold(run_dir: pathlib.Path, part: str = "") -> None:
     _HELD.append(file)
 
 
-def claim(run_dir: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Marks the folder as this configuration's.
+def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") -> None:
+    """Holds the folder (see there), and marks it as this configuration's.
 
     Raises:
-      ValueError: the folder belongs to a run with another configuration.
+      ValueError: another process has it, or it belongs to a run with another configuration.
     """
+    hold(run_dir, part)
     path = run_dir / "settings.json"
     if path.is_file():
         theirs = read_object(path)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.scaling import (
     MOST_CRITICS,
     ActorScores,
@@ -96,7 +96,6 @@ def main(_: list[str]) -> None:
         if games.CHECKER in critics:
             games.annotator(test)
         # Actors and critics may be added to those that a run folder has.
-        hold(run_dir)
         claim(run_dir, settings_but(["run_dir", "actor_base", "actor", "critic"]))
         engine = engines.engine()
     costs: dict[str, dict[str, int]] = {}

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
@@ -120,7 +120,6 @@ def main(_: list[str]) -> None:
         train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
         annotator = games.annotator(train)
-        hold(run_dir)
         claim(run_dir, {**settings_but(_FREE), "model": base.key})
         engine = engines.engine()
     with Grader() as grader, engine:

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, hold, refusing_bad_input, run, settings_but
+from experiments.program import claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.evaluation import ALONE, Point, rows_of, score_rows
 from jaxcritique.analysis.self_talk_report import (
     METHODS,
@@ -130,7 +130,6 @@ def main(_: list[str]) -> None:
         keys = {
             f"{name} model": model.key if model else None for name, model in vars(models).items()
         }
-        hold(run_dir)
         claim(run_dir, settings_but(["run_dir"]) | keys)
         engine = engines.engine()
     with Grader() as grader, engine:

@@ -17,7 +17,7 @@ import sys
 import jax
 from absl import flags
 
-from experiments.program import claim, hold, join_processes, refusing_bad_input, run, settings_but
+from experiments.program import claim, join_processes, refusing_bad_input, run, settings_but
 from jaxcritique.models.attention import IMPLEMENTATIONS
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import REMAT
@@ -113,10 +113,9 @@ def main(_: list[str]) -> None:
         sha256 = hashlib.sha256(data.read_bytes()).hexdigest()
         job = Run(run_dir, "sft", _CHECKPOINT_STEPS.value, _FROM_STEP.value)
         prepared = prepare(job, folder, examples, config, _SEED.value, placement)
-        hold(run_dir, _process())
         # Last, since it reads all the weights.
         model = ModelFolder.of(folder).key
-        claim(run_dir, {**settings_but(_FREE), "model": model, "data": sha256})
+        claim(run_dir, {**settings_but(_FREE), "model": model, "data": sha256}, _part())
     facts = prepared.train()
     results = {
         "command": shlex.join(["python", "-m", "experiments.sft", *sys.argv[1:]]),
@@ -126,9 +125,9 @@ def main(_: list[str]) -> None:
     print(run_dir / "model")
 
 
-def _process() -> str:
-    """Which of a run's processes this is; "" where it is the only one."""
-    return str(jax.process_index()) if jax.process_count() > 1 else ""
+def _part() -> str:
+    """What of the folder this process holds: the first one all, so that no other run starts."""
+    return str(jax.process_index() or "")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ read off the folder.
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -204,9 +205,15 @@ def replace_file(path: pathlib.Path) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder that takes the place of `folder` once the block ends well."""
+    """Yields a temporary folder that takes the place of `folder` once the block ends well.
+
+    One writer at a time: what an earlier one left behind, being killed, is removed.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    for left in folder.parent.glob(f".tmp-{glob.escape(folder.name)}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    prefix = f".tmp-{folder.name}-"
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     try:
         yield temporary
         temporary.chmod(0o755)

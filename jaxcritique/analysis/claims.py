@@ -217,7 +217,9 @@ def _c7(e: Evidence, protocol: str) -> list[Aspect]:
 
 
 def _c8(e: Evidence, _: str) -> list[Aspect]:
-    last = partial(partial, last_iteration, e, IMPROVE)
+    def last(method: str) -> Lookup:
+        return partial(last_iteration, e, IMPROVE, method)
+
     return [
         difference(f"critique-in-the-loop - {name}", last("critique"), last(method))
         for method, name in ABLATIONS.items()
@@ -225,7 +227,9 @@ def _c8(e: Evidence, _: str) -> list[Aspect]:
 
 
 def _c9(e: Evidence, protocol: str) -> list[Aspect]:
-    of = partial(partial, scores_of_actor, e)
+    def of(actor: str, method: str) -> Lookup:
+        return partial(scores_of_actor, e, actor, method)
+
     return [
         *(
             difference(f"{actor}: with critic - without", of(actor, protocol), of(actor, ALONE))
@@ -391,8 +395,9 @@ CLAIMS = (
         "it gets worse.",
         "Table 4",
         "no figure given",
-        "Greedy accuracy of the last actors, at equal numbers of refinements; with more of them "
-        "after each critique there are fewer critiques, and fewer tokens are generated.",
+        "Greedy accuracy of the last actors, with as many refinements of each "
+        "wrong response of its own actor; with more of them after each critique there are fewer "
+        "critiques, and fewer tokens are generated.",
         _c8,
     ),
     Claim(

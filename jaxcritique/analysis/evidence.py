@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from jaxcritique.store import DamagedFile, read_object
+
 Row = Mapping[str, Any]
 Scores = Mapping[int, Mapping[str, float]]  # Seed, then problem id, to the problem's score.
 Levels = Mapping[int, Mapping[str, int]]  # Seed, then problem id, to its level, 1 (easy) to 5.
@@ -231,13 +233,9 @@ def read_run(folder: pathlib.Path) -> Run:
 
     Raises:
       FileNotFoundError: it has not come to its results.
-      ValueError: a file is not what it should be; its name and line are given.
+      DamagedFile: a file is not what it should be; its name and line are given.
     """
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}). Delete it and run the part again.") from None
+    results = read_object(folder / "results.json")
     return Run(results, _rows(folder / "scores.jsonl"), _rows(folder / "training.jsonl"))
 
 
@@ -250,7 +248,10 @@ def _rows(path: pathlib.Path) -> list[Row]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
+                raise DamagedFile(
+                    f"{path}, line {number}: not JSON ({error}). Delete results.json beside it, "
+                    "and the same command makes both anew."
+                ) from None
     return rows
 
 

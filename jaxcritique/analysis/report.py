@@ -68,9 +68,9 @@ def headline(results: Mapping[str, Any]) -> str:
         percent(method_rows(results, method)[-1]["accuracy"]) for method in ("critique", "vanilla")
     )
     if low > 0:
-        meaning = "The interval excludes zero: critique-in-the-loop is better on such problems."
+        meaning = "The interval excludes zero: this critique-in-the-loop actor is better."
     elif high < 0:
-        meaning = "The interval excludes zero: critique-in-the-loop is worse on such problems."
+        meaning = "The interval excludes zero: this critique-in-the-loop actor is worse."
     else:
         meaning = "The interval includes zero: this run does not tell the two methods apart."
     return (

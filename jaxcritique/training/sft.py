@@ -91,7 +91,8 @@ def fine_tune(
         run = Run(stage.folder, name)
         sft = prepare(run, base.folder, examples, config, seed, placement)
         stage.finish(**sft.train())
-        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)  # The model has all.
+    # The model has all. Also where a kill came between the two.
+    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
     return model
 
 

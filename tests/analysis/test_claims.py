@@ -318,5 +318,5 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path):
     with pytest.raises(ValueError, match=r"scores\.jsonl, line 2: not JSON"):
         read_run(tmp_path)
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match=r"results\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"results\.json is not a JSON object"):
         read_run(tmp_path)

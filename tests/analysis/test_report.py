@@ -167,8 +167,8 @@ def test_a_critic_without_wrong_responses_has_no_helpfulness(results, render):
 @pytest.mark.parametrize(
     ("ci95", "words"),
     [
-        ([0.01, 0.1], "excludes zero: critique-in-the-loop is better"),
-        ([-0.1, -0.01], "excludes zero: critique-in-the-loop is worse"),
+        ([0.01, 0.1], "excludes zero: this critique-in-the-loop actor is better"),
+        ([-0.1, -0.01], "excludes zero: this critique-in-the-loop actor is worse"),
         ([-0.01, 0.1], "includes zero"),
         ([0.0, 0.1], "includes zero"),
     ],
