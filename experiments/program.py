@@ -51,7 +51,8 @@ def settings_but(free: Sequence[str]) -> dict[str, Any]:
     return {flag.name: flag.value for flag in own if flag.name not in free}
 
 
-_HELD: list[TextIO] = []  # Locks last as long as their files are open: until the process ends.
+# Locks last as long as their files are open: until the process ends.
+_HELD: dict[pathlib.Path, TextIO] = {}
 
 
 def hold(run_dir: pathlib.Path, part: str = "") -> None:
@@ -69,7 +70,10 @@ def hold(run_dir: pathlib.Path, part: str = "") -> None:
     if run_dir.exists() and not run_dir.is_dir():
         raise ValueError(f"{run_dir} is a file; a folder is wanted.")
     run_dir.mkdir(parents=True, exist_ok=True)
-    file = (run_dir / f".lock{part and '-'}{part}").open("a+", encoding="utf-8")
+    path = (run_dir / f".lock{part and '-'}{part}").resolve()
+    if path in _HELD:
+        return
+    file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -85,7 +89,7 @@ def hold(run_dir: pathlib.Path, part: str = "") -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
-    _HELD.append(file)
+    _HELD[path] = file
 
 
 def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") -> None:
