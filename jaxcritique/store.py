@@ -47,7 +47,7 @@ class Stage:
         """What `finish` wrote.
 
         Raises:
-          DamagedFile: it is not JSON.
+          DamagedFile: it is no JSON object.
         """
         return read_object(self.folder / _MANIFEST)
 

@@ -46,7 +46,10 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """A right path to be spoilt, and the (kind, step) pairs to be tried, the best first."""
+    """A right path to be spoilt, and the (kind, step) pairs to be tried, the best first.
+
+    There is at least one.
+    """
 
     path: Solution
     choices: tuple[tuple[str, int], ...]
@@ -278,7 +281,8 @@ def insert_mistakes(
             count = len(split_steps(path.text))
             rng.seed(digest("rg3", game.seed, number, path.problem.id, path.text))
             steps = placement.steps(rng, range(count), count)
-            wishes.append(Wish(path, tuple((kind, step) for kind in kinds for step in steps)))
+            if steps:  # None of a short path's may be in a third that has any weight.
+                wishes.append(Wish(path, tuple((kind, step) for kind in kinds for step in steps)))
         return inserter.insert(game, name, wishes)
 
     able = [path for path in correct if split_steps(path.text)]

@@ -67,7 +67,8 @@ class JaxSampler:
     """The `jax` engine; see `Sampler`.
 
     Attributes:
-      shapes: the different programs that were needed so far, each compiled once.
+      shapes: the different programs that this model has needed so far. JAX compiles each once a
+        process: those that a model of the same structure and dtype needed before are there.
       seconds: what the time went into: "prefill", "decode" and "host".
     """
 
@@ -146,7 +147,10 @@ class JaxSampler:
                     self._tokenizer, sample, length, sequence.tokens, sequence.logprobs
                 )
         if len(self.shapes) > known:
-            tqdm.write(f"jax engine: {len(self.shapes)} programs compiled so far", file=sys.stderr)
+            tqdm.write(
+                f"jax engine: {len(self.shapes)} programs needed so far by this model",
+                file=sys.stderr,
+            )
 
     def close(self) -> None:
         """Frees the weights."""
@@ -170,7 +174,11 @@ class JaxSampler:
                 f"the keys and values of one sample of {longest} tokens need {slot} bytes, the "
                 f"budget is {budget}. Raise --cache_gib or ask for fewer tokens."
             )
-        wanted = min(self._settings.slots, decoding.round_up(len(waiting), _ROWS))
+        # Few different numbers, since for each everything is compiled anew.
+        wanted = _ROWS
+        while wanted < len(waiting):
+            wanted *= 2
+        wanted = min(self._settings.slots, wanted)
         return self._ways * min(-(-wanted // self._ways), budget // slot)
 
     def _budget(self) -> int:

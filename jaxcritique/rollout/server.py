@@ -1,6 +1,7 @@
 """The `server` engine: any OpenAI-compatible server, over a network where everything can fail."""
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -194,6 +195,7 @@ class ServerSampler:
         seconds = self._config.attempt_seconds
         now = asyncio.get_running_loop().time
         end = now() + self._config.deadline_seconds
+        tried: collections.Counter[int] = collections.Counter()  # Attempts by server.
 
         def enough(state: tenacity.RetryCallState) -> bool:
             late = now() + state.upcoming_sleep >= end
@@ -210,7 +212,7 @@ class ServerSampler:
                     end += await self._keep_to_the_rate()
                     left = max(end - now(), 1.0)
                     try:
-                        return await self._attempt(client, request, min(seconds, left))
+                        return await self._attempt(client, request, min(seconds, left), tried)
                     except TimeoutError as error:
                         reason = f"no answer within {min(seconds, left):.0f} s"
                         seconds *= 2
@@ -223,9 +225,13 @@ class ServerSampler:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(
-        self, client: httpx2.AsyncClient, request: Request, seconds: float
+        self,
+        client: httpx2.AsyncClient,
+        request: Request,
+        seconds: float,
+        tried: collections.Counter[int],
     ) -> list[Completion]:
-        """Asks once.
+        """Asks once, and counts it in `tried`.
 
         Raises:
           _Failed: it may work another time.
@@ -234,7 +240,9 @@ class ServerSampler:
           SamplerError: nothing will.
         """
         path, body = self._message(request)
-        index = min(range(len(self._in_flight)), key=self._in_flight.__getitem__)
+        # A server that fails at once is always the least loaded: a retry prefers another.
+        index = min(range(len(self._in_flight)), key=lambda i: (tried[i], self._in_flight[i]))
+        tried[index] += 1
         url = f"{self._servers.urls[index]}/{path}"
         self._in_flight[index] += 1
         try:
@@ -259,7 +267,8 @@ class ServerSampler:
                     if not self._chat_only:
                         logging.warning("%s; prompts are sent as a user's messages instead", said)
                     self._chat_only = True
-                    return await self._attempt(client, request, seconds)
+                    tried[index] -= 1  # It is the same attempt, with another message.
+                    return await self._attempt(client, request, seconds, tried)
                 raise SamplerError(said)
             raise _Refused(said)
         completions = self._read(request, response)

@@ -5,6 +5,7 @@ import pytest
 
 from jaxcritique.critiques.errors import PROGRAM_TYPES
 from jaxcritique.critiques.flaws import (
+    ModelInserter,
     Placement,
     ProgramInserter,
     branch_off,
@@ -130,6 +131,16 @@ def test_rg3_gives_up_after_its_attempts(game):
     actor = Actor(RIGHT)
     insert_mistakes(game, actor, [PATH], ProgramInserter(), Placement(), 0.7, 16)
     assert len(actor.requests) == 16
+
+
+def test_a_path_without_a_step_where_mistakes_go_is_left_as_it_is(game):
+    problem = Problem("short", "1 and 1?", "2", STEPS[0], "gsm8k")
+    short = Solution(problem, f"{STEPS[0]}\nThe answer is 2.", "correct", "2")
+    model = Actor("Flawed step: <<1+1=3>>3\nMistake: one too many")
+    inserter, first = ModelInserter(model, 1.0, 80), Placement(positions=(1, 0, 0))
+    found = insert_mistakes(game, Actor(WRONG), [short, PATH], inserter, first, 0.7, 2)
+    assert [(s.problem.id, s.error_step) for s in found.solutions] == [(PROBLEM.id, 0)]
+    assert len(model.requests) == 1
 
 
 def test_the_configured_distribution_is_obtained(game):

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import signal
-import time
 from statistics import fmean
 
 import pytest
@@ -109,13 +107,9 @@ def test_a_killed_run_ends_as_the_uninterrupted(finish, start, tmp_path):
     results, _ = finish(tmp_path / "whole", f"--critic={TINY_BASE}", "--critic_tokens=60")
     run_dir = tmp_path / "killed"
     flags = (*SMALLEST, f"--run_dir={run_dir}", f"--critic={TINY_BASE}", "--critic_tokens=60")
-    process = start("evaluate", *flags)
-    while not list(run_dir.glob("stages/parallel-criticise-1-*")):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    program = start("evaluate", *flags)
+    program.wait_until(lambda: list(run_dir.glob("stages/parallel-criticise-1-*")))
+    program.kill()
     assert not list(run_dir.glob("stages/parallel-criticise-1-*/manifest.json"))
     again, _ = finish(run_dir, f"--critic={TINY_BASE}", "--critic_tokens=60")
     assert lasting(again) == lasting(results)

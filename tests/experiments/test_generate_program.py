@@ -4,9 +4,7 @@ import collections
 import json
 import pathlib
 import shutil
-import signal
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
@@ -55,11 +53,9 @@ def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(start, finis
     ]
     with serve(0.3, delay=0.01) as server:
         flags.append(f"--endpoint={server.url}")
-        process = start("generate", *flags, f"--output={tmp_path / 'out'}")
-        while server.answered.total() < 200:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        program = start("generate", *flags, f"--output={tmp_path / 'out'}")
+        program.wait_until(lambda: server.answered.total() >= 200)
+        program.kill()
         answered = collections.Counter(server.answered)
         finish(*flags, f"--output={tmp_path / 'out'}")
         # What was answered once is not asked again, but for the few whose answer was on its way.
@@ -231,15 +227,12 @@ def test_two_at_once_on_one_folder_are_refused(start, run, finish, tmp_path):
     with serve(kinds=("hang",), failing=1.0) as server:
         flags.append(f"--endpoint={server.url}")
         first = start("generate", *flags)
-        while not server.asked:
-            assert first.poll() is None
-            time.sleep(0.05)
+        first.wait_until(lambda: server.asked)
         second = run("generate", *flags, timeout=120)
         assert second.returncode == 1
-        refusal = f"{tmp_path / 'out'} is in use by process {first.pid} on"
+        refusal = f"{tmp_path / 'out'} is in use by process {first.process.pid} on"
         assert refusal in second.stderr.splitlines()[-1]
         first.kill()
-        first.communicate()
         server.failing = 0.0
         finish(*flags)  # Of a killed process no lock is left.
     assert [row["text"] for row in rows(tmp_path / "out")] == ["a/0"]

@@ -3,8 +3,6 @@
 import collections
 import json
 import pathlib
-import signal
-import time
 
 import pytest
 
@@ -183,13 +181,9 @@ def test_the_same_command_again_redoes_nothing(results, finish, run_dir):
 
 def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
     for stage in ("actor-0", "filter"):  # As a training begins, and as a sampling does.
-        process = start("self_improve", *SMALLEST, f"--run_dir={tmp_path}")
-        while not list(tmp_path.glob(f"stages/{stage}-*")):
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.01)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        program = start("self_improve", *SMALLEST, f"--run_dir={tmp_path}")
+        program.wait_until(lambda stage=stage: list(tmp_path.glob(f"stages/{stage}-*")))
+        program.kill()
         assert not list(tmp_path.glob(f"stages/{stage}-*/manifest.json"))
     assert lasting(finish(tmp_path)) == lasting(results)
 

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import signal
-import time
 
 import pytest
 
@@ -40,13 +38,9 @@ def run_dir(tmp_path_factory) -> pathlib.Path:
 def finished(start, run, run_dir) -> tuple[dict, str]:
     """Results and what was printed, of a run that was killed once and started again."""
     flags = (*SMALLEST, f"--run_dir={run_dir}")
-    process = start("self_talk", *flags)
-    while not list(run_dir.glob("stages/actor-self-talk-*")):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    program = start("self_talk", *flags)
+    program.wait_until(lambda: list(run_dir.glob("stages/actor-self-talk-*")))
+    program.kill()
     done = run("self_talk", *flags)
     assert done.returncode == 0, done.stderr
     return json.loads((run_dir / "results.json").read_text()), done.stdout

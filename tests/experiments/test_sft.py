@@ -141,13 +141,10 @@ def kill(start) -> Callable[..., None]:
     """
 
     def kill(data, run_dir, step: int, wait: float, devices: int) -> None:
-        process = start("sft", *flags_of(data, run_dir), JAX_NUM_CPU_DEVICES=str(devices))
-        while last_step(run_dir) < step and process.poll() is None:
-            time.sleep(0.01)
+        program = start("sft", *flags_of(data, run_dir), JAX_NUM_CPU_DEVICES=str(devices))
+        program.wait_until(lambda: last_step(run_dir) >= step)
         time.sleep(wait)
-        assert process.poll() is None, "it ended before it was killed"
-        process.kill()
-        process.communicate()
+        program.kill()
 
     return kill
 

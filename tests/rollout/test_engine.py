@@ -323,6 +323,13 @@ def test_few_programs_are_compiled(make_sampler, prompts):
     assert len(sampler.shapes) <= 3  # To read, to copy, to decode.
 
 
+def test_stages_of_many_sizes_need_few_programs(make_sampler, prompts):
+    sampler = make_sampler(slots=64)
+    for count in (17, 25):
+        generate(sampler, [Request(prompts[0], count, 3, 1.0, 0)])
+    assert {shape[-4] for shape in sampler.shapes} == {32}
+
+
 def test_stories260k_writes_what_transformers_writes(stories, stories_folder):
     people = ("Lily", "Tom", "Sue", "Ben", "Mia", "Max", "Anna", "Tim")
     things = ("dog", "ball", "cat", "car", "bird", "hat", "tree", "boat")

@@ -247,6 +247,17 @@ def test_work_is_balanced_over_servers():
         assert min(first.answered.total(), second.answered.total()) > 10
 
 
+def test_a_server_that_always_fails_costs_nothing_beside_a_healthy_one():
+    # It is the least loaded, since it fails at once.
+    config = ClientConfig(attempts=3, concurrency=16)
+    requests = ask(*map(str, range(40)), n=1)
+    with serve(doomed=lambda text: "500") as bad, serve(delay=0.2) as good:
+        found = answers(sampler(bad.url, good.url, config=config), requests)
+        assert bad.asked
+        assert good.answered.total() == 40
+    assert [c.error for c in found.values()] == [None] * 40
+
+
 def test_nothing_answers():
     with serve() as server:
         url = server.url
