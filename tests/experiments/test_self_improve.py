@@ -27,7 +27,7 @@ SMALLEST = (
     "--sequence=256",
     "--actor_tokens=100",
     "--critic_tokens=100",
-    "--slots=8",
+    "--slots=32",
 )
 TIMES = {"wall_seconds", "peak_rss_bytes"}  # Memory is no more a matter of the seed than time is.
 
