@@ -63,7 +63,9 @@ flags.DEFINE_bool(
     False,
     "Print an estimate of the cost and one example of each prompt; sample nothing.",
 )
-flags.DEFINE_integer("problems", 0, "Training problems used; 0: all of a file.", lower_bound=0)
+flags.DEFINE_integer(
+    "train_problems", 0, "Training problems used; 0: all of a file.", lower_bound=0
+)
 flags.DEFINE_integer(
     "test_problems", 0, "Test problems kept out of the data; 0: all of a file.", lower_bound=0
 )
@@ -181,7 +183,7 @@ def main(_: list[str]) -> None:
         if FLAGS.annotator != "checker" and not FLAGS.annotator_endpoint:
             models["annotator"] = ModelFolder.of(FLAGS.annotator)
         data = FLAGS.task, FLAGS.data_dir
-        problems = load_problems(*data, "train", FLAGS.problems, FLAGS.seed)
+        problems = load_problems(*data, "train", FLAGS.train_problems, FLAGS.seed)
         tests = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
         checker = games.checker(problems)
         if checker is None and "program" in (FLAGS.mistakes, _program_or_model()):

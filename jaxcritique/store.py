@@ -210,9 +210,9 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     One writer at a time: what an earlier one left behind, being killed, is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".tmp-{glob.escape(folder.name)}-*"):
-        shutil.rmtree(left, ignore_errors=True)
     prefix = f".tmp-{folder.name}-"
+    for left in folder.parent.glob(f"{glob.escape(prefix)}*"):
+        shutil.rmtree(left, ignore_errors=True)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     try:
         yield temporary

@@ -208,3 +208,11 @@ def test_failed_replacement_leaves_the_old(error, tmp_path):
         fail()
     assert files(tmp_path) == {"model/old"}
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".tmp-model-killed").mkdir()
+    (tmp_path / ".tmp-other-killed").mkdir()
+    with replace_folder(tmp_path / "model") as temporary:
+        (temporary / "new").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-other-killed", "model"]

@@ -174,11 +174,8 @@ class JaxSampler:
                 f"the keys and values of one sample of {longest} tokens need {slot} bytes, the "
                 f"budget is {budget}. Raise --cache_gib or ask for fewer tokens."
             )
-        # Few different numbers, since for each everything is compiled anew.
-        wanted = _ROWS
-        while wanted < len(waiting):
-            wanted *= 2
-        wanted = min(self._settings.slots, wanted)
+        # The next power of two: for each number of slots everything is compiled anew.
+        wanted = min(self._settings.slots, max(_ROWS, 1 << (len(waiting) - 1).bit_length()))
         return self._ways * min(-(-wanted // self._ways), budget // slot)
 
     def _budget(self) -> int:

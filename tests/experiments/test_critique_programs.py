@@ -10,7 +10,7 @@ from jaxcritique.tasks import TINY_BASE
 BUILD = (
     "build_critiques",
     "--flagfile=experiments/flagfiles/critiques_laptop.flags",
-    "--problems=10",
+    "--train_problems=10",
     "--test_problems=6",
     "--rg1_samples=2",
     "--rg2_rounds=1",
