@@ -113,7 +113,8 @@ def annotate_paths(
 ) -> Dataset[Annotation]:
     """The paths of all strategies, each annotated once; what was rejected is there with its text.
 
-    Where there are more right paths than flawed ones the rest are put aside: no more will be used.
+    Paths that came out right although RG3 put a mistake in are dropped. Where there are more right
+    paths than flawed ones the rest are put aside: no more will be used.
     """
 
     def make(_: Any) -> tuple[list[Annotation], dict[str, Any]]:
@@ -141,7 +142,10 @@ def annotate_paths(
             config.rg3_attempts,
         )
         made = dict(zip(STRATEGIES, (scratch, branched, spoilt), strict=True))
-        paths = [path for part in made.values() for path in part.solutions]
+        # A right answer does not make every step right where a mistake is known to be in one.
+        erring = [path for path in spoilt.solutions if not path.correct]
+        counts["RG3: right in spite of its mistake"] = len(spoilt.solutions) - len(erring)
+        paths = [*scratch.solutions, *branched.solutions, *erring]
         written = [path for path in paths if path.text.strip()]
         different = distinct(written)
         kept = without_near_duplicates(different, config.ngram, config.near_duplicate)

@@ -225,7 +225,7 @@ def branch_off(
       rounds: how many.
 
     Returns:
-      The continuations, right and wrong, with the step at which they really part.
+      The continuations, right and wrong; the wrong ones with the step at which they really part.
     """
     cuts: dict[str, list[int]] = {}
     for path in correct:
@@ -341,7 +341,12 @@ def _start_after(path: Solution, lines: list[str], at: int, error: str, kind: st
 
 
 def _with_parting(solution: Solution, path: Sequence[str]) -> Solution:
-    """Puts the first step that is not the right path's in the place of the cut."""
+    """Puts the first step that is not the right path's in the place of the cut.
+
+    A right continuation has no step at which it errs, wherever it parts.
+    """
+    if solution.correct:
+        return dataclasses.replace(solution, error_step=None)
     steps = split_steps(solution.text)
     cut = solution.error_step or 0
     same = (mine == theirs for mine, theirs in zip(steps[cut:], path[cut:], strict=False))

@@ -82,6 +82,7 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
     assert data.facts["counts"] == {
         "RG1: flawed paths": 1,
         "RG1: right paths": 1,
+        "RG3: right in spite of its mistake": 0,
         "paths without text": 0,
         "duplicates": 0,
         "near duplicates": 0,

@@ -87,6 +87,7 @@ def test_rg2_tries_other_steps_hotter_each_time(game):
     assert sorted(prefix.count("\n") for prefix in prefixes) == [1, 2, 3]
     assert all(PATH.text.startswith(prefix) for prefix in prefixes)
     assert [s.correct for s in paths.solutions] == [True, True, False]
+    assert [s.error_step is None for s in paths.solutions] == [True, True, False]
     assert len(paths.stages) == 3
 
 

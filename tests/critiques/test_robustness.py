@@ -34,6 +34,12 @@ def test_every_path_is_annotated_once(failing):
     )
 
 
+def test_a_path_with_a_mistake_put_in_is_never_called_right(failing):
+    annotations, *_ = failing
+    assert annotations.facts["counts"]["RG3: right in spite of its mistake"] > 10
+    assert {a.solution.correct for a in annotations if a.solution.source == "RG3"} == {False}
+
+
 def test_what_failed_is_neither_a_path_nor_a_refinement(failing):
     _, candidates, kept, _ = failing
     assert kept
