@@ -20,9 +20,18 @@ Kind = Literal["soft", "hard", "none"]
 KINDS: tuple[Kind, ...] = ("soft", "hard", "none")
 
 _NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
+_STEP_NUMBER = re.compile(r"\bsteps?\s+\d+(?:\s*(?:,|-|and|or|to)\s*\d+)*", re.I)
+# Words that only someone who saw the hints (prompts/annotation.py) writes. "The given solution" is
+# not among them, since the student's is given too, nor "leads to the correct answer".
 _TELLS = re.compile(
     r"\b(?:reference|hint|ground.truth|gold|official|model) (?:solution|answer)\b"
-    r"|\b(?:as|the) hint(?:ed)?\b",
+    r"|\b(?:as|the) hint(?:ed)?\b"
+    r"|\b(?:according to|compared (?:to|with)|match(?:es|ing)?|differs? from|unlike|as in|in|from)"
+    r" (?:the|a) (?:(?:given|provided) )?correct (?:solution|answer)\b"
+    r"|\b(?:given|provided) correct (?:solution|answer)\b"
+    r"|\bcorrect (?:solution|answer) (?:given|provided|shows?|says?|states?|uses?|has|gives?)\b"
+    r"|\b(?:told|informed) that (?:the (?:first )?(?:mistake|error)|step \d)"
+    r"|\bmost likely goes wrong first\b",
     re.I,
 )
 
@@ -124,7 +133,8 @@ def leaks_answer(critique: Critique) -> bool:
         return bare in "".join(critique.text.split()) and bare not in "".join(shown.split())
     worked_out = {mark.value for mark in calculations(critique.text)}
     known = {evaluate(number) for number in _NUMBER.findall(shown)} | worked_out
-    said = {evaluate(number) for number in _NUMBER.findall(critique.text)}
+    # "Step 3" is no answer 3.
+    said = {evaluate(number) for number in _NUMBER.findall(_STEP_NUMBER.sub("", critique.text))}
     return answer in said and answer not in known
 
 

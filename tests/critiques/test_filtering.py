@@ -78,9 +78,31 @@ def test_alone_the_actor_may_answer_barely(game):
     ("Explanation: 127 is too much, 2.7 too little.", False),
     ("Explanation: as the reference solution shows, it is more.", True),
     ("Explanation: the hint says that step 1 is wrong.", True),
+    ("Explanation: according to the correct solution, the eggs are added.", True),
+    ("Explanation: this does not match the correct answer.", True),
+    ("Explanation: the correct solution uses a sum.", True),
+    ("Explanation: unlike in the provided correct solution, it is too much.", True),
+    ("Explanation: I was told that the first mistake is here.", True),
+    ("Explanation: the solution most likely goes wrong first at step 1.", True),
+    ("Explanation: so this cannot be the correct answer.", False),
+    ("Explanation: it does not lead to the correct solution.", False),
+    ("Explanation: a correct solution would add the eggs.", False),
+    ("Explanation: the given solution adds, and we are told that he buys them.", False),
+    ("Explanation: the first mistake is in step 1: the sum.", False),
 ])  # fmt: skip
 def test_leaks(text, leaks):
     assert leaks_answer(critique(text)) == leaks
+
+
+@pytest.mark.parametrize(("text", "leaks"), [
+    ("Step 2: a\nExplanation: it follows from steps 1 and 2.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: step 2 is wrong.\nCorrectness: Wrong", False),
+    ("Step 2: a\nExplanation: it should be 2.\nCorrectness: Wrong", True),
+])  # fmt: skip
+def test_the_number_of_a_step_is_no_answer(text, leaks):
+    problem = Problem("id", "Tom has 12 eggs and sells 10.", "2", "<<12-10=2>>2", "gsm8k")
+    wrong = Solution(problem, "12-10=3\nThe answer is 3.", "wrong", "3")
+    assert leaks_answer(read_critique(wrong, text)) == leaks
 
 
 def test_what_the_response_holds_is_no_leak():
