@@ -67,7 +67,11 @@ flags.DEFINE_integer(
     "train_problems", 0, "Training problems used; 0: all of a file.", lower_bound=0
 )
 flags.DEFINE_integer(
-    "test_problems", 0, "Test problems kept out of the data; 0: all of a file.", lower_bound=0
+    "test_problems",
+    0,
+    "Test problems in RUN_DIR/test_problems.jsonl; 0: all of a file. However many these are, all of "
+    "a file are kept out of the data.",
+    lower_bound=0,
 )
 flags.DEFINE_string(
     "actor", str(TINY_BASE), "Hugging Face folder: who makes the paths and the refinements."
@@ -164,7 +168,8 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "contaminated",
     0.5,
-    "Share of a question's n-grams in one test question from which it is left out.",
+    "Share of the shorter question's n-grams, common to a question and one test question, from which "
+    "it is left out.",
     lower_bound=0.01,
     upper_bound=1.0,
 )
@@ -185,6 +190,9 @@ def main(_: list[str]) -> None:
         data = FLAGS.task, FLAGS.data_dir
         problems = load_problems(*data, "train", FLAGS.train_problems, FLAGS.seed)
         tests = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
+        # Of stories there are only as many as are generated.
+        generated = FLAGS.task == "word_problems"
+        kept_out = tests if generated else load_problems(*data, "test", 0, games.TEST_SEED)
         checker = games.checker(problems)
         if checker is None and "program" in (FLAGS.mistakes, _program_or_model()):
             raise ValueError(
@@ -198,7 +206,7 @@ def main(_: list[str]) -> None:
         claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
         engine = engines.engine()
         annotator = _annotator(models, engine, checker)
-    clean, contaminated = decontaminated(problems, tests, config.ngram, FLAGS.contaminated)
+    clean, contaminated = decontaminated(problems, kept_out, config.ngram, FLAGS.contaminated)
     actor = engine.sampler(models["actor"])
     inserter: Inserter = ProgramInserter()
     if FLAGS.mistakes == "model":
@@ -220,7 +228,7 @@ def main(_: list[str]) -> None:
         "distribution": _distribution(config, statistics),
         "provenance": {
             "problems": f"{FLAGS.task}, {len(clean)} for training; "
-            f"{len(tests)} test problems kept out",
+            f"{len(kept_out)} test problems kept out",
             "actor": FLAGS.actor,
             "annotator": annotator.name,
             "RG3's mistakes": f"put in by a {FLAGS.mistakes}",

@@ -16,9 +16,13 @@ Grams = frozenset[tuple[str, ...]]
 
 def grams(text: str, n: int) -> Grams:
     """Returns the word n-grams of a text; a text of fewer words is one gram, an empty one none."""
-    words = tuple(word.lower() for word in _WORD.findall(text))
+    words = _words(text)
     count = max(1, len(words) - n + 1) if words else 0
     return frozenset(words[i : i + n] for i in range(count))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in _WORD.findall(text))
 
 
 def distinct(solutions: Sequence[Solution]) -> list[Solution]:
@@ -58,23 +62,33 @@ def decontaminated(
     Args:
       problems: of training.
       tests: those evaluated on.
-      n: words in a gram.
-      threshold: a problem is contaminated if so large a share of its question's grams is in the
-        question of a single test problem.
+      n: words in a gram; of a test question of fewer words the whole is one.
+      threshold: a problem is contaminated if its question shares with that of a single test problem
+        so large a part of the grams of the shorter of the two. So it is where one holds the other.
 
     Returns:
       The clean and the contaminated problems.
     """
     holders: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
+    theirs: list[tuple[int, int]] = []  # Of each test question: words in its grams, and how many.
     for number, test in enumerate(tests):
-        for gram in grams(test.question, n):
+        size = min(n, len(_words(test.question)))
+        found = grams(test.question, n)
+        theirs.append((size, len(found)))
+        for gram in found:
             holders[gram].append(number)
+    sizes = {size for size, count in theirs if count}
     clean, contaminated = [], []
     for problem in problems:
-        mine = grams(problem.question, n)
-        shared = collections.Counter(number for gram in mine for number in holders.get(gram, ()))
-        most = max(shared.values(), default=0)
-        (contaminated if mine and most / len(mine) >= threshold else clean).append(problem)
+        mine = {size: grams(problem.question, size) for size in sizes}
+        shared = collections.Counter(
+            number for gram in Grams().union(*mine.values()) for number in holders.get(gram, ())
+        )
+        given_away = any(
+            count >= threshold * min(len(mine[theirs[number][0]]), theirs[number][1])
+            for number, count in shared.items()
+        )
+        (contaminated if given_away else clean).append(problem)
     return clean, contaminated
 
 

@@ -60,6 +60,36 @@ def test_decontamination():
     assert decontaminated([PROBLEM], [], 8, 0.5) == ([PROBLEM], [])
 
 
+LONG = (
+    "Read this to the end before you begin. It is about a boy in a village by the sea, whose "
+    "garden has trees of many kinds. "
+)
+
+
+@pytest.mark.parametrize(("train", "test"), [
+    (f"{LONG}{PROBLEM.question}", PROBLEM.question),  # The test question, whole.
+    (PROBLEM.question, f"{LONG}{PROBLEM.question}"),
+    (f"{LONG}What is 3 + 4?", "What is 3+4?"),  # It has fewer words than a gram.
+    ("What is 3 + 4?", "What is 3+4?"),
+])  # fmt: skip
+def test_a_question_that_holds_the_other_is_contaminated(train, test):
+    mine = dataclasses.replace(PROBLEM, id="b", question=train)
+    theirs = dataclasses.replace(PROBLEM, id="t", question=test)
+    assert decontaminated([mine], [theirs], 8, 0.5) == ([], [mine])
+
+
+@pytest.mark.parametrize(("train", "test"), [
+    (f"{LONG}What is 3 + 4?", "What is 3+5?"),
+    (f"{LONG}What is 3 + 4?", f"What is 3 + 4? {PROBLEM.question}"),
+    (f"{LONG}What is 3 + 4?", "..."),
+    ("...", "..."),
+])  # fmt: skip
+def test_less_than_a_gram_in_common_is_clean(train, test):
+    mine = dataclasses.replace(PROBLEM, id="b", question=train)
+    theirs = dataclasses.replace(PROBLEM, id="t", question=test)
+    assert decontaminated([mine], [theirs], 8, 0.5) == ([mine], [])
+
+
 def test_stories_that_share_their_phrases_are_not_contaminated():
     train, tests = generate("train", 300, 0), generate("test", 300, 0)
     clean, _ = decontaminated(train, tests, 8, 0.5)

@@ -73,6 +73,32 @@ def test_the_dataset_and_its_statistics_agree(built):
     assert len(by_filter["none"]) >= counts["critiques of flawed paths"]
 
 
+def test_all_of_a_test_file_is_kept_out(run, tmp_path):
+    """Also what lies beyond --test_problems, here the second test problem."""
+    task = tmp_path / "gsm8k"
+    task.mkdir()
+    questions = [
+        f"Ben has {n} eggs. Ben finds 4 eggs. Ben loses 1 egg. How many eggs does Ben have now?"
+        for n in range(2, 5)
+    ]
+    lines = [
+        json.dumps({"question": question, "answer": f"Now <<{n}+3={n + 3}>>{n + 3}.\n#### {n + 3}"})
+        for n, question in enumerate(questions, start=2)
+    ]
+    (task / "train.jsonl").write_text("\n".join(lines[1:]))
+    (task / "test.jsonl").write_text("\n".join(lines[:2]))
+    flags = (
+        "--task=gsm8k", f"--data_dir={tmp_path}", "--train_problems=0", "--test_problems=1",
+        "--rg1_samples=1", "--rg2_rounds=0", "--rg3_attempts=0", "--contaminated=1",
+        "--actor_tokens=40",
+    )  # fmt: skip
+    process = run(*BUILD, f"--run_dir={tmp_path / 'run'}", *flags)
+    assert process.returncode == 0, process.stderr
+    counts = json.loads((tmp_path / "run/results.json").read_text())["counts"]
+    assert (counts["problems"], counts["contaminated problems"]) == (2, 1)
+    assert [row["question"] for row in rows(tmp_path / "run/test_problems.jsonl")] == questions[:1]
+
+
 def test_another_threshold_samples_nothing(built, run):
     run_dir, results = built
     before = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
