@@ -6,8 +6,10 @@
 Flawed reasoning paths, their critiques, the Monte-Carlo filter. The dataset is in RUN_DIR/dataset,
 for `datasets.load_dataset`, and in RUN_DIR/critic.jsonl as experiments/sft.py learns it; in
 critic-none.jsonl, critic-soft.jsonl and critic-hard.jsonl is what it would be under each filter,
-and in discarded.jsonl what was discarded, with its text. The same command again goes on where a
-killed run stopped; with another --tau or --filter it samples nothing.
+and in discarded.jsonl what never came to the filter, with its text and why: its annotation was
+discarded, it gives the answer away ("leaking"), or --max_flawed or --mixture cut it. The same
+command again goes on where a killed run stopped; with another --tau or --filter it samples nothing,
+with another --max_flawed, --mixture, --filter_refinements or --alone_samples only for the filter.
 """
 
 import json
@@ -41,7 +43,7 @@ from jaxcritique.critiques.estimate import (
 )
 from jaxcritique.critiques.filtering import KINDS, FilterRule
 from jaxcritique.critiques.flaws import THIRDS, Inserter, ModelInserter, Placement, ProgramInserter
-from jaxcritique.critiques.publish import rejected_row, statistics_of, training_row, write_dataset
+from jaxcritique.critiques.publish import discarded_rows, statistics_of, training_row, write_dataset
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
@@ -69,8 +71,8 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "test_problems",
     0,
-    "Test problems in RUN_DIR/test_problems.jsonl; 0: all of a file. However many these are, all of "
-    "a file are kept out of the data.",
+    "Test problems in RUN_DIR/test_problems.jsonl; 0: all of a file. All of a file are kept out of "
+    "the data, however many these are.",
     lower_bound=0,
 )
 flags.DEFINE_string(
@@ -168,15 +170,25 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "contaminated",
     0.5,
-    "Share of the shorter question's n-grams, common to a question and one test question, from which "
-    "it is left out.",
+    "Share of the shorter question's n-grams that a question has in common with one test question "
+    "from which it is left out.",
     lower_bound=0.01,
     upper_bound=1.0,
 )
 
 _MISTAKE_TOKENS = 200  # A step and a sentence.
-# May change within a run folder.
-_FREE = ("run_dir", "dry_run", "tau", "filter", "annotator_endpoint")
+# May change within a run folder: what is chosen, and sampled, of the annotated paths.
+_FREE = (
+    "run_dir",
+    "dry_run",
+    "tau",
+    "filter",
+    "annotator_endpoint",
+    "max_flawed",
+    "mixture",
+    "filter_refinements",
+    "alone_samples",
+)
 
 
 def main(_: list[str]) -> None:
@@ -216,7 +228,7 @@ def main(_: list[str]) -> None:
         annotations = annotate_paths(game, actor, clean, annotator, config, inserter)
         candidates = build_candidates(game, actor, annotations, annotator.name, config)
     kept, counts = keep(candidates, config.rule, FLAGS.seed)
-    statistics = statistics_of(list(candidates), kept, checker)
+    statistics = statistics_of(list(candidates), kept, checker, config.rule)
     statistics |= {
         "counts": {
             "problems": len(problems),
@@ -239,8 +251,7 @@ def main(_: list[str]) -> None:
     chosen = set(map(id, kept))
     rest = [candidate for candidate in candidates if id(candidate) not in chosen]
     write_dataset(run_dir / "dataset", kept, rest, statistics, command)
-    discarded = (rejected_row(a) for a in annotations if a.outcome != "accepted")
-    write_rows(run_dir / "discarded.jsonl", discarded)
+    write_rows(run_dir / "discarded.jsonl", discarded_rows(annotations, candidates))
     write_rows(run_dir / "critic.jsonl", (training_row(game.prompts, c) for c in kept))
     for kind in KINDS:  # To compare critics of the same critiques, filtered otherwise.
         passed = keep(candidates, FilterRule(kind, FLAGS.tau), FLAGS.seed)[0]

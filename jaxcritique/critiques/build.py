@@ -218,6 +218,7 @@ def build_candidates(
         counts = {
             **annotations.facts["counts"],
             "leaking critiques": len(flawed) - len(honest),
+            "critiques cut by maximum or mixture": len(honest) - len(chosen),
             "critiques of flawed paths": len(chosen),
             "refinements with a bare answer": sum(tally.leaked for tally in refined),
         }

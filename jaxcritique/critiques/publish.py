@@ -2,17 +2,18 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from jaxcritique.critiques.annotate import Annotation, ArithmeticAnnotator, is_false
 from jaxcritique.critiques.build import STRATEGIES, Candidate
-from jaxcritique.critiques.filtering import FilterRule
+from jaxcritique.critiques.filtering import FilterRule, leaks_answer
 from jaxcritique.critiques.flaws import THIRDS, third
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.templates import PromptSet, critique_messages
+from jaxcritique.records import Solution
 from jaxcritique.store import replace_folder, write_rows
 
 NONE = -1  # As ProcessBench: no step.
@@ -85,8 +86,27 @@ def training_row(prompts: PromptSet, candidate: Candidate) -> dict[str, Any]:
     return {"messages": critique_messages(prompts, critique.solution), "target": critique.text}
 
 
-def rejected_row(annotation: Annotation) -> dict[str, Any]:
-    """Returns an annotation that gave no critique, with what the annotator wrote."""
+def discarded_rows(
+    annotations: Iterable[Annotation], candidates: Iterable[Candidate]
+) -> Iterator[dict[str, Any]]:
+    """Yields every annotation that is no candidate, with what was written and why it is none.
+
+    The outcome is the annotator's, or for a critique that was accepted: "leaking", as the leak
+    check has it, or "cut", by the maximum or the mixture.
+    """
+    chosen = {_path(c.critique.solution) for c in candidates}
+    for annotation in annotations:
+        if _path(annotation.solution) not in chosen:
+            critique = annotation.critique
+            accepted = "leaking" if critique and leaks_answer(critique) else "cut"
+            yield _discarded(annotation, accepted if critique else annotation.outcome)
+
+
+def _path(solution: Solution) -> tuple[str, str]:
+    return solution.problem.id, solution.text
+
+
+def _discarded(annotation: Annotation, outcome: str) -> dict[str, Any]:
     solution = annotation.solution
     return {
         "problem_id": solution.problem.id,
@@ -94,13 +114,16 @@ def rejected_row(annotation: Annotation) -> dict[str, Any]:
         "response": solution.text,
         "correct": solution.correct,
         "source_strategy": solution.source,
-        "outcome": annotation.outcome,
+        "outcome": outcome,
         "text": annotation.text,
     }
 
 
 def statistics_of(
-    candidates: Sequence[Candidate], kept: Sequence[Candidate], checker: ArithmeticAnnotator | None
+    candidates: Sequence[Candidate],
+    kept: Sequence[Candidate],
+    checker: ArithmeticAnnotator | None,
+    rule: FilterRule,
 ) -> dict[str, Any]:
     """Returns what card and results.json say of a dataset.
 
@@ -108,9 +131,11 @@ def statistics_of(
       candidates: all that the filter chose from.
       kept: those that it kept.
       checker: counts false critiques; None where the problems have no calculations.
+      rule: by which they were kept; it is among those compared.
     """
     flawed = [c for c in candidates if c.refined is not None]
     kept_flawed = [c for c in kept if c.refined is not None]
+    taus = {0.1, 0.3, 0.5, 0.7} | ({rule.tau} if rule.kind == "soft" else set())
     found: dict[str, Any] = {
         "rows": len(kept),
         "table1": _table1(kept),
@@ -129,7 +154,7 @@ def statistics_of(
             for rule in (
                 FilterRule("none"),
                 FilterRule("hard"),
-                *(FilterRule("soft", tau) for tau in (0.1, 0.3, 0.5, 0.7)),
+                *(FilterRule("soft", tau) for tau in sorted(taus)),
             )
         },
     }

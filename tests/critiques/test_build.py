@@ -89,6 +89,7 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
         "right paths put aside": 0,
         "discarded by the annotator": 0,
         "leaking critiques": 0,
+        "critiques cut by maximum or mixture": 0,
         "critiques of flawed paths": 1,
         "refinements with a bare answer": 0,
         "kept by the filter": kept,

@@ -1,3 +1,5 @@
+import collections
+import dataclasses
 import json
 
 import pytest
@@ -6,11 +8,12 @@ from scripted import ScriptedModel, build
 from jaxcritique.critiques.annotate import ArithmeticAnnotator, is_false
 from jaxcritique.critiques.build import Candidate, keep
 from jaxcritique.critiques.filtering import FilterRule, Tally
-from jaxcritique.critiques.publish import dataset_row, statistics_of, write_dataset
+from jaxcritique.critiques.publish import dataset_row, discarded_rows, statistics_of, write_dataset
 from jaxcritique.prompts.players import read_critique
 from jaxcritique.records import Problem, Solution
 
 CHECKER = ArithmeticAnnotator(one_plan=True)
+SOFT = FilterRule("soft", 0.3)
 MORE = {
     "counts": {"problems": 40},
     "costs": {},
@@ -26,17 +29,17 @@ COLUMNS = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    _, candidates, kept = build(tmp_path_factory.mktemp("built"), ScriptedModel())
-    return list(candidates), kept
+    annotations, candidates, kept = build(tmp_path_factory.mktemp("built"), ScriptedModel())
+    return annotations, list(candidates), kept
 
 
 def test_datasets_loads_the_folder(built, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     datasets = pytest.importorskip("datasets")
-    candidates, kept = built
+    _, candidates, kept = built
     kept_ids = set(map(id, kept))
     rest = [candidate for candidate in candidates if id(candidate) not in kept_ids]
-    statistics = statistics_of(candidates, kept, CHECKER) | MORE
+    statistics = statistics_of(candidates, kept, CHECKER, SOFT) | MORE
     folder = tmp_path / "dataset"
     for _ in range(2):  # The second time in the place of the first.
         write_dataset(folder, kept, rest, statistics, "python -m experiments.build_critiques")
@@ -53,8 +56,8 @@ def test_datasets_loads_the_folder(built, tmp_path, monkeypatch):
 
 
 def test_statistics_add_up(built):
-    candidates, kept = built
-    found = statistics_of(candidates, kept, CHECKER)
+    _, candidates, kept = built
+    found = statistics_of(candidates, kept, CHECKER, SOFT)
     assert sum(row["right"] + row["wrong"] for row in found["table1"]) == found["rows"] == len(kept)
     flawed = [c for c in candidates if c.refined]
     effects = found["filter"]
@@ -67,15 +70,48 @@ def test_statistics_add_up(built):
     json.dumps(found)
 
 
+@pytest.mark.parametrize(("rule", "name"), [
+    (FilterRule("soft", 0.2), "soft, tau=0.2"), (FilterRule("hard", 0.2), "hard"),
+])  # fmt: skip
+def test_the_rule_in_force_is_among_those_compared(rule, name, built):
+    candidates = built[1]
+    kept = keep(candidates, rule, 0)[0]
+    effects = statistics_of(candidates, kept, CHECKER, rule)["filter"]
+    assert effects[name]["kept"] == sum(c.refined is not None for c in kept)
+    assert len(effects) == 6 + (rule.kind == "soft")
+
+
+def test_what_never_came_to_the_filter_is_told_apart(built):
+    annotations, candidates, _ = built
+    accepted = [a for a in annotations if a.outcome == "accepted" and not a.solution.correct]
+    leaking = dataclasses.replace(
+        accepted[0], text="Step 1: a\nExplanation: the hint says so.\nCorrectness: Wrong"
+    )
+    gone = [(a.solution.problem.id, a.solution.text) for a in accepted[:2]]
+    left = [
+        c
+        for c in candidates
+        if (c.critique.solution.problem.id, c.critique.solution.text) not in gone
+    ]
+    read = [leaking if a is accepted[0] else a for a in annotations]
+    found = list(discarded_rows(read, left))
+    outcomes = collections.Counter(row["outcome"] for row in found)
+    assert (outcomes["leaking"], outcomes["cut"]) == (1, 1)
+    assert outcomes["unparsable"] == annotations.facts["counts"].get("annotator: unparsable", 0)
+    assert len(found) + len(left) == len(annotations)
+    [row] = [row for row in found if row["outcome"] == "leaking"]
+    assert (row["problem_id"], row["text"]) == (gone[0][0], leaking.text)
+
+
 def test_nothing_kept_is_a_dataset_without_rows(built, tmp_path):
-    candidates, _ = built
-    statistics = statistics_of(candidates, [], None) | MORE
+    _, candidates, _ = built
+    statistics = statistics_of(candidates, [], None, SOFT) | MORE
     write_dataset(tmp_path / "d", [], candidates, statistics, "command")
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["README.md", "rejected.jsonl"]
 
 
 def test_another_threshold_only_selects(built):
-    candidates, _ = built
+    _, candidates, _ = built
     sizes = [len(keep(candidates, FilterRule("soft", tau), 0)[0]) for tau in (0.0, 0.3, 0.9)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > sizes[-1]

@@ -57,7 +57,10 @@ def test_the_dataset_and_its_statistics_agree(built):
             assert row["filter_counts"]["right"] > 0
             assert row["filter_counts"]["refinements"] == 2
     assert results["filter"]["none"]["false_share"] == 0.0
-    assert len(rows(run_dir / "discarded.jsonl")) == counts["discarded by the annotator"]
+    discarded = [row["outcome"] for row in rows(run_dir / "discarded.jsonl")]
+    assert discarded.count("leaking") == counts["leaking critiques"]
+    assert discarded.count("unchecked") == counts["discarded by the annotator"]
+    assert len(discarded) == counts["leaking critiques"] + counts["discarded by the annotator"]
     assert len(rows(run_dir / "test_problems.jsonl")) == 6
     learnt = rows(run_dir / "critic.jsonl")
     assert [row["target"] for row in learnt] == [row["critique"] for row in train]
@@ -112,6 +115,21 @@ def test_another_threshold_samples_nothing(built, run):
     assert counts["critiques of right paths"] <= counts["kept by the filter"]
     kept = counts["kept by the filter"] + counts["critiques of right paths"]
     assert stricter["rows"] == kept <= results["rows"]
+
+
+def test_fewer_critiques_are_chosen_in_the_same_folder(built, run):
+    """Only the filter is asked anew."""
+    run_dir, _ = built
+    before = {path.name for path in run_dir.glob("stages/*")}
+    flags = ("--max_flawed=2", "--mixture=RG1=1", "--filter_refinements=1", "--alone_samples=0")
+    process = run(*BUILD, f"--run_dir={run_dir}", *flags)
+    assert process.returncode == 0, process.stderr
+    new = {path.name for path in run_dir.glob("stages/*")} - before
+    assert {name.partition("-")[0] for name in new} == {"candidates", "filter"}
+    counts = json.loads((run_dir / "results.json").read_text())["counts"]
+    assert counts["critiques of flawed paths"] == 2
+    cut = [row for row in rows(run_dir / "discarded.jsonl") if row["outcome"] == "cut"]
+    assert len(cut) == counts["critiques cut by maximum or mixture"] > 0
 
 
 def test_a_dry_run_estimates_and_shows_the_prompts(run, tmp_path):
