@@ -151,20 +151,17 @@ class ArithmeticAnnotator:
 
     Attributes:
       one_plan: whether the reference's calculations are the only right ones, as in the generated
-        stories. Elsewhere (GSM8K) a step that departs from the reference is called wrong only in
-        a solution with a wrong answer.
-      stop_at_first_error: end after the first wrong step, as the paper does; otherwise the steps
-        after it are labelled too.
+        stories. Elsewhere (GSM8K) a step that departs from the reference may be another way: a
+        solution with a wrong answer and such a step is unchecked, unless RG3 put its mistake there.
     """
 
     one_plan: bool
-    stop_at_first_error: bool = True
     name = "arithmetic checker"
 
     @property
     def key(self) -> str:
         """Names the program's settings; the hash cannot know its code."""
-        return f"arithmetic/{self.one_plan}/{self.stop_at_first_error}"
+        return f"arithmetic/{self.one_plan}"
 
     def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
         """See `Annotator`."""
@@ -180,17 +177,23 @@ class ArithmeticAnnotator:
         """Returns the critique, or None where the program cannot vouch for one.
 
         A right answer reached by a wrong step is discarded, as section 3.2 asks, and so is a text
-        without calculations.
+        without calculations. A critique ends with the first wrong step.
         """
         reference = calculations(solution.problem.rationale)
         if not reference or not calculations(solution.text):
             return None  # Nothing a program could check.
         left = list(reference)
         verdicts: list[StepVerdict] = []
-        for step in split_steps(solution.text):
-            verdict = self._check(step, left, solution.correct)
+        planted = solution.error_step if solution.source == "RG3" else None
+        for i, step in enumerate(split_steps(solution.text)):
+            departing: bool | None = True if solution.correct else None
+            if self.one_plan or i == planted:
+                departing = False
+            verdict = self._check(step, left, departing)
+            if verdict is None:
+                return None
             verdicts.append(verdict)
-            if not verdict.correct and self.stop_at_first_error:
+            if not verdict.correct:
                 break
         first_error = next((i for i, verdict in enumerate(verdicts) if not verdict.correct), None)
         sound = first_error is None
@@ -205,14 +208,22 @@ class ArithmeticAnnotator:
         text = render_critique(verdicts, says_correct, remark)
         return Critique(solution, text, says_correct, first_error)
 
-    def _check(self, step: str, left: list[Calculation], answer_correct: bool) -> StepVerdict:
-        """Judges a step; takes the calculations it performs off `left`, those still to be done."""
+    def _check(
+        self, step: str, left: list[Calculation], departing: bool | None
+    ) -> StepVerdict | None:
+        """Judges a step; takes the calculations it performs off `left`, those still to be done.
+
+        `departing` says whether a calculation that is not among these is right; None: nobody
+        knows, and then there is a verdict only if it is a slip.
+        """
         explanations = []
         for mark in calculations(step):
             expected = self._match(mark, left)
             if expected is not None:
                 left.remove(expected)
-            elif self.one_plan or not answer_correct:
+            elif departing is None and (mark.right or mark.value is None):
+                return None
+            elif departing is False:
                 expected = left[0] if left else None
                 if expected is None:
                     return StepVerdict(step, "no step is left to do.", correct=False)
@@ -247,14 +258,22 @@ def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:
         checked.first_error,
     ):
         return True
-    return any(_misleads(step.explanation) for step in parse_critique(critique.text).steps)
+    steps = dict(enumerate(split_steps(critique.solution.text)))
+    return any(
+        _misleads(read.explanation, steps.get(read.number, ""))
+        for read in parse_critique(critique.text).steps
+    )
 
 
-def _misleads(explanation: str) -> bool:
-    """Whether a sum in it is wrong, or the parts of one do not come to the whole."""
+def _misleads(explanation: str, step: str) -> bool:
+    """Whether a sum in it is wrong, or the parts of one do not come to the whole.
+
+    Sums of the step itself are only quoted.
+    """
+    quoted = calculations(step)
     right, _, _ = explanation.partition(", not ")  # After it stands what is wrong.
     for clause in right.split(";"):
-        found = calculations(clause)
+        found = [calculation for calculation in calculations(clause) if calculation not in quoted]
         if not all(calculation.right for calculation in found):
             return True
         whole, colon, _ = clause.partition(":")

@@ -147,6 +147,9 @@ def test_a_row_of_a_flawed_response():
     ("Step 1: a\nExplanation: 12+15: 12+10=22, 22+6=28, not 28.\nCorrectness: Wrong", True),
     ("Step 1: a\nExplanation: 2: 12+15=27, not 28.\nCorrectness: Wrong", False),
     ("Step 1: a\nExplanation: no.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: The student says 12+15=28, but 12+15=27.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: 12+15=28 is wrong; it is 27.\nCorrectness: Wrong", False),
+    ("Step 1: a\nExplanation: 12+15=28 is wrong; 12+15=26.\nCorrectness: Wrong", True),
     ("Step 1: a\nExplanation: 12+15=29, not 28.\nCorrectness: Wrong", True),
     ("Step 1: a\nCorrectness: Correct\nFinal answer: Correct", True),
     ("Step 1: a\nCorrectness: Correct\nStep 2: b\nCorrectness: Wrong", True),
@@ -155,6 +158,14 @@ def test_false_critiques(text, false):
     problem = Problem("id", "?", "27", "<<12+15=27>>27", "word_problems")
     solution = Solution(problem, "<<12+15=28>>28\nThe answer is 28.", "wrong", "28")
     assert is_false(read_critique(solution, text), CHECKER) == false
+
+
+def test_no_critique_is_false_where_another_way_may_be_right():
+    problem = Problem("id", "?", "72", "<<48/2=24>>24\n<<48+24=72>>72", "gsm8k")
+    lines = "Twice: <<48*2=96>>96\nHalf: <<96/4=24>>24\nBoth: <<48+20=68>>68\nThe answer is 68."
+    text = "Step 3: a\nExplanation: it is 24, not 20.\nCorrectness: Wrong"
+    critique = read_critique(Solution(problem, lines, "wrong", "68"), text)
+    assert is_false(critique, ArithmeticAnnotator(one_plan=False)) is None
 
 
 def test_what_cannot_be_checked_is_not_false():
