@@ -429,6 +429,7 @@ def _dry_run(problems: list[Problem], config: CritiqueDataConfig) -> None:
         lambda text: len(tokenizer.encode(text)),
         mode,
         instructed,
+        FLAGS.annotation_attempts,
     )
     total = StageCost("all", *(sum(column) for column in zip(*(c[1:] for c in costs), strict=True)))
     rows = [
@@ -438,7 +439,8 @@ def _dry_run(problems: list[Problem], config: CritiqueDataConfig) -> None:
     print(aligned(rows))
     print(
         f"Expected where {percent(RIGHT)} of an actor's answers are right and replies are as long "
-        "as the reference's; nothing was sampled."
+        "as the reference's, and every reply of an annotator is usable; nothing was sampled.\n"
+        f"All tokens are counted by the actor's tokenizer ({FLAGS.actor}), an annotator's too."
     )
 
 

@@ -49,6 +49,7 @@ def estimate(
     count_text: Callable[[str], int],
     mode: Mode | None,
     instructed: bool,
+    attempts: int,
 ) -> list[StageCost]:
     """Estimates every stage, from the lengths of the first problems' own solutions.
 
@@ -61,6 +62,7 @@ def estimate(
       count_text: counts a text's tokens.
       mode: of an annotator that is a model; None: a program annotates.
       instructed: whether a model puts in RG3's mistakes.
+      attempts: how often a model annotator is asked where no usable reply comes.
     """
     looked_at = problems[:50]
     examples = example_prompts(looked_at[0], prompts, mode, instructed)
@@ -121,9 +123,8 @@ def estimate(
         rows.append(row("mistakes", size * rg3, most, prompt, limits.mistake / 2, limits.mistake))
     if mode:
         prompt = count(examples[f"annotate {mode}, RG1"])
-        rows.append(
-            row("annotate", 2 * flawed, 2 * most_flawed, prompt, critique, limits.annotator)
-        )
+        most = 2 * most_flawed * attempts
+        rows.append(row("annotate", 2 * flawed, most, prompt, critique, limits.annotator))
     n = config.refinements
     rows.append(row("filter", filtered, most_filtered, refine, solution, limits.actor, n, n))
     if n := config.alone_samples:

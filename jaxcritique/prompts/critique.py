@@ -18,9 +18,11 @@ _ANSWER_LINE = re.compile(r"^\W*(?:####|(?:so |therefore,? )?the (?:final )?answ
 
 # Labels as models write them: any mixture of bold marks, bullets and numbering around the word.
 _OPEN = r"^[\W\d_]*"
+# "Correct or Wrong" is the prompt repeated, not a verdict.
+_ECHO = r"\W*(?:\bor\b|[/|])\W*(?:final answer\W*)?(?:wrong|incorrect|inaccurate)\b"
 _WORD = (
-    r"(correct|right|accurate|wrong|incorrect|inaccurate|not (?:entirely )?correct"
-    r"|partially correct)"
+    rf"((?:correct|right|accurate)(?!{_ECHO})|wrong|incorrect|inaccurate"
+    r"|not (?:entirely )?correct|partially correct)"
 )
 _VERDICT = rf"\b{_WORD}\b(.{{0,200}})"
 _LABEL = r"(?:correctness|verdict|judge?ment|assessment|label|status)"
@@ -31,14 +33,30 @@ _FINAL = re.compile(
     re.I,
 )
 _CORRECTNESS = re.compile(
-    rf"{_OPEN}(?:{_LABEL}(?: of (?:the|this) step)?|(?:this|the) step is)\W*(?:is\W*)?{_VERDICT}",
+    rf"{_OPEN}{_LABEL}(?: of (?:the|this) step)?\W*(?:is\W*)?{_VERDICT}",
     re.I,
+)
+_SENTENCE = re.compile(rf"{_OPEN}(?:this|the) step is\W*(?:is\W*)?{_VERDICT}", re.I)
+_TAKEN_BACK = re.compile(
+    r"[^.]*\bbut\b[^.]*\b(?:wrong|incorrect|not)\b|\W*\?\W*(?:no|not|wrong|incorrect)\b", re.I
 )
 _STEP = re.compile(
     r"^\W*(?:\d{1,4}[.)]\W*)?step(?:\s+sentence\b|\s*#?\s*(\d{1,4})\b|\s*(?=:))[\W_]*(.*)$", re.I
 )
 _STEP_VERDICT = re.compile(rf"^(?:is\W*)?{_WORD}\b\W*(?:$|[.:;,)*—–-]\s*)(.*)$", re.I)
+_TRAILING_VERDICT = re.compile(rf"\s(?:[—–-]+>?|=>|→)\s*[*_]*{_WORD}\W*$", re.I)
 _EXPLANATION = re.compile(rf"{_OPEN}(?:explanation|reason(?:ing)?|feedback)\W*[:：]\W*(.*)$", re.I)
+
+# A label in the midst of a line begins a line of its own; its capital tells it from prose.
+_PIECE = re.compile(
+    r"[\W\d_]*.+?(?=\s[*_]*(?:Explanation|Correctness(?: of the step)?)[*_]*\s*:|$)"
+)
+# A label whose verdict stands on the next line.
+_HANGING = re.compile(
+    rf"^([^\w\n]*(?:{_LABEL}(?: of the step)?|final answer)[^\w\n]*)\n\s*"
+    rf"(?=[^\w\n]*{_WORD}\b\s*(?:$|[^\w\s]))",
+    re.I | re.M,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +138,9 @@ def parse_critique(text: str) -> ParsedCritique:
     the caller counts it as unparsable.
     """
     reader = _Reader()
-    for line in text.splitlines():
-        reader.read(line)
+    for line in _HANGING.sub(r"\1 ", text).splitlines():
+        for piece in _PIECE.findall(line):
+            reader.read(piece)
     steps = reader.finish()
     says_correct = reader.says_correct
     if says_correct is None and any(step.correct is False for step in steps):
@@ -137,6 +156,7 @@ class _Reader:
         self.remark = ""
         self._steps: dict[int, ReadStep] = {}
         self._number: int | None = None  # Of the step being read; None: none is.
+        self._repeated = False  # Whether that step has a line of its own, and so one verdict.
         self._explanation: list[str] = []
         self._correct: bool | None = None
         self._labelled = False  # Whether the verdict stands on a line of its own.
@@ -148,8 +168,9 @@ class _Reader:
         if match := _FINAL.match(line):
             self._close(last=True)
             self.says_correct = _says_correct(match)
-        elif match := _CORRECTNESS.match(line):
-            if self._number is None or self._labelled:
+        elif match := _CORRECTNESS.match(line) or self._sentence(line):
+            another = self._labelled and (not self._repeated or self._second is not None)
+            if self._number is None or another:
                 self._open(None)  # A verdict without the step repeated before it.
             self._correct = _says_correct(match)
             self._labelled, self._explaining = True, False
@@ -158,12 +179,15 @@ class _Reader:
                 self._second = []
             self._explain(match[1])
             self._explaining = True
-        elif match := _STEP.match(line):
+        elif (match := _STEP.match(line)) and not self._is_said_of_another(match):
             self._open(int(match[1]) - 1 if match[1] and int(match[1]) else None)
+            self._repeated = True
             if verdict := _STEP_VERDICT.match(match[2]):  # "Step 2: Wrong. It should ..."
                 self._correct = _affirms(verdict[1], "")
                 self._explanation.append(verdict[2])
                 self._explaining = True
+            elif verdict := _TRAILING_VERDICT.search(match[2]):  # "Step 2: ... - Wrong"
+                self._correct = _affirms(verdict[1], "")
         elif self._explaining:
             self._explain(line)
 
@@ -175,6 +199,16 @@ class _Reader:
     def _open(self, number: int | None) -> None:
         self._close()
         self._number = max(self._steps, default=-1) + 1 if number is None else number
+
+    def _sentence(self, line: str) -> re.Match[str] | None:
+        """A verdict without a label; after the verdict on a repeated step it is explanation."""
+        return None if self._labelled and self._repeated else _SENTENCE.match(line)
+
+    def _is_said_of_another(self, match: re.Match[str]) -> bool:
+        """Whether "Step 1 gave 24, so ..." explains a later step, and does not open step 1."""
+        known = self._steps.get(int(match[1]) - 1) if match[1] else None
+        judged = known is not None and known.correct is not None
+        return judged and self._explaining and self._correct is None
 
     def _explain(self, line: str) -> None:
         (self._explanation if self._second is None else self._second).append(line)
@@ -193,7 +227,7 @@ class _Reader:
             if known is None or known.correct is None:
                 words = _joined([*self._explanation, *second])
                 self._steps[self._number] = ReadStep(self._number, words, self._correct)
-        self._number, self._correct, self._labelled = None, None, False
+        self._number, self._repeated, self._correct, self._labelled = None, False, None, False
         self._explanation, self._explaining, self._second = [], False, None
 
 
@@ -206,7 +240,8 @@ def _says_correct(match: re.Match[str]) -> bool:
 
 
 def _affirms(word: str, rest: str) -> bool:
-    """Whether a verdict says correct: "Correct for the equation but wrong in context" does not."""
-    if word.lower() not in ("correct", "right", "accurate"):
-        return False
-    return not re.match(r"[^.]*\bbut\b[^.]*\b(?:wrong|incorrect|not)\b", rest, re.I)
+    """Whether a verdict says correct.
+
+    "Correct for the equation but wrong in context" does not, nor does "Correct? No".
+    """
+    return word.lower() in ("correct", "right", "accurate") and not _TAKEN_BACK.match(rest)

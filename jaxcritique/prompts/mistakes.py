@@ -1,7 +1,7 @@
 """Asking a model to put a mistake into a right solution (RG3, section 3.1), and reading the reply.
 
 The nine kinds of mistake, the examples and the wording are this project's; the paper names the
-five parts of an example but publishes none.
+parts of an example but publishes none.
 """
 
 import dataclasses
@@ -25,7 +25,10 @@ ERROR_TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """The five parts of a few-shot example (section 3.1)."""
+    """A few-shot example: the paper's five parts, and the mistake in words for the hint.
+
+    Of the flawed response, its last part, only the flawed step is shown: the rest is sampled.
+    """
 
     question: str
     reference: str  # The correct solution, one step a line.

@@ -137,6 +137,7 @@ def test_a_dry_run_estimates_and_shows_the_prompts(run, tmp_path):
     assert process.returncode == 0, process.stderr
     for part in ("==== rg1", "==== rg3: put in a mistake", "==== filter", "prompt tokens", "all "):
         assert part in process.stdout
+    assert f"the actor's tokenizer ({TINY_BASE})" in process.stdout
     assert not list(tmp_path.iterdir())
 
 

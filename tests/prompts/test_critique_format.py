@@ -95,10 +95,54 @@ def test_what_was_rendered_is_parsed(steps, says_correct, remark):
     ("Step-by-step check:\nThe final answer is wrong.", (), False),
     ("Step 1: a\nStep 2: b\nStep 1: a\nCorrectness: Correct\nStep 2: b\nCorrectness: Wrong",
      (True, False), False),
+    # A sentence like a label stands before the step's label.
+    ("Step 1: a\nExplanation: 24.\nThis step is correct.\nCorrectness: Correct\n"
+     "Step 2: b\nCorrectness: Wrong", (True, False), False),
+    ("Step 1: a\nThis step is correct?\nCorrectness: Wrong", (False,), False),
+    ("Step 1: a\nCorrectness: Wrong\nThis step is right about the eggs only.", (False,), False),
+    ("This step is correct.\nThis step is wrong.", (True, False), False),
+    # A step repeated once and two explanations, each with a verdict, are two steps.
+    ("Step 1: a\nExplanation: 1.\nCorrectness: Correct\nExplanation: 2.\nCorrectness: Wrong",
+     (True, False), False),
+    # An explanation speaks of an earlier step.
+    ("Step 1: a\nCorrectness: Correct\nStep 2: b\nExplanation: see above.\n"
+     "Step 1 gave 24, so it is 12.\nCorrectness: Wrong", (True, False), False),
+    ("Step 1: Correct\nStep 2: Wrong. It is 5.\nStep 1: a\nCorrectness: Correct",
+     (True, False), False),
+    # The prompt's own lines are no verdicts.
+    ("Step 1: a\nCorrectness: Correct or Wrong\nFinal answer: Correct or Wrong", (), None),
+    ("Correctness: Correct/Wrong\nFinal answer: [Correct | Incorrect]", (), None),
+    ("'Final answer: Correct' or 'Final answer: Wrong'.", (), None),
+    ("Correctness: Correct or Wrong\nFinal answer: Wrong", (), False),
+    ("Correctness: Correct, or right\nFinal answer: Wrong/Incorrect", (True,), False),
+    # A label in the midst of a line, at its end, or on the next.
+    ("Step 1: a. Explanation: good. Correctness: Correct\n"
+     "Step 2: b. Explanation: bad. **Correctness:** Wrong", (True, False), False),
+    ("1. Explanation: good. Correctness: Correct\n2. Correctness: Wrong", (True, False), False),
+    ("Step 1: a - Correct\nStep 2: b → **Wrong**\nStep 3: turn right", (True, False), False),
+    ("Step 1: a - Correct\nCorrectness: Wrong", (False,), False),
+    ("Step 1: a\nCorrectness:\nCorrect\n**Final answer**\n\n**Correct**", (True,), True),
+    ("Step 1: a\nCorrectness:\nStep 2: b\nCorrectness:\nWrong", (False,), False),
+    ("Final answer: Correct? No, it is wrong.", (), False),
+    ("Final answer: Correct? Yes.", (), True),
 ])  # fmt: skip
 def test_parsing_what_models_write(text, verdicts, says_correct):
     parsed = parse_critique(text)
     assert (parsed.step_verdicts, parsed.says_correct) == (verdicts, says_correct)
+
+
+@pytest.mark.parametrize(("text", "first_error", "explanation"), [
+    ("Step 1: a\nExplanation: 24.\nThis step is correct.\nCorrectness: Correct\n"
+     "Step 2: b\nCorrectness: Wrong", 1, ""),
+    ("Step 1: a\nCorrectness: Correct\nStep 2: b\nExplanation: see above.\n"
+     "Step 1 gave 24, so it is 12.\nCorrectness: Wrong",
+     1, "see above. Step 1 gave 24, so it is 12."),
+    ("Step 3: b. Explanation: it is 5. Correctness: Wrong", 2, "it is 5."),
+])  # fmt: skip
+def test_the_first_error_and_what_explains_it(text, first_error, explanation):
+    parsed = parse_critique(text)
+    assert parsed.first_error == first_error
+    assert [s.explanation for s in parsed.steps if s.number == first_error] == [explanation]
 
 
 @given(st.lists(st.one_of(LABELS, st.text()), max_size=20).map("".join))
