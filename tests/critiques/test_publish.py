@@ -67,6 +67,18 @@ def test_statistics_add_up(built):
     json.dumps(found)
 
 
+def test_means_leave_out_what_was_never_measured():
+    critique = read_critique(
+        Solution(Problem("id", "?", "27", "", "gsm8k"), "28", "wrong", "28"), "Correctness: Wrong"
+    )
+    tallies = [(Tally(4, 3), Tally(2, 1)), (Tally(0, 0), Tally(2, 2)), (Tally(4, 1), Tally(0, 0))]
+    candidates = [Candidate(critique, "me", *pair) for pair in tallies]
+    effect = statistics_of(candidates, candidates, None)["filter"]["none"]
+    assert effect["kept"] == effect["of"] == 3
+    assert effect["refined_right"] == (0.75 + 0.25) / 2
+    assert (effect["alone_right"], effect["uplift"]) == (0.5, 0.25)
+
+
 def test_nothing_kept_is_a_dataset_without_rows(built, tmp_path):
     candidates, _ = built
     statistics = statistics_of(candidates, [], None) | MORE
