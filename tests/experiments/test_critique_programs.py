@@ -102,7 +102,8 @@ def test_table_2(built, run, tmp_path):
     flags = (f"--data={data}", f"--run_dir={tmp_path}", "--critic=checker")
     process = run(*EVALUATE, *flags)
     assert process.returncode == 0, process.stderr
-    critics = json.loads((tmp_path / "results.json").read_text())["critics"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    critics = results["critics"]
     assert [found["critic"] for found in critics] == [str(TINY_BASE), "checker"]
     for found in critics:
         report = found["table2"]
@@ -119,6 +120,16 @@ def test_table_2(built, run, tmp_path):
             mean = sum(of) / len(of) if of else None
             assert mean == (found["table2"][column] and pytest.approx(found["table2"][column]))
     assert "refine flagged" in process.stdout
+    # The program asks no model.
+    samples = {name: cost["samples"] for name, cost in results["costs"].items()}
+    assert samples == {
+        "respond": 6,
+        f"criticise: {TINY_BASE}": 6,
+        f"refine: {TINY_BASE}": 6,
+        "criticise: checker": 0,
+        "refine: checker": 6,
+    }
+    assert results["failed"] == 0
 
 
 def test_localisation(run, tmp_path):
@@ -127,14 +138,26 @@ def test_localisation(run, tmp_path):
     question = (
         "Ben has 3 eggs. Ben finds 4 eggs. Ben loses 5 eggs. How many eggs does Ben have now?"
     )
-    row = {"problem": question, "steps": steps, "first_error": 0}
-    data.write_text(json.dumps(row) + "\n")
+    right = ["Now there are <<3+4=7>>7 eggs.", "That leaves <<7-5=2>>2 eggs."]
+    endless = "Ben has 3 eggs. " * 1000  # Longer than the critic's context: it cannot be asked.
+    samples = [
+        {"problem": question, "steps": steps, "first_error": 0},
+        {"problem": question, "steps": right, "first_error": -1},
+        {"problem": endless, "steps": right, "first_error": -1},
+    ]
+    data.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     process = run(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
-    [found] = json.loads((tmp_path / "run/results.json").read_text())["critics"]
-    assert found["localisation"]["n"] == found["localisation"]["erroneous"] == 1
-    assert found["localisation"]["f1"] is None  # There is no correct sample.
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    [found] = results["critics"]
+    assert (found["localisation"]["n"], found["localisation"]["erroneous"]) == (3, 1)
+    for bounds in found["localisation"]["ci95"].values():
+        assert 0 <= bounds[0] <= bounds[1] <= 1
+    assert set(found["localisation"]["ci95"]) == {"accuracy_erroneous", "accuracy_correct", "f1"}
     assert "table2" not in found
+    assert results["failed"] == results["costs"][f"criticise: {TINY_BASE}"]["failed"] == 1
+    assert "1 samples could not be had" in process.stderr
+    assert "failed" in process.stdout
 
 
 @pytest.mark.parametrize(("row", "flags", "message"), [
