@@ -2,10 +2,19 @@
 
 import json
 import pathlib
+import re
+import shutil
+import sys
+import zlib
 
 import pytest
 
 from jaxcritique.tasks import TINY_BASE
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "rollout"))
+
+from flaky import serve  # noqa: E402
 
 BUILD = (
     "build_critiques",
@@ -86,6 +95,61 @@ def test_another_threshold_samples_nothing(built, run):
     assert counts["critiques of right paths"] <= counts["kept by the filter"]
     kept = counts["kept by the filter"] + counts["critiques of right paths"]
     assert stricter["rows"] == kept <= results["rows"]
+
+
+def hosted(text: str, index: int) -> str:
+    """What a hosted annotator says; of some solutions nothing that can be read."""
+    if zlib.crc32(text.encode()) % 10 == 0:
+        return "I would rather not say."
+    if "for you alone" in text:  # There is a hint: the solution is wrong.
+        return "First wrong step: 1\nExplanation: It is not so.\nFinal answer: Wrong"
+    steps = re.findall(r"^(Step \d+): ", text, re.M)
+    labels = [f"{step}: so\nExplanation: It is so.\nCorrectness: Correct" for step in steps]
+    return "\n".join([*labels, "Final answer: Correct"])
+
+
+def test_a_flaky_annotator_and_kills_lose_nothing(built, run, start, tmp_path):
+    """The actor's paths are those of `built`, so that only annotator and filter are asked."""
+    kinds = ("429", "500", "reset", "truncated", "malformed", "choices")
+    found = []
+    with serve(0.3, kinds, delay=0.05, reply=hosted) as server:
+        flags = (
+            *BUILD,
+            "--annotator=hosted",
+            f"--annotator_endpoint={server.url}/v1",
+            "--annotation=holistic",
+            "--filter=none",  # Whatever the untrained actor makes of these critiques.
+            "--concurrency=2",
+        )
+        for name in ("whole", "killed"):
+            run_dir = tmp_path / name
+            for stage in built[0].glob("stages/*"):
+                if not stage.name.startswith(("annotations-", "candidates-", "filter-", "alone-")):
+                    shutil.copytree(stage, run_dir / "stages" / stage.name)
+            if name == "killed":
+                for answers in (3, 3):
+                    enough = server.answered.total() + answers
+                    program = start(*flags, f"--run_dir={run_dir}")
+                    program.wait_until(lambda enough=enough: server.answered.total() >= enough)
+                    program.kill()
+            process = run(*flags, f"--run_dir={run_dir}")
+            assert process.returncode == 0, process.stderr
+            found.append(json.loads((run_dir / "results.json").read_text()))
+        assert server.failures.total() > server.failures[None]
+    whole, killed = found
+    assert {key for key in whole if whole[key] != killed[key]} == {"command"}
+    for file in ("dataset/train.jsonl", "critic.jsonl", "discarded.jsonl"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert whole["costs"]["annotate"]["failed"] == 0
+    counts = whole["counts"]
+    outcomes = [row["outcome"] for row in rows(tmp_path / "whole/discarded.jsonl")]
+    assert outcomes.count("unparsable") == counts["discarded by the annotator"]
+    # Each path was answered once, in each of the two folders; more only what a kill cut off.
+    asked = whole["costs"]["annotate"]["requests"]
+    assert 2 * asked <= server.answered.total() <= 2 * asked + 2 * 2
+    for row in rows(tmp_path / "whole/dataset/train.jsonl"):
+        assert row["annotator"] == "hosted"
+        assert row["first_error"] == (-1 if row["correct"] else 0)
 
 
 def test_a_dry_run_estimates_and_shows_the_prompts(run, tmp_path):
