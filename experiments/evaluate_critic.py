@@ -13,19 +13,20 @@ import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
-from jaxcritique.analysis.intervals import accuracy, paired_difference
+from jaxcritique.analysis.evaluation_report import costs_table
+from jaxcritique.analysis.intervals import accuracy, of_block_means, paired_difference
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, refine, respond
-from jaxcritique.records import Problem, Refinement, Solution, digest
+from jaxcritique.prompts.players import Game, Start, costs_of, refine, respond
+from jaxcritique.records import Problem, Solution, digest
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, read_any_problems
@@ -33,6 +34,7 @@ from jaxcritique.tasks.files import first_row
 from jaxcritique.testtime.critic import critique_answers, report_on, table2_scores
 from jaxcritique.testtime.localisation import (
     Sample,
+    harmonic_mean,
     has_steps,
     localisation_report,
     localisation_scores,
@@ -93,25 +95,37 @@ def main(_: list[str]) -> None:
         claim(run_dir, settings_but(("run_dir", "data", "critic")) | keys | content)
         engine = engines.engine()
     actor = engine.sampler(actor_model)
+    costs: dict[str, dict[str, int]] = {}
     with Grader() as grader, engine:
         game = games.game(grader)
         if problems:
             starts = [Start(problem) for problem in problems]
-            solutions = list(respond(game, "respond", actor, starts, 1, 0.0))
+            responses = respond(game, "respond", actor, starts, 1, 0.0)
+            costs["respond"] = costs_of(responses)
+            solutions = list(responses)
         else:
             solutions = _graded(grader, samples)
         reports, scores = [], {}
         for name, model in critics.items():
             critic = games.critic(model, engine)
-            report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples)
+            report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples, costs)
             reports.append(report)
+    failed = sum(cost["failed"] for cost in costs.values())
+    if failed:
+        logging.warning(
+            "%d samples could not be had; they count as wrong answers and as critiques without a "
+            "verdict.",
+            failed,
+        )
     results = {
         "command": shlex.join(["python", "-m", "experiments.evaluate_critic", *sys.argv[1:]]),
         "seed": FLAGS.seed,
         "actor": FLAGS.actor,
         "data": FLAGS.data,
+        "failed": failed,
         "critics": reports,
         "comparisons": _comparisons(scores),
+        "costs": costs,
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     levels = {solution.problem.id: solution.problem.level for solution in solutions}
@@ -127,21 +141,27 @@ def _evaluate(
     critic: Critic,
     solutions: Sequence[Solution],
     samples: Sequence[Sample],
+    costs: dict[str, dict[str, int]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """Returns what results.json says of a critic, and the scores behind Table 2."""
-    critiques = list(critic(game, "criticise", solutions, 0.0))
+    """Returns what results.json says of a critic, and the scores behind Table 2.
+
+    Adds what it cost to `costs`.
+    """
+    critiques = critic(game, "criticise", solutions, 0.0)
+    costs[f"criticise: {name}"] = costs_of(critiques)
+    critiques = list(critiques)
     found: dict[str, Any] = {"critic": name, "verdicts": critique_answers(critiques)}
     if samples:
-        scores = localisation_scores(samples, critiques)
-        found["localisation"] = dataclasses.asdict(localisation_report(samples, critiques))
-        found["localisation"]["ci95"] = {
-            column: accuracy(column_scores, FLAGS.seed).ci95 if column_scores else None
-            for column, column_scores in scores.items()
+        found["localisation"] = {
+            **dataclasses.asdict(localisation_report(samples, critiques)),
+            "ci95": _localisation_intervals(localisation_scores(samples, critiques)),
         }
     judged = [c for c in critiques if c.solution.problem.answer]
     columns: dict[str, dict[str, float]] = {}
     if judged:
-        refinements: list[Refinement] = list(refine(game, "refine", actor, judged, 1, 0.0))
+        refined = refine(game, "refine", actor, judged, 1, 0.0)
+        costs[f"refine: {name}"] = costs_of(refined)
+        refinements = list(refined)
         columns = table2_scores(refinements)
         report = dataclasses.asdict(report_on(refinements))
         intervals = {
@@ -157,6 +177,19 @@ def _evaluate(
             "gain_refine_all": {"mean": gain.mean, "ci95": gain.ci95},
         }
     return found, columns
+
+
+def _localisation_intervals(
+    scores: dict[str, dict[str, list[float]]],
+) -> dict[str, tuple[float, float] | None]:
+    """95% intervals of both accuracies and of F1, resampling questions with all their samples."""
+
+    def interval(combine: Callable[..., Any], *columns: str) -> tuple[float, float] | None:
+        sides = [scores[column] for column in columns]
+        return of_block_means(combine, sides, FLAGS.seed).ci95 if all(sides) else None
+
+    found = {column: interval(lambda mean: mean, column) for column in scores}
+    return found | {"f1": interval(harmonic_mean, *scores)}
 
 
 def _graded(grader: Grader, samples: Sequence[Sample]) -> list[Solution]:
@@ -228,7 +261,11 @@ def _tables(results: dict[str, Any]) -> str:
             shares = (report["accuracy_erroneous"], report["accuracy_correct"], report["f1"])
             unparsable = f"{report['unparsable']} of {report['n']}"
             rows.append((found["critic"], str(report["n"]), *map(percent, shares), unparsable))
+            ci95 = report["ci95"]
+            bounds = (ci95["accuracy_erroneous"], ci95["accuracy_correct"], ci95["f1"])
+            rows.append(("", "", *map(_interval, bounds), ""))
         tables.append(aligned(rows))
+    tables.append(aligned(costs_table(results).rows))
     return "\n\n".join(tables)
 
 

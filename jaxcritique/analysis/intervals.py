@@ -5,7 +5,8 @@ other, and two methods are compared on the same problems.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,23 +65,45 @@ def block_difference(
     """
     problems = sorted(above.keys() | below.keys())
     sides = [[side.get(problem, ()) for problem in problems] for side in (above, below)]
-    sums = [np.array([sum(scores) for scores in side], np.float64) for side in sides]
-    sizes = [np.array([len(scores) for scores in side], np.float64) for side in sides]
+    sizes = [[len(scores) for scores in side] for side in sides]
+    if sizes[0] == sizes[1] and len(set(sizes[0])) == 1 and sizes[0][0]:
+        sums = [np.array([sum(scores) for scores in side], np.float64) for side in sides]
+        return _bootstrap((sums[0] - sums[1]) / sizes[0][0], seed)
+    return of_block_means(lambda first, second: first - second, (above, below), seed)
+
+
+def of_block_means(
+    combine: Callable[..., Any], sides: Sequence[Mapping[str, Sequence[float]]], seed: int
+) -> Estimate:
+    """Returns what `combine` makes of the means of all scores in each side, resampling problems.
+
+    See `block_difference`, which is one way to combine two.
+
+    Args:
+      combine: of one mean a side, or of arrays of them, element by element.
+      sides: problem to its scores, however many.
+      seed: decides the resamples.
+
+    Raises:
+      ValueError: a side has no scores.
+    """
+    problems = sorted(set().union(*sides))
+    scores = [[side.get(problem, ()) for problem in problems] for side in sides]
+    sums = [np.array([sum(found) for found in side], np.float64) for side in scores]
+    sizes = [np.array([len(found) for found in side], np.float64) for side in scores]
     if not all(size.any() for size in sizes):
-        raise ValueError("a difference from no scores was asked for")
-    if (sizes[0] == sizes[1]).all() and np.unique(sizes[0]).size == 1:
-        return _bootstrap((sums[0] - sums[1]) / sizes[0], seed)
+        raise ValueError("an interval from no scores was asked for")
     rng = np.random.default_rng(seed)
-    found = []
+    resampled = []
     for _ in range(_PARTS):
         drawn = rng.integers(len(problems), size=(RESAMPLES // _PARTS, len(problems)))
-        totals = [column[drawn].sum(axis=1) for column in (*sums, *sizes)]
-        whole = (totals[2] > 0) & (totals[3] > 0)
-        first, second, n_first, n_second = (total[whole] for total in totals)
-        found.append(first / n_first - second / n_second)
-    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
-    mean = sums[0].sum() / sizes[0].sum() - sums[1].sum() / sizes[1].sum()
-    return Estimate(float(mean), (float(low), float(high)))
+        totals = np.stack([column[drawn].sum(axis=1) for column in sums])
+        counts = np.stack([column[drawn].sum(axis=1) for column in sizes])
+        whole = (counts > 0).all(axis=0)
+        resampled.append(combine(*(totals[:, whole] / counts[:, whole])))
+    low, high = np.quantile(np.concatenate(resampled), [0.025, 0.975])
+    means = (total.sum() / size.sum() for total, size in zip(sums, sizes, strict=True))
+    return Estimate(float(combine(*means)), (float(low), float(high)))
 
 
 def _bootstrap(values: np.ndarray, seed: int) -> Estimate:

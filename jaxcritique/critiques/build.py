@@ -220,6 +220,7 @@ def build_candidates(
             "leaking critiques": len(flawed) - len(honest),
             "critiques cut by maximum or mixture": len(honest) - len(chosen),
             "critiques of flawed paths": len(chosen),
+            "critiques without a refinement": sum(not tally.answered for tally in refined),
             "refinements with a bare answer": sum(tally.leaked for tally in refined),
         }
         costs = {name: total_costs([stage]) for name, stage in stages.items()}

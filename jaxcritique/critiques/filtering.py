@@ -47,9 +47,9 @@ class Tally:
     leaked: int = 0
 
     @property
-    def rate(self) -> float:
-        """The share of right ones; 0 where nothing came back."""
-        return self.right / self.answered if self.answered else 0.0
+    def rate(self) -> float | None:
+        """The share of right ones; None where nothing came back."""
+        return self.right / self.answered if self.answered else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,10 @@ class FilterRule:
     tau: float = 0.3
 
     def keeps(self, tally: Tally) -> bool:
-        """Whether a critique with this tally passes."""
+        """Whether a critique with this tally passes; only "none" passes one never measured."""
         if self.kind == "none":
             return True
-        return tally.rate > (self.tau if self.kind == "soft" else 0.0)
+        return tally.rate is not None and tally.rate > (self.tau if self.kind == "soft" else 0.0)
 
 
 def tally_refinements(

@@ -199,16 +199,19 @@ def _located(flawed: Iterable[Candidate]) -> dict[str, float | None]:
 def _effect(
     flawed: Sequence[Candidate], rule: FilterRule, checker: ArithmeticAnnotator | None
 ) -> dict[str, Any]:
-    """What a rule would keep of the critiques of flawed paths."""
+    """What a rule would keep of the critiques of flawed paths; means are over what came back."""
     kept = [c for c in flawed if c.kept_by(rule)]
-    both = [(c.refined.rate, c.alone.rate) for c in kept if c.refined and c.alone]
+    measured = [(c, c.refined.rate) for c in kept if c.refined and c.refined.rate is not None]
+    both = [
+        (refined, c.alone.rate) for c, refined in measured if c.alone and c.alone.rate is not None
+    ]
     judged = [
         false for c in kept if checker and (false := is_false(c.critique, checker)) is not None
     ]
     return {
         "kept": len(kept),
         "of": len(flawed),
-        "refined_right": _mean([c.refined.rate for c in kept if c.refined]),
+        "refined_right": _mean([refined for _, refined in measured]),
         "alone_right": _mean([alone for _, alone in both]),
         "uplift": _mean([refined - alone for refined, alone in both]),
         "solved_alone_anyway": _mean([alone > rule.tau for _, alone in both]),

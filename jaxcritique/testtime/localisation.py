@@ -1,9 +1,12 @@
 """Does a critic find the first wrong step? Scored as ProcessBench does (arXiv 2412.06559)."""
 
+import collections
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxcritique.records import Critique, Problem, Solution, digest
 from jaxcritique.tasks.files import read_as, text_field
@@ -36,33 +39,39 @@ def localisation_report(
 ) -> LocalisationReport:
     """Scores one critique of each sample."""
     scores = localisation_scores(samples, critiques)
-    found, sound = (
-        sum(column.values()) / len(column) if column else None
-        for column in (scores["accuracy_erroneous"], scores["accuracy_correct"])
-    )
-    f1 = None
-    if found is not None and sound is not None:
-        f1 = 2 * found * sound / (found + sound) if found + sound else 0.0
+    found, sound = _mean(scores["accuracy_erroneous"]), _mean(scores["accuracy_correct"])
     return LocalisationReport(
         n=len(samples),
-        erroneous=len(scores["accuracy_erroneous"]),
+        erroneous=sum(sample.first_error != SOUND for sample in samples),
         accuracy_erroneous=found,
         accuracy_correct=sound,
-        f1=f1,
+        f1=None if found is None or sound is None else float(harmonic_mean(found, sound)),
         unparsable=sum(critique.says_correct is None for critique in critiques),
     )
 
 
 def localisation_scores(
     samples: Sequence[Sample], critiques: Sequence[Critique]
-) -> dict[str, dict[str, float]]:
-    """Returns, for erroneous and for correct samples, whether each one's critique hits."""
-    scores: dict[str, dict[str, float]] = {"accuracy_erroneous": {}, "accuracy_correct": {}}
+) -> dict[str, dict[str, list[float]]]:
+    """Returns, for erroneous and for correct samples, whether the critiques of each question hit.
+
+    A question may have several samples, which are not independent of each other.
+    """
+    scores: dict[str, dict[str, list[float]]] = {
+        "accuracy_erroneous": collections.defaultdict(list),
+        "accuracy_correct": collections.defaultdict(list),
+    }
     for sample, critique in zip(samples, critiques, strict=True):
         column = "accuracy_correct" if sample.first_error == SOUND else "accuracy_erroneous"
         hit = predicted(critique) == sample.first_error
-        scores[column][sample.solution.problem.id] = float(hit)
+        scores[column][sample.solution.problem.question].append(float(hit))
     return scores
+
+
+def harmonic_mean(first: Any, second: Any) -> Any:
+    """Returns F1 of two accuracies, or of arrays of them; 0 where both are."""
+    total = np.add(first, second)
+    return 2 * np.multiply(first, second) / np.where(total, total, 1.0)
 
 
 def predicted(critique: Critique) -> int | None:
@@ -88,6 +97,11 @@ def read_samples(path: pathlib.Path) -> list[Sample]:
       ValueError: a row is not of that form; file and line are named.
     """
     return read_as(path, _sample)
+
+
+def _mean(scores: Mapping[str, Sequence[float]]) -> float | None:
+    hits = [hit for of_question in scores.values() for hit in of_question]
+    return sum(hits) / len(hits) if hits else None
 
 
 def _sample(row: dict[str, Any]) -> Sample:

@@ -91,6 +91,7 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
         "leaking critiques": 0,
         "critiques cut by maximum or mixture": 0,
         "critiques of flawed paths": 1,
+        "critiques without a refinement": 0,
         "refinements with a bare answer": 0,
         "kept by the filter": kept,
         "critiques of right paths": kept,

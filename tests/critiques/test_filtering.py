@@ -24,7 +24,7 @@ RIGHT, BARE = "12+15=27, he has 27.\nThe answer is 27.", "The answer is 27."
     ("soft", 0.3, 3, 10, False), ("soft", 0.3, 4, 10, True), ("soft", 0.0, 1, 10, True),
     ("soft", 0.3, 2, 5, True), ("soft", 1.0, 10, 10, False),
     ("hard", 0.3, 0, 10, False), ("hard", 0.9, 1, 10, True), ("none", 0.9, 0, 10, True),
-    ("soft", 0.0, 0, 0, False), ("hard", 0.0, 0, 0, False),
+    ("soft", 0.0, 0, 0, False), ("hard", 0.0, 0, 0, False), ("none", 0.0, 0, 0, True),
 ])  # fmt: skip
 def test_rules(kind, tau, right, answered, kept):
     assert FilterRule(kind, tau).keeps(Tally(answered, right)) == kept

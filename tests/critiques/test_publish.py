@@ -103,6 +103,18 @@ def test_what_never_came_to_the_filter_is_told_apart(built):
     assert (row["problem_id"], row["text"]) == (gone[0][0], leaking.text)
 
 
+def test_means_leave_out_what_was_never_measured():
+    critique = read_critique(
+        Solution(Problem("id", "?", "27", "", "gsm8k"), "28", "wrong", "28"), "Correctness: Wrong"
+    )
+    tallies = [(Tally(4, 3), Tally(2, 1)), (Tally(0, 0), Tally(2, 2)), (Tally(4, 1), Tally(0, 0))]
+    candidates = [Candidate(critique, "me", *pair) for pair in tallies]
+    effect = statistics_of(candidates, candidates, None, FilterRule("none"))["filter"]["none"]
+    assert effect["kept"] == effect["of"] == 3
+    assert effect["refined_right"] == (0.75 + 0.25) / 2
+    assert (effect["alone_right"], effect["uplift"]) == (0.5, 0.25)
+
+
 def test_nothing_kept_is_a_dataset_without_rows(built, tmp_path):
     _, candidates, _ = built
     statistics = statistics_of(candidates, [], None, SOFT) | MORE

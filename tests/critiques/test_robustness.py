@@ -1,6 +1,7 @@
 """Annotators that fail, and processes that are killed: no row lost, none doubled."""
 
 import collections
+import contextlib
 import json
 import pathlib
 import random
@@ -74,14 +75,22 @@ def test_killed_at_ten_random_moments(failing, program_environment, tmp_path):
     command = [sys.executable, str(ROOT / "tests/critiques/scripted.py"), str(tmp_path)]
     done = tmp_path / "done.json"
     kills = 0
+
+    def written() -> set[tuple[pathlib.Path, int]]:
+        with contextlib.suppress(FileNotFoundError):  # A file was moved meanwhile.
+            return {(path, path.stat().st_mtime_ns) for path in tmp_path.glob("stages/*/*")}
+        return set()
+
     while not done.exists():
+        before = written()
         process = subprocess.Popen(
             command, env=program_environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         if kills < 10:
-            while not list(tmp_path.glob("stages/*")) and process.poll() is None:
-                time.sleep(0.01)  # The first start imports for seconds.
-            time.sleep(rng.uniform(0.1, 1.0))
+            # It imports for seconds, and reads what is finished, before it gets on.
+            while written() <= before and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, 0.8))
             process.kill()
             kills += 1
             process.communicate()

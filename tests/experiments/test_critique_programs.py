@@ -2,10 +2,19 @@
 
 import json
 import pathlib
+import re
+import shutil
+import sys
+import zlib
 
 import pytest
 
 from jaxcritique.tasks import TINY_BASE
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "rollout"))
+
+from flaky import serve  # noqa: E402
 
 BUILD = (
     "build_critiques",
@@ -132,6 +141,61 @@ def test_fewer_critiques_are_chosen_in_the_same_folder(built, run):
     assert len(cut) == counts["critiques cut by maximum or mixture"] > 0
 
 
+def hosted(text: str, index: int) -> str:
+    """What a hosted annotator says; of some solutions nothing that can be read."""
+    if zlib.crc32(text.encode()) % 10 == 0:
+        return "I would rather not say."
+    if "for you alone" in text:  # There is a hint: the solution is wrong.
+        return "First wrong step: 1\nExplanation: It is not so.\nFinal answer: Wrong"
+    steps = re.findall(r"^(Step \d+): ", text, re.M)
+    labels = [f"{step}: so\nExplanation: It is so.\nCorrectness: Correct" for step in steps]
+    return "\n".join([*labels, "Final answer: Correct"])
+
+
+def test_a_flaky_annotator_and_kills_lose_nothing(built, run, start, tmp_path):
+    """The actor's paths are those of `built`, so that only annotator and filter are asked."""
+    kinds = ("429", "500", "reset", "truncated", "malformed", "choices")
+    found = []
+    with serve(0.3, kinds, delay=0.05, reply=hosted) as server:
+        flags = (
+            *BUILD,
+            "--annotator=hosted",
+            f"--annotator_endpoint={server.url}/v1",
+            "--annotation=holistic",
+            "--filter=none",  # Whatever the untrained actor makes of these critiques.
+            "--concurrency=2",
+        )
+        for name in ("whole", "killed"):
+            run_dir = tmp_path / name
+            for stage in built[0].glob("stages/*"):
+                if not stage.name.startswith(("annotations-", "candidates-", "filter-", "alone-")):
+                    shutil.copytree(stage, run_dir / "stages" / stage.name)
+            if name == "killed":
+                for answers in (3, 3):
+                    enough = server.answered.total() + answers
+                    program = start(*flags, f"--run_dir={run_dir}")
+                    program.wait_until(lambda enough=enough: server.answered.total() >= enough)
+                    program.kill()
+            process = run(*flags, f"--run_dir={run_dir}")
+            assert process.returncode == 0, process.stderr
+            found.append(json.loads((run_dir / "results.json").read_text()))
+        assert server.failures.total() > server.failures[None]
+    whole, killed = found
+    assert {key for key in whole if whole[key] != killed[key]} == {"command"}
+    for file in ("dataset/train.jsonl", "critic.jsonl", "discarded.jsonl"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert whole["costs"]["annotate"]["failed"] == 0
+    counts = whole["counts"]
+    outcomes = [row["outcome"] for row in rows(tmp_path / "whole/discarded.jsonl")]
+    assert outcomes.count("unparsable") == counts["discarded by the annotator"]
+    # Each path was answered once, in each of the two folders; more only what a kill cut off.
+    asked = whole["costs"]["annotate"]["requests"]
+    assert 2 * asked <= server.answered.total() <= 2 * asked + 2 * 2
+    for row in rows(tmp_path / "whole/dataset/train.jsonl"):
+        assert row["annotator"] == "hosted"
+        assert row["first_error"] == (-1 if row["correct"] else 0)
+
+
 def test_a_dry_run_estimates_and_shows_the_prompts(run, tmp_path):
     process = run(*BUILD, f"--run_dir={tmp_path}", "--dry_run", "--mistakes=model")
     assert process.returncode == 0, process.stderr
@@ -147,7 +211,8 @@ def test_table_2(built, run, tmp_path):
     flags = (f"--data={data}", f"--run_dir={tmp_path}", "--critic=checker")
     process = run(*EVALUATE, *flags)
     assert process.returncode == 0, process.stderr
-    critics = json.loads((tmp_path / "results.json").read_text())["critics"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    critics = results["critics"]
     assert [found["critic"] for found in critics] == [str(TINY_BASE), "checker"]
     for found in critics:
         report = found["table2"]
@@ -164,6 +229,16 @@ def test_table_2(built, run, tmp_path):
             mean = sum(of) / len(of) if of else None
             assert mean == (found["table2"][column] and pytest.approx(found["table2"][column]))
     assert "refine flagged" in process.stdout
+    # The program asks no model.
+    samples = {name: cost["samples"] for name, cost in results["costs"].items()}
+    assert samples == {
+        "respond": 6,
+        f"criticise: {TINY_BASE}": 6,
+        f"refine: {TINY_BASE}": 6,
+        "criticise: checker": 0,
+        "refine: checker": 6,
+    }
+    assert results["failed"] == 0
 
 
 def test_localisation(run, tmp_path):
@@ -172,14 +247,26 @@ def test_localisation(run, tmp_path):
     question = (
         "Ben has 3 eggs. Ben finds 4 eggs. Ben loses 5 eggs. How many eggs does Ben have now?"
     )
-    row = {"problem": question, "steps": steps, "first_error": 0}
-    data.write_text(json.dumps(row) + "\n")
+    right = ["Now there are <<3+4=7>>7 eggs.", "That leaves <<7-5=2>>2 eggs."]
+    endless = "Ben has 3 eggs. " * 1000  # Longer than the critic's context: it cannot be asked.
+    samples = [
+        {"problem": question, "steps": steps, "first_error": 0},
+        {"problem": question, "steps": right, "first_error": -1},
+        {"problem": endless, "steps": right, "first_error": -1},
+    ]
+    data.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     process = run(*EVALUATE, f"--data={data}", f"--run_dir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr
-    [found] = json.loads((tmp_path / "run/results.json").read_text())["critics"]
-    assert found["localisation"]["n"] == found["localisation"]["erroneous"] == 1
-    assert found["localisation"]["f1"] is None  # There is no correct sample.
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    [found] = results["critics"]
+    assert (found["localisation"]["n"], found["localisation"]["erroneous"]) == (3, 1)
+    for bounds in found["localisation"]["ci95"].values():
+        assert 0 <= bounds[0] <= bounds[1] <= 1
+    assert set(found["localisation"]["ci95"]) == {"accuracy_erroneous", "accuracy_correct", "f1"}
     assert "table2" not in found
+    assert results["failed"] == results["costs"][f"criticise: {TINY_BASE}"]["failed"] == 1
+    assert "1 samples could not be had" in process.stderr
+    assert "failed" in process.stdout
 
 
 @pytest.mark.parametrize(("row", "flags", "message"), [

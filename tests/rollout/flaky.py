@@ -24,9 +24,17 @@ class Flaky(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, failing: float = 0.0, kinds=FAILURES, doomed=lambda text: None, delay=0.0):
+    def __init__(
+        self,
+        failing: float = 0.0,
+        kinds=FAILURES,
+        doomed=lambda text: None,
+        delay=0.0,
+        reply="{text}/{index}".format,
+    ):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.failing, self.kinds, self.doomed, self.delay = failing, kinds, doomed, delay
+        self.reply = reply
         self.random = random.Random(0)
         self.lock = threading.Lock()
         self.asked = collections.Counter()
@@ -102,7 +110,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         count = body["n"] + (failure == "choices")
         choices = []
         for index in range(count):
-            said = {"empty": "", "surrogate": "\ud800"}.get(failure, f"{text}/{index}")
+            said = {"empty": "", "surrogate": "\ud800"}.get(failure)
+            said = self.server.reply(text=text, index=index) if said is None else said
             said = {"message": {"role": "assistant", "content": said}} if chat else {"text": said}
             if body.get("return_token_ids"):
                 said["token_ids"] = [] if failure == "empty" else body["prompt"]

@@ -1,10 +1,19 @@
+import itertools
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
+from jaxcritique.analysis.intervals import of_block_means
 from jaxcritique.prompts.players import read_critique
-from jaxcritique.testtime.localisation import localisation_report, predicted, read_samples
+from jaxcritique.testtime.localisation import (
+    harmonic_mean,
+    localisation_report,
+    localisation_scores,
+    predicted,
+    read_samples,
+)
 
 PROCESSBENCH = (
     pathlib.Path(__file__).resolve().parents[3] / "shared/data/critique/processbench_gsm8k.jsonl"
@@ -44,6 +53,33 @@ def test_no_hits_and_one_sided_files(samples):
     assert localisation_report(samples, critiques).f1 == 0.0
     assert localisation_report(samples[:3], critiques[:3]).f1 is None
     assert localisation_report([], []).accuracy_correct is None
+
+
+def test_samples_of_one_question_are_resampled_together(tmp_path):
+    """Three questions, one with two samples: F1 of all 27 ways to draw three of them."""
+    rows = [sample(0, 1), sample(-1, 1), sample(1, 2), sample(-1, 3)]
+    samples = read_samples(write(tmp_path / "s.jsonl", *rows))
+    texts = [FIRST_WRONG, ALL_RIGHT, FIRST_WRONG, ALL_RIGHT]
+    critiques = [read_critique(s.solution, t) for s, t in zip(samples, texts, strict=True)]
+    scores = localisation_scores(samples, critiques)
+    hits = {"1?": (1, 1), "2?": (0, None), "3?": (None, 1)}
+    values = []
+    for drawn in itertools.product(hits, repeat=3):
+        sides = [[hits[q][side] for q in drawn if hits[q][side] is not None] for side in (0, 1)]
+        if all(sides):
+            found, sound = (sum(side) / len(side) for side in sides)
+            values.append(2 * found * sound / (found + sound))
+    estimate = of_block_means(harmonic_mean, list(scores.values()), 0)
+    assert estimate.mean == localisation_report(samples, critiques).f1 == pytest.approx(2 / 3)
+    expected = np.quantile(values, [0.025, 0.975], method="inverted_cdf")
+    assert estimate.ci95 == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_sample_given_twice_counts_twice(tmp_path):
+    samples = read_samples(write(tmp_path / "s.jsonl", sample(0), sample(0), sample(-1)))
+    critiques = [read_critique(s.solution, FIRST_WRONG) for s in samples]
+    report = localisation_report(samples, critiques)
+    assert (report.n, report.erroneous, report.accuracy_erroneous) == (3, 2, 1.0)
 
 
 @pytest.mark.parametrize(("text", "step"), [
