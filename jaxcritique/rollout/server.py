@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import os
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -31,7 +32,8 @@ class ClientConfig:
     concurrency: int = 64  # Requests in flight at each server.
     requests_per_minute: float = 0  # To all servers together, attempts counted; 0: no limit.
     attempts: int = 10  # Times a request is tried.
-    attempt_seconds: float = 60  # For an answer; twice that after each time it did not suffice.
+    # For an answer; twice that after each time it did not suffice, and in the end what is left.
+    attempt_seconds: float = 60
     # From a request's first attempt to its last, without waiting for the rate.
     deadline_seconds: float = 600
     send_seed: bool = True  # vllm-tpu refuses requests with seeds.
@@ -42,7 +44,7 @@ class Servers(Protocol):
 
     @property
     def urls(self) -> Sequence[str]:
-        """One base URL a server, ending in /v1."""
+        """One base URL a server, without a final slash."""
         ...
 
     def check(self, index: int) -> None:
@@ -62,15 +64,19 @@ class Endpoints:
     """Servers that somebody else runs."""
 
     def __init__(self, urls: Sequence[str]):
-        """Takes base URLs with or without the final /v1.
+        """Takes base URLs; where one has no path, /v1 is added.
 
         Raises:
           ValueError: one is not a URL, or nothing answers there.
         """
-        self.urls = [url.rstrip("/").removesuffix("/v1") + "/v1" for url in urls]
-        for url in self.urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"--endpoint={url.removesuffix('/v1')}: not an http(s) URL")
+        self.urls: list[str] = []
+        for given in urls:
+            if not given.startswith(("http://", "https://")):
+                raise ValueError(f"--endpoint={given}: not an http(s) URL")
+            url = given.rstrip("/")
+            if not urllib.parse.urlsplit(url).path:
+                url += "/v1"
+            self.urls.append(url)
             try:
                 httpx2.get(f"{url}/models", timeout=10)
             except httpx2.InvalidURL as error:
@@ -211,10 +217,12 @@ class ServerSampler:
                 with attempt:
                     end += await self._keep_to_the_rate()
                     left = max(end - now(), 1.0)
+                    if left < seconds + 2 * seconds:  # Twice as long would not fit behind it.
+                        seconds = left
                     try:
-                        return await self._attempt(client, request, min(seconds, left), tried)
+                        return await self._attempt(client, request, seconds, tried)
                     except TimeoutError as error:
-                        reason = f"no answer within {min(seconds, left):.0f} s"
+                        reason = f"no answer within {seconds:.0f} s"
                         seconds *= 2
                         raise _Failed(reason) from error
         except (_Failed, _Refused) as error:

@@ -106,6 +106,14 @@ def test_a_deadline_ends_the_attempts():
     assert found["slow", 0].finish_reason == "error"
 
 
+def test_the_last_attempt_has_all_the_time_that_is_left():
+    config = ClientConfig(attempt_seconds=0.5, deadline_seconds=6)
+    with serve(delay=3) as server:  # 0.5 + 1 + 2 s would leave 2.5.
+        found = answers(sampler(server.url, config=config), ask("slow"))
+        assert server.asked["slow"] == 3
+    assert found["slow", 0].error is None
+
+
 def test_waiting_for_the_rate_is_not_late():
     config = ClientConfig(requests_per_minute=1200, deadline_seconds=1.5)
     requests = ask(*map(str, range(40)), n=1)
@@ -266,6 +274,14 @@ def test_nothing_answers():
         Endpoints([url])
     with pytest.raises(ValueError, match="not an http"):
         Endpoints(["localhost:8000"])
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1beta/openai/"])
+def test_v1_is_added_where_an_endpoint_has_no_path(path):
+    with serve() as server:
+        answers(sampler(server.url + path), ask("hi"))
+        route = path.rstrip("/") or "/v1"
+        assert server.bodies[-1][0] == f"{route}/chat/completions"
 
 
 def test_no_requests():
