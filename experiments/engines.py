@@ -58,8 +58,8 @@ _REQUESTS_PER_MINUTE = flags.DEFINE_float(
 _REQUEST_SECONDS = flags.DEFINE_float(
     "request_seconds",
     60,
-    "server: how long an answer of --endpoint is waited for; doubled after each time in vain, up to "
-    "what --request_deadline leaves.",
+    "server: how long an answer of --endpoint is waited for; doubled after each time in vain, and "
+    "in the end all that --request_deadline leaves.",
     lower_bound=0.1,
 )
 _REQUEST_DEADLINE = flags.DEFINE_float(

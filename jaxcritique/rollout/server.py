@@ -19,7 +19,8 @@ from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
-_REFUSED = frozenset({403, 404})  # If nothing ever worked, the settings are wrong.
+# A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key.
+_FORBIDDEN = 20
 _UNPAID = frozenset({401, 402})  # No key that is valid, no credit: nobody is answered any more.
 _LONGEST_PAUSE = 30.0
 
@@ -141,7 +142,8 @@ class ServerSampler:
         self._model = model
         self._config = config
         self._local = local
-        self._answered = False
+        self._answered: set[str] = set()  # The routes that ever worked.
+        self._forbidden = 0  # Requests answered with 403.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
@@ -270,17 +272,20 @@ class ServerSampler:
                 raise _Failed(said, _retry_after(response))
             if response.status_code in _UNPAID:
                 raise SamplerError(said)
-            if response.status_code in _REFUSED and not self._answered:
-                if path == "completions" and self._local is None and response.status_code == 404:
-                    if not self._chat_only:
-                        logging.warning("%s; prompts are sent as a user's messages instead", said)
-                    self._chat_only = True
-                    tried[index] -= 1  # It is the same attempt, with another message.
-                    return await self._attempt(client, request, seconds, tried)
+            no_texts = path == "completions" and path not in self._answered and not self._local
+            if response.status_code == 404 and no_texts:
+                if not self._chat_only:
+                    logging.warning("%s; prompts are sent as a user's messages instead", said)
+                self._chat_only = True
+                tried[index] -= 1  # It is the same attempt, with another message.
+                return await self._attempt(client, request, seconds, tried)
+            self._forbidden += response.status_code == 403
+            wrong_settings = response.status_code == 404 or self._forbidden >= _FORBIDDEN
+            if wrong_settings and not self._answered:
                 raise SamplerError(said)
             raise _Refused(said)
         completions = self._read(request, response)
-        self._answered = True
+        self._answered.add(path)
         return completions
 
     async def _keep_to_the_rate(self) -> float:

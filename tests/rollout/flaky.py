@@ -27,6 +27,7 @@ class Flaky(http.server.ThreadingHTTPServer):
     def __init__(self, failing: float = 0.0, kinds=FAILURES, doomed=lambda text: None, delay=0.0):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.failing, self.kinds, self.doomed, self.delay = failing, kinds, doomed, delay
+        self.delays = {}  # Of single prompts, in place of `delay`.
         self.random = random.Random(0)
         self.lock = threading.Lock()
         self.asked = collections.Counter()
@@ -82,14 +83,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 failure = server.random.choice(server.kinds)
             server.failures[failure] += 1
         try:
-            time.sleep(server.delay)
+            time.sleep(server.delays.get(text, server.delay))
             self._answer(body, chat, text, failure)
         finally:
             with server.lock:
                 server.running -= 1
 
     def _answer(self, body, chat, text, failure):
-        if failure in ("429", "500", "400", "401", "402", "404"):
+        if failure in ("429", "500", "400", "401", "402", "403", "404"):
             return self._send(int(failure), '{"error": "not now"}', {"Retry-After": "0.05"})
         if failure == "hang":
             self.server.stopping.wait(60)
