@@ -112,6 +112,14 @@ class _Failed(Exception):
         self.pause = pause
 
 
+class _Empty(_Failed):
+    """No choice has a text. If asking again does not help, these completions are the answer."""
+
+    def __init__(self, completions: list[Completion]):
+        super().__init__("no choice has a text")
+        self.completions = completions
+
+
 class _Refused(Exception):
     """An answer that no repetition would change."""
 
@@ -227,6 +235,8 @@ class ServerSampler:
                         reason = f"no answer within {seconds:.0f} s"
                         seconds *= 2
                         raise _Failed(reason) from error
+        except _Empty as error:
+            return error.completions
         except (_Failed, _Refused) as error:
             reason = str(error)
             if isinstance(error, _Failed):
@@ -379,9 +389,11 @@ class ServerSampler:
                 completions = _read_texts(request, choices, usage)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise _Failed(f"the answer is malformed: {type(error).__name__}: {error}") from error
-        if len(completions) == request.n:
-            return completions
-        return [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
+        if len(completions) < request.n:
+            completions = [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
+        if not self._local and not any(completion.text for completion in completions):
+            raise _Empty(completions)
+        return completions
 
 
 def _drawn(request: Request) -> int:
@@ -419,12 +431,13 @@ def _read_texts(
     """Reads what anybody's server wrote.
 
     Raises:
-      _Failed: a choice has no text.
+      _Failed: a choice has no text, and did not stop by itself.
       AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
     """
     texts = [_text(choice) for choice in choices]
-    if not all(request.prefix + text for text in texts):
-        raise _Failed("a choice has no text")
+    for choice, text in zip(choices, texts, strict=True):
+        if not request.prefix + text and choice["finish_reason"] != "stop":
+            raise _Failed("a choice has no text")
     counts = _shares(int(usage.get("completion_tokens") or 0), list(map(len, texts)))
     return [
         Completion(

@@ -103,13 +103,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         count = body["n"] + (failure == "choices")
         choices = []
         for index in range(count):
-            said = {"empty": "", "surrogate": "\ud800"}.get(failure, f"{text}/{index}")
+            said = {"surrogate": "\ud800"}.get(failure, f"{text}/{index}")
+            if failure in ("empty", "cut") or (failure == "first" and index == 0):
+                said = ""
             said = {"message": {"role": "assistant", "content": said}} if chat else {"text": said}
             if body.get("return_token_ids"):
                 said["token_ids"] = [] if failure == "empty" else body["prompt"]
             if "logprobs" in body:
                 said["logprobs"] = {"token_logprobs": [-1e999 if failure == "infinite" else -0.5]}
-            reason = "abort" if failure == "abort" else "stop"
+            reason = {"abort": "abort", "cut": "length"}.get(failure, "stop")
             choices.append({"index": index, **said, "finish_reason": reason})
         tokens = 1e999 if failure == "endless" else 5 * count  # JSON's 1e999 is no int.
         usage = {"prompt_tokens": 3, "completion_tokens": tokens}

@@ -63,7 +63,7 @@ def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
         ("reset", "ReadError"),
         ("truncated", "the answer is not JSON"),
         ("choices", "the answer has 3 choices, not 2"),
-        ("empty", "a choice has no text"),
+        ("cut", "a choice has no text"),
         ("malformed", "the answer is malformed"),
         ("nested", "the answer is not JSON"),
         ("encoded", "DecodingError"),
@@ -86,6 +86,17 @@ def test_what_never_works_is_a_failed_row_with_its_reason(kind, reason):
         assert completion.error is not None
         assert completion.error.startswith("given up after 3 attempts: ")
         assert reason in completion.error
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("first", 1), ("empty", 3)])
+def test_an_empty_text_beside_others_or_again_and_again_is_the_answer(kind, attempts):
+    config = dataclasses.replace(IMPATIENT, attempts=3, attempt_seconds=60)
+    with serve(doomed=lambda text: kind) as server:
+        found = answers(sampler(server.url, config=config), ask("a"))
+        assert server.asked == {"a": attempts}
+    assert [(c.finish_reason, c.error) for c in found.values()] == [("stop", None)] * 2
+    assert found["a", 0].text == ""
+    assert found["a", 1].text == ("a/1" if kind == "first" else "")
 
 
 def test_what_the_server_refuses_is_not_asked_again():
