@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import os
+import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
 _FORBIDDEN = 20
 _UNPAID = frozenset({401, 402})  # No key that is valid, no credit: nobody is answered any more.
 _LONGEST_PAUSE = 30.0
+_DEATHS = 3  # A request that saw so many of a server, the last one alone, is the cause.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,16 @@ class Servers(Protocol):
         """One base URL a server, without a final slash."""
         ...
 
-    def check(self, index: int) -> None:
+    def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
         """Called where a server did not answer: returns once it can be tried again.
+
+        Args:
+          index: which.
+          answered: whether it answered anything since it was last restarted.
+          ended: once it is set nobody waits any more; returns soon.
+
+        Returns:
+          Whether it had died and was restarted.
 
         Raises:
           SamplerError: it cannot be brought back.
@@ -89,8 +99,9 @@ class Endpoints:
             except httpx2.HTTPError:
                 pass  # It is there, if unwell; that is what retries are for.
 
-    def check(self, index: int) -> None:
+    def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
         """Nothing we could do for it."""
+        return False
 
     def close(self) -> None:
         """They go on without us."""
@@ -124,6 +135,45 @@ class _Refused(Exception):
     """An answer that no repetition would change."""
 
 
+@dataclasses.dataclass
+class _Try:
+    """What a request went through."""
+
+    request: Request
+    attempts: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    deaths: int = 0  # Of servers that had it in flight.
+
+
+class _Door:
+    """Lets requests in to a server; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.load = 0  # Requests behind it and before it.
+        self.deaths = 0
+        self.check = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._left = asyncio.Event()
+        self._shares: list[float] = []
+
+    @contextlib.asynccontextmanager
+    async def entered(self, share: float) -> AsyncIterator[None]:
+        """Lets a request in, in turn, that is to be one of so many in flight at most."""
+        self.load += 1
+        try:
+            async with self._turn:
+                while len(self._shares) >= min([share, *self._shares]):
+                    self._left.clear()
+                    await self._left.wait()
+                self._shares.append(share)
+            try:
+                yield
+            finally:
+                self._shares.remove(share)
+                self._left.set()
+        finally:
+            self.load -= 1
+
+
 class ServerSampler:
     """The `server` engine; see `Sampler`."""
 
@@ -152,6 +202,7 @@ class ServerSampler:
         self._local = local
         self._answered: set[str] = set()  # The routes that ever worked.
         self._forbidden = 0  # Requests answered with 403.
+        self._well: set[int] = set()  # Servers that answered since they were last restarted.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
@@ -168,10 +219,14 @@ class ServerSampler:
         async def following() -> list[Completion] | None:
             return await anext(answers, None)
 
+        self._ended = threading.Event()
         with asyncio.Runner() as runner:
-            while (completions := runner.run(following())) is not None:
-                progress(sum(c.completion_tokens for c in completions), len(completions))
-                yield from completions
+            try:
+                while (completions := runner.run(following())) is not None:
+                    progress(sum(c.completion_tokens for c in completions), len(completions))
+                    yield from completions
+            finally:
+                self._ended.set()  # The runner waits for a check that is going on.
 
     def close(self) -> None:
         """Ends the servers, where they are ours."""
@@ -181,8 +236,7 @@ class ServerSampler:
         """Yields the completions of each request as it is answered."""
         limit = self._config.concurrency * len(self._servers.urls)
         # Of this event loop: each call has one of its own, with its own clock.
-        self._in_flight = [0] * len(self._servers.urls)
-        self._checks = [asyncio.Lock() for _ in self._servers.urls]
+        self._doors = [_Door() for _ in self._servers.urls]
         self._next_start = 0.0
         waiting = iter(requests)
         tasks: set[asyncio.Task[list[Completion]]] = set()
@@ -211,7 +265,7 @@ class ServerSampler:
         seconds = self._config.attempt_seconds
         now = asyncio.get_running_loop().time
         end = now() + self._config.deadline_seconds
-        tried: collections.Counter[int] = collections.Counter()  # Attempts by server.
+        this = _Try(request)
 
         def enough(state: tenacity.RetryCallState) -> bool:
             late = now() + state.upcoming_sleep >= end
@@ -230,7 +284,7 @@ class ServerSampler:
                     if left < seconds + 2 * seconds:  # Twice as long would not fit behind it.
                         seconds = left
                     try:
-                        return await self._attempt(client, request, seconds, tried)
+                        return await self._attempt(client, this, seconds)
                     except TimeoutError as error:
                         reason = f"no answer within {seconds:.0f} s"
                         seconds *= 2
@@ -245,13 +299,12 @@ class ServerSampler:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(
-        self,
-        client: httpx2.AsyncClient,
-        request: Request,
-        seconds: float,
-        tried: collections.Counter[int],
+        self, client: httpx2.AsyncClient, this: _Try, seconds: float
     ) -> list[Completion]:
-        """Asks once, and counts it in `tried`.
+        """Asks once, and again where the server died: that is no attempt of the request's.
+
+        Those in flight at a death are suspects. They share a server with few others, after a second
+        death with none, so that the request that a server dies of is found and the rest go on.
 
         Raises:
           _Failed: it may work another time.
@@ -259,23 +312,49 @@ class ServerSampler:
           TimeoutError: there was no answer in time.
           SamplerError: nothing will.
         """
+        while True:
+            # A server that fails at once is always the least loaded: a retry prefers another.
+            index = min(
+                range(len(self._doors)), key=lambda i: (this.attempts[i], self._doors[i].load)
+            )
+            this.attempts[index] += 1
+            door = self._doors[index]
+            # So many in flight that each death leaves about as many suspects.
+            share = (math.inf, math.isqrt(self._config.concurrency), 1)[this.deaths]
+            async with door.entered(share):
+                deaths = door.deaths
+                try:
+                    completions = await self._ask(client, this.request, index, seconds)
+                    self._well.add(index)
+                    return completions
+                except (_Failed, TimeoutError) as error:
+                    async with door.check:  # One at a time; the others find it well again.
+                        if await asyncio.to_thread(
+                            self._servers.check, index, index in self._well, self._ended
+                        ):
+                            self._well.discard(index)
+                            door.deaths += 1
+                    if door.deaths == deaths:
+                        raise
+                    if not isinstance(error.__cause__, httpx2.ConnectError):
+                        this.deaths += 1  # Else it was dead before.
+                    if this.deaths == _DEATHS:
+                        raise _Refused(
+                            f"the server died {_DEATHS} times while it was asked this, the last "
+                            f"time this alone: {error or 'it hung'}"
+                        ) from error
+
+    async def _ask(
+        self, client: httpx2.AsyncClient, request: Request, index: int, seconds: float
+    ) -> list[Completion]:
+        """Asks one server once; raises what `_attempt` does."""
         path, body = self._message(request)
-        # A server that fails at once is always the least loaded: a retry prefers another.
-        index = min(range(len(self._in_flight)), key=lambda i: (tried[i], self._in_flight[i]))
-        tried[index] += 1
         url = f"{self._servers.urls[index]}/{path}"
-        self._in_flight[index] += 1
         try:
             async with asyncio.timeout(seconds):
                 response = await client.post(url, json=body, timeout=None)
-        except (httpx2.RequestError, TimeoutError) as error:
-            async with self._checks[index]:  # One at a time; the others find it well again.
-                await asyncio.to_thread(self._servers.check, index)
-            if isinstance(error, TimeoutError):
-                raise
+        except httpx2.RequestError as error:
             raise _Failed(f"{type(error).__name__}: {error}") from error
-        finally:
-            self._in_flight[index] -= 1
         if response.status_code != 200:
             said = f"{url} answers {response.status_code}: {' '.join(response.text.split())[:300]}"
             if response.status_code in _RETRIED or response.status_code >= 500:
@@ -287,8 +366,7 @@ class ServerSampler:
                 if not self._chat_only:
                     logging.warning("%s; prompts are sent as a user's messages instead", said)
                 self._chat_only = True
-                tried[index] -= 1  # It is the same attempt, with another message.
-                return await self._attempt(client, request, seconds, tried)
+                return await self._ask(client, request, index, seconds)
             self._forbidden += response.status_code == 403
             wrong_settings = response.status_code == 404 or self._forbidden >= _FORBIDDEN
             if wrong_settings and not self._answered:

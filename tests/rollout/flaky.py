@@ -24,8 +24,8 @@ class Flaky(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, failing: float = 0.0, kinds=FAILURES, doomed=lambda text: None, delay=0.0):
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, failing=0.0, kinds=FAILURES, doomed=lambda text: None, delay=0.0, port=0):
+        super().__init__(("127.0.0.1", port), _Handler)
         self.failing, self.kinds, self.doomed, self.delay = failing, kinds, doomed, delay
         self.delays = {}  # Of single prompts, in place of `delay`.
         self.random = random.Random(0)
