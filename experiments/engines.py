@@ -43,8 +43,8 @@ _MESH = flags.DEFINE_string(
 _ENDPOINT = flags.DEFINE_list(
     "endpoint",
     [],
-    "server: base URLs of servers that are running, as http://host:8000/v1. --model is then the "
-    "name they know the model by.",
+    "server: base URLs of servers that are running, as http://host:8000/v1; /v1 is added to one "
+    "without a path. --model is then the name they know the model by.",
 )
 _API_KEY_ENV = flags.DEFINE_string(
     "api_key_env", "OPENAI_API_KEY", "server: the environment variable with the key for --endpoint."
@@ -58,7 +58,8 @@ _REQUESTS_PER_MINUTE = flags.DEFINE_float(
 _REQUEST_SECONDS = flags.DEFINE_float(
     "request_seconds",
     60,
-    "server: how long an answer of --endpoint is waited for; doubled after each time in vain.",
+    "server: how long an answer of --endpoint is waited for; doubled after each time in vain, and "
+    "in the end all that --request_deadline leaves.",
     lower_bound=0.1,
 )
 _REQUEST_DEADLINE = flags.DEFINE_float(

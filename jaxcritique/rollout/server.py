@@ -7,6 +7,8 @@ import dataclasses
 import itertools
 import math
 import os
+import threading
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,9 +20,11 @@ from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
-_REFUSED = frozenset({403, 404})  # If nothing ever worked, the settings are wrong.
+# A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key.
+_FORBIDDEN = 20
 _UNPAID = frozenset({401, 402})  # No key that is valid, no credit: nobody is answered any more.
 _LONGEST_PAUSE = 30.0
+_DEATHS = 3  # A request that saw so many of a server, the last one alone, is the cause.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class ClientConfig:
     concurrency: int = 64  # Requests in flight at each server.
     requests_per_minute: float = 0  # To all servers together, attempts counted; 0: no limit.
     attempts: int = 10  # Times a request is tried.
-    attempt_seconds: float = 60  # For an answer; twice that after each time it did not suffice.
+    # For an answer; twice that after each time it did not suffice, and in the end what is left.
+    attempt_seconds: float = 60
     # From a request's first attempt to its last, without waiting for the rate.
     deadline_seconds: float = 600
     send_seed: bool = True  # vllm-tpu refuses requests with seeds.
@@ -42,11 +47,19 @@ class Servers(Protocol):
 
     @property
     def urls(self) -> Sequence[str]:
-        """One base URL a server, ending in /v1."""
+        """One base URL a server, without a final slash."""
         ...
 
-    def check(self, index: int) -> None:
+    def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
         """Called where a server did not answer: returns once it can be tried again.
+
+        Args:
+          index: which.
+          answered: whether it answered anything since it was last restarted.
+          ended: once it is set nobody waits any more; returns soon.
+
+        Returns:
+          Whether it had died and was restarted.
 
         Raises:
           SamplerError: it cannot be brought back.
@@ -62,15 +75,19 @@ class Endpoints:
     """Servers that somebody else runs."""
 
     def __init__(self, urls: Sequence[str]):
-        """Takes base URLs with or without the final /v1.
+        """Takes base URLs; where one has no path, /v1 is added.
 
         Raises:
           ValueError: one is not a URL, or nothing answers there.
         """
-        self.urls = [url.rstrip("/").removesuffix("/v1") + "/v1" for url in urls]
-        for url in self.urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"--endpoint={url.removesuffix('/v1')}: not an http(s) URL")
+        self.urls: list[str] = []
+        for given in urls:
+            if not given.startswith(("http://", "https://")):
+                raise ValueError(f"--endpoint={given}: not an http(s) URL")
+            url = given.rstrip("/")
+            if not urllib.parse.urlsplit(url).path:
+                url += "/v1"
+            self.urls.append(url)
             try:
                 httpx2.get(f"{url}/models", timeout=10)
             except httpx2.InvalidURL as error:
@@ -82,8 +99,9 @@ class Endpoints:
             except httpx2.HTTPError:
                 pass  # It is there, if unwell; that is what retries are for.
 
-    def check(self, index: int) -> None:
+    def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
         """Nothing we could do for it."""
+        return False
 
     def close(self) -> None:
         """They go on without us."""
@@ -105,8 +123,55 @@ class _Failed(Exception):
         self.pause = pause
 
 
+class _Empty(_Failed):
+    """No choice has a text. If asking again does not help, these completions are the answer."""
+
+    def __init__(self, completions: list[Completion]):
+        super().__init__("no choice has a text")
+        self.completions = completions
+
+
 class _Refused(Exception):
     """An answer that no repetition would change."""
+
+
+@dataclasses.dataclass
+class _Try:
+    """What a request went through."""
+
+    request: Request
+    attempts: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    deaths: int = 0  # Of servers that had it in flight.
+
+
+class _Door:
+    """Lets requests in to a server; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.load = 0  # Requests behind it and before it.
+        self.deaths = 0
+        self.check = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._left = asyncio.Event()
+        self._shares: list[float] = []
+
+    @contextlib.asynccontextmanager
+    async def entered(self, share: float) -> AsyncIterator[None]:
+        """Lets a request in, in turn, that is to be one of so many in flight at most."""
+        self.load += 1
+        try:
+            async with self._turn:
+                while len(self._shares) >= min([share, *self._shares]):
+                    self._left.clear()
+                    await self._left.wait()
+                self._shares.append(share)
+            try:
+                yield
+            finally:
+                self._shares.remove(share)
+                self._left.set()
+        finally:
+            self.load -= 1
 
 
 class ServerSampler:
@@ -135,7 +200,9 @@ class ServerSampler:
         self._model = model
         self._config = config
         self._local = local
-        self._answered = False
+        self._answered: set[str] = set()  # The routes that ever worked.
+        self._forbidden = 0  # Requests answered with 403.
+        self._well: set[int] = set()  # Servers that answered since they were last restarted.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
@@ -152,10 +219,14 @@ class ServerSampler:
         async def following() -> list[Completion] | None:
             return await anext(answers, None)
 
+        self._ended = threading.Event()
         with asyncio.Runner() as runner:
-            while (completions := runner.run(following())) is not None:
-                progress(sum(c.completion_tokens for c in completions), len(completions))
-                yield from completions
+            try:
+                while (completions := runner.run(following())) is not None:
+                    progress(sum(c.completion_tokens for c in completions), len(completions))
+                    yield from completions
+            finally:
+                self._ended.set()  # The runner waits for a check that is going on.
 
     def close(self) -> None:
         """Ends the servers, where they are ours."""
@@ -165,8 +236,7 @@ class ServerSampler:
         """Yields the completions of each request as it is answered."""
         limit = self._config.concurrency * len(self._servers.urls)
         # Of this event loop: each call has one of its own, with its own clock.
-        self._in_flight = [0] * len(self._servers.urls)
-        self._checks = [asyncio.Lock() for _ in self._servers.urls]
+        self._doors = [_Door() for _ in self._servers.urls]
         self._next_start = 0.0
         waiting = iter(requests)
         tasks: set[asyncio.Task[list[Completion]]] = set()
@@ -195,7 +265,7 @@ class ServerSampler:
         seconds = self._config.attempt_seconds
         now = asyncio.get_running_loop().time
         end = now() + self._config.deadline_seconds
-        tried: collections.Counter[int] = collections.Counter()  # Attempts by server.
+        this = _Try(request)
 
         def enough(state: tenacity.RetryCallState) -> bool:
             late = now() + state.upcoming_sleep >= end
@@ -211,12 +281,16 @@ class ServerSampler:
                 with attempt:
                     end += await self._keep_to_the_rate()
                     left = max(end - now(), 1.0)
+                    if left < seconds + 2 * seconds:  # Twice as long would not fit behind it.
+                        seconds = left
                     try:
-                        return await self._attempt(client, request, min(seconds, left), tried)
+                        return await self._attempt(client, this, seconds)
                     except TimeoutError as error:
-                        reason = f"no answer within {min(seconds, left):.0f} s"
+                        reason = f"no answer within {seconds:.0f} s"
                         seconds *= 2
                         raise _Failed(reason) from error
+        except _Empty as error:
+            return error.completions
         except (_Failed, _Refused) as error:
             reason = str(error)
             if isinstance(error, _Failed):
@@ -225,13 +299,12 @@ class ServerSampler:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(
-        self,
-        client: httpx2.AsyncClient,
-        request: Request,
-        seconds: float,
-        tried: collections.Counter[int],
+        self, client: httpx2.AsyncClient, this: _Try, seconds: float
     ) -> list[Completion]:
-        """Asks once, and counts it in `tried`.
+        """Asks once, and again where the server died: that is no attempt of the request's.
+
+        Those in flight at a death are suspects. They share a server with few others, after a second
+        death with none, so that the request that a server dies of is found and the rest go on.
 
         Raises:
           _Failed: it may work another time.
@@ -239,40 +312,68 @@ class ServerSampler:
           TimeoutError: there was no answer in time.
           SamplerError: nothing will.
         """
+        while True:
+            # A server that fails at once is always the least loaded: a retry prefers another.
+            index = min(
+                range(len(self._doors)), key=lambda i: (this.attempts[i], self._doors[i].load)
+            )
+            this.attempts[index] += 1
+            door = self._doors[index]
+            # So many in flight that each death leaves about as many suspects.
+            share = (math.inf, math.isqrt(self._config.concurrency), 1)[this.deaths]
+            async with door.entered(share):
+                deaths = door.deaths
+                try:
+                    completions = await self._ask(client, this.request, index, seconds)
+                    self._well.add(index)
+                    return completions
+                except (_Failed, TimeoutError) as error:
+                    async with door.check:  # One at a time; the others find it well again.
+                        if await asyncio.to_thread(
+                            self._servers.check, index, index in self._well, self._ended
+                        ):
+                            self._well.discard(index)
+                            door.deaths += 1
+                    if door.deaths == deaths:
+                        raise
+                    if not isinstance(error.__cause__, httpx2.ConnectError):
+                        this.deaths += 1  # Else it was dead before.
+                    if this.deaths == _DEATHS:
+                        raise _Refused(
+                            f"the server died {_DEATHS} times while it was asked this, the last "
+                            f"time this alone: {error or 'it hung'}"
+                        ) from error
+
+    async def _ask(
+        self, client: httpx2.AsyncClient, request: Request, index: int, seconds: float
+    ) -> list[Completion]:
+        """Asks one server once; raises what `_attempt` does."""
         path, body = self._message(request)
-        # A server that fails at once is always the least loaded: a retry prefers another.
-        index = min(range(len(self._in_flight)), key=lambda i: (tried[i], self._in_flight[i]))
-        tried[index] += 1
         url = f"{self._servers.urls[index]}/{path}"
-        self._in_flight[index] += 1
         try:
             async with asyncio.timeout(seconds):
                 response = await client.post(url, json=body, timeout=None)
-        except (httpx2.RequestError, TimeoutError) as error:
-            async with self._checks[index]:  # One at a time; the others find it well again.
-                await asyncio.to_thread(self._servers.check, index)
-            if isinstance(error, TimeoutError):
-                raise
+        except httpx2.RequestError as error:
             raise _Failed(f"{type(error).__name__}: {error}") from error
-        finally:
-            self._in_flight[index] -= 1
         if response.status_code != 200:
             said = f"{url} answers {response.status_code}: {' '.join(response.text.split())[:300]}"
             if response.status_code in _RETRIED or response.status_code >= 500:
                 raise _Failed(said, _retry_after(response))
             if response.status_code in _UNPAID:
                 raise SamplerError(said)
-            if response.status_code in _REFUSED and not self._answered:
-                if path == "completions" and self._local is None and response.status_code == 404:
-                    if not self._chat_only:
-                        logging.warning("%s; prompts are sent as a user's messages instead", said)
-                    self._chat_only = True
-                    tried[index] -= 1  # It is the same attempt, with another message.
-                    return await self._attempt(client, request, seconds, tried)
+            no_texts = path == "completions" and path not in self._answered and not self._local
+            if response.status_code == 404 and no_texts:
+                if not self._chat_only:
+                    logging.warning("%s; prompts are sent as a user's messages instead", said)
+                self._chat_only = True
+                return await self._ask(client, request, index, seconds)
+            self._forbidden += response.status_code == 403
+            wrong_settings = response.status_code == 404 or self._forbidden >= _FORBIDDEN
+            if wrong_settings and not self._answered:
                 raise SamplerError(said)
             raise _Refused(said)
         completions = self._read(request, response)
-        self._answered = True
+        self._answered.add(path)
         return completions
 
     async def _keep_to_the_rate(self) -> float:
@@ -366,9 +467,11 @@ class ServerSampler:
                 completions = _read_texts(request, choices, usage)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise _Failed(f"the answer is malformed: {type(error).__name__}: {error}") from error
-        if len(completions) == request.n:
-            return completions
-        return [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
+        if len(completions) < request.n:
+            completions = [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
+        if not self._local and not any(completion.text for completion in completions):
+            raise _Empty(completions)
+        return completions
 
 
 def _drawn(request: Request) -> int:
@@ -406,12 +509,13 @@ def _read_texts(
     """Reads what anybody's server wrote.
 
     Raises:
-      _Failed: a choice has no text.
+      _Failed: a choice has no text, and did not stop by itself.
       AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
     """
     texts = [_text(choice) for choice in choices]
-    if not all(request.prefix + text for text in texts):
-        raise _Failed("a choice has no text")
+    for choice, text in zip(choices, texts, strict=True):
+        if not request.prefix + text and choice["finish_reason"] != "stop":
+            raise _Failed("a choice has no text")
     counts = _shares(int(usage.get("completion_tokens") or 0), list(map(len, texts)))
     return [
         Completion(

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import httpx2
@@ -18,8 +19,7 @@ from jaxcritique.rollout import guard
 from jaxcritique.rollout.sampler import SamplerError
 
 _HEALTH_SECONDS = 30.0  # A server that does not answer /health for so long hangs.
-_DEATHS = 8  # In a row, each within _SOON_SECONDS of the start before it: no more restarts.
-_SOON_SECONDS = 60.0
+_DEATHS = 8  # In a row, with no answer in between: no more restarts.
 _STOP_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 _LOG_LINES = 25
@@ -90,14 +90,14 @@ class VllmServers:
             for server in self._servers:  # All at once, then wait for one after the other.
                 server.start()
             for server in self._servers:
-                server.wait()
+                server.wait(threading.Event())
         except BaseException:
             self.close()
             raise
 
-    def check(self, index: int) -> None:
+    def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
         """Restarts a server that died or hangs; see `server.Servers`."""
-        self._servers[index].revive()
+        return self._servers[index].revive(answered, ended)
 
     def close(self) -> None:
         """Ends all servers, and returns when nothing of them is left."""
@@ -140,7 +140,6 @@ class _Server:
         self._command += config.arguments
         self._log = pathlib.Path()
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready_at = 0.0
         self._deaths = 0
 
     def start(self) -> None:
@@ -158,32 +157,31 @@ class _Server:
                 start_new_session=True,
             )
 
-    def wait(self) -> None:
-        """Returns once it is healthy.
+    def wait(self, ended: threading.Event) -> None:
+        """Returns once it is healthy, or `ended` is set.
 
         Raises:
           SamplerError: it ended, or was not healthy in time.
         """
-        if not self._healthy_within(self._config.start_seconds):
+        if not self._healthy_within(self._config.start_seconds, ended) and not ended.is_set():
             raise SamplerError(self._obituary("did not start"))
-        self._ready_at = time.monotonic()
 
-    def revive(self) -> None:
-        """Returns once it is healthy, restarting it if need be.
+    def revive(self, answered: bool, ended: threading.Event) -> bool:
+        """Returns once it is healthy, or `ended` is set: whether it had to be restarted.
 
         Raises:
-          SamplerError: it dies again and again.
+          SamplerError: it dies again and again, and has not `answered` since the last time.
         """
-        if self._healthy_within(_HEALTH_SECONDS):
-            return
-        quickly = time.monotonic() - self._ready_at < _SOON_SECONDS
-        self._deaths = self._deaths + 1 if quickly else 1
+        if self._healthy_within(_HEALTH_SECONDS, ended) or ended.is_set():
+            return False
+        self._deaths = 1 if answered else self._deaths + 1
         if self._deaths > _DEATHS:
-            raise SamplerError(self._obituary(f"died {self._deaths} times in a row"))
+            raise SamplerError(self._obituary(f"died {self._deaths} times without an answer"))
         logging.warning("%s died or hangs: it is started again", self.url)
         self.stop()
         self.start()
-        self.wait()
+        self.wait(ended)
+        return True
 
     def stop(self) -> None:
         """Ends it, and returns when nothing of it is left."""
@@ -200,16 +198,16 @@ class _Server:
         self._process = None
         self._log.unlink(missing_ok=True)
 
-    def _healthy_within(self, seconds: float) -> bool:
-        """Whether it answers /health by then; False at once where the process has ended."""
+    def _healthy_within(self, seconds: float, ended: threading.Event) -> bool:
+        """Whether it answers /health by then; False at once where the process or all has ended."""
         end = time.monotonic() + seconds
-        while self._process is not None and self._process.poll() is None:
+        while self._process is not None and self._process.poll() is None and not ended.is_set():
             with contextlib.suppress(httpx2.HTTPError):
                 if httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200:
                     return True
             if time.monotonic() > end:
                 return False
-            time.sleep(_LOOK_SECONDS)
+            ended.wait(_LOOK_SECONDS)
         return False
 
     def _obituary(self, what: str) -> str:

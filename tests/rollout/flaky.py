@@ -30,10 +30,12 @@ class Flaky(http.server.ThreadingHTTPServer):
         kinds=FAILURES,
         doomed=lambda text: None,
         delay=0.0,
+        port=0,
         reply="{text}/{index}".format,
     ):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
         self.failing, self.kinds, self.doomed, self.delay = failing, kinds, doomed, delay
+        self.delays = {}  # Of single prompts, in place of `delay`.
         self.reply = reply
         self.random = random.Random(0)
         self.lock = threading.Lock()
@@ -90,14 +92,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 failure = server.random.choice(server.kinds)
             server.failures[failure] += 1
         try:
-            time.sleep(server.delay)
+            time.sleep(server.delays.get(text, server.delay))
             self._answer(body, chat, text, failure)
         finally:
             with server.lock:
                 server.running -= 1
 
     def _answer(self, body, chat, text, failure):
-        if failure in ("429", "500", "400", "401", "402", "404"):
+        if failure in ("429", "500", "400", "401", "402", "403", "404"):
             return self._send(int(failure), '{"error": "not now"}', {"Retry-After": "0.05"})
         if failure == "hang":
             self.server.stopping.wait(60)
@@ -110,14 +112,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         count = body["n"] + (failure == "choices")
         choices = []
         for index in range(count):
-            said = {"empty": "", "surrogate": "\ud800"}.get(failure)
-            said = self.server.reply(text=text, index=index) if said is None else said
+            said = self.server.reply(text=text, index=index)
+            if failure == "surrogate":
+                said = "\ud800"
+            if failure in ("empty", "cut") or (failure == "first" and index == 0):
+                said = ""
             said = {"message": {"role": "assistant", "content": said}} if chat else {"text": said}
             if body.get("return_token_ids"):
                 said["token_ids"] = [] if failure == "empty" else body["prompt"]
             if "logprobs" in body:
                 said["logprobs"] = {"token_logprobs": [-1e999 if failure == "infinite" else -0.5]}
-            reason = "abort" if failure == "abort" else "stop"
+            reason = {"abort": "abort", "cut": "length"}.get(failure, "stop")
             choices.append({"index": index, **said, "finish_reason": reason})
         tokens = 1e999 if failure == "endless" else 5 * count  # JSON's 1e999 is no int.
         usage = {"prompt_tokens": 3, "completion_tokens": tokens}

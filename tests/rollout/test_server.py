@@ -63,7 +63,7 @@ def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
         ("reset", "ReadError"),
         ("truncated", "the answer is not JSON"),
         ("choices", "the answer has 3 choices, not 2"),
-        ("empty", "a choice has no text"),
+        ("cut", "a choice has no text"),
         ("malformed", "the answer is malformed"),
         ("nested", "the answer is not JSON"),
         ("encoded", "DecodingError"),
@@ -88,6 +88,17 @@ def test_what_never_works_is_a_failed_row_with_its_reason(kind, reason):
         assert reason in completion.error
 
 
+@pytest.mark.parametrize(("kind", "attempts"), [("first", 1), ("empty", 3)])
+def test_an_empty_text_beside_others_or_again_and_again_is_the_answer(kind, attempts):
+    config = dataclasses.replace(IMPATIENT, attempts=3, attempt_seconds=60)
+    with serve(doomed=lambda text: kind) as server:
+        found = answers(sampler(server.url, config=config), ask("a"))
+        assert server.asked == {"a": attempts}
+    assert [(c.finish_reason, c.error) for c in found.values()] == [("stop", None)] * 2
+    assert found["a", 0].text == ""
+    assert found["a", 1].text == ("a/1" if kind == "first" else "")
+
+
 def test_what_the_server_refuses_is_not_asked_again():
     with serve(doomed=lambda text: "400" if text == "bad" else None) as server:
         found = answers(sampler(server.url), ask("bad", "good"))
@@ -104,6 +115,13 @@ def test_a_deadline_ends_the_attempts():
         found = answers(sampler(server.url, config=config), ask("slow"))
         assert time.monotonic() - started < 10
     assert found["slow", 0].finish_reason == "error"
+
+
+def test_the_last_attempt_has_all_the_time_that_is_left():
+    config = ClientConfig(attempt_seconds=0.5, deadline_seconds=6)
+    with serve(delay=2.5) as server:  # 0.5 + 1 + 2 s would leave 2.5, less the pauses.
+        found = answers(sampler(server.url, config=config), ask("slow"))
+    assert found["slow", 0].error is None
 
 
 def test_waiting_for_the_rate_is_not_late():
@@ -135,16 +153,68 @@ def test_wrong_settings_end_it_at_once(status):
         answers(sampler(server.url), ask("a", "b"))
 
 
+def without_texts(server) -> None:
+    """Takes away a server's route for texts."""
+    server.doomed = lambda text: "404" if server.bodies[-1][0].endswith("v1/completions") else None
+
+
 def test_a_server_without_a_route_for_texts_is_sent_messages():
     with serve() as server:
-        server.doomed = lambda text: (
-            "404" if server.bodies[-1][0].endswith("v1/completions") else None
-        )
+        without_texts(server)
         request = Request([], 1, 8, 1.0, 0, text="Once upon")
         config = dataclasses.replace(IMPATIENT, attempts=1)
         found = answers(sampler(server.url, config=config), [request])
         assert server.bodies[-1][2]["messages"] == [{"role": "user", "content": "Once upon"}]
     assert found["Once upon", 0].text == "Once upon/0"
+
+
+@pytest.mark.parametrize("texts_first", [True, False])
+def test_chats_and_texts_for_a_server_without_a_route_for_texts(texts_first):
+    chats = ask("hi", "ho", n=1)
+    texts = [Request([], 1, 8, 1.0, 0, text=text) for text in ("Once", "Upon")]
+    config = dataclasses.replace(IMPATIENT, concurrency=1)
+    with serve() as server:
+        without_texts(server)
+        requests = [*texts, *chats] if texts_first else [*chats, *texts]
+        found = answers(sampler(server.url, config=config), requests)
+    assert [c.error for c in found.values()] == [None] * 4
+
+
+def test_a_late_404_of_a_text_sent_before_anything_was_answered():
+    requests = [Request([], 1, 8, 1.0, 0, text=text) for text in ("late", "early")]
+    with serve() as server:
+        without_texts(server)
+        server.delays = {"late": 0.25}
+        found = answers(sampler(server.url), requests)
+    assert [c.error for c in found.values()] == [None] * 2
+
+
+def test_a_404_where_texts_were_answered_is_one_failed_row():
+    request = Request([], 1, 8, 1.0, 0, text="fine")
+    with serve() as server:
+        asker = sampler(server.url)
+        assert answers(asker, [request])["fine", 0].error is None
+        without_texts(server)
+        found = answers(asker, [dataclasses.replace(request, text="lost")])
+        assert server.asked == {"fine": 1, "lost": 1}
+    assert "completions answers 404" in (found["lost", 0].error or "")
+
+
+def test_a_forbidden_prompt_is_one_failed_row_even_if_it_is_the_first():
+    config = dataclasses.replace(IMPATIENT, concurrency=1)
+    with serve(doomed=lambda text: "403" if text == "bad" else None) as server:
+        found = answers(sampler(server.url, config=config), ask("bad", "good", n=1))
+        assert server.asked == {"bad": 1, "good": 1}
+    assert "answers 403" in (found["bad", 0].error or "")
+    assert found["good", 0].error is None
+
+
+def test_nothing_but_forbidden_prompts_end_it():
+    with (
+        serve(doomed=lambda text: "403") as server,
+        pytest.raises(SamplerError, match="answers 403"),
+    ):
+        answers(sampler(server.url), ask(*map(str, range(40))))
 
 
 def test_what_is_sent():
@@ -266,6 +336,14 @@ def test_nothing_answers():
         Endpoints([url])
     with pytest.raises(ValueError, match="not an http"):
         Endpoints(["localhost:8000"])
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1beta/openai/"])
+def test_v1_is_added_where_an_endpoint_has_no_path(path):
+    with serve() as server:
+        answers(sampler(server.url + path), ask("hi"))
+        route = path.rstrip("/") or "/v1"
+        assert server.bodies[-1][0] == f"{route}/chat/completions"
 
 
 def test_no_requests():
