@@ -337,6 +337,48 @@ def test_stories260k_writes_what_transformers_writes(stories, stories_folder):
     check_greedy(stories, stories_folder, [Request([], 1, 64, 0.0, 0, text=text) for text in texts])
 
 
+@pytest.mark.parametrize(
+    ("text", "settings", "beginning"),
+    [
+        ("<s>Once upon a time, there was a", {}, " little girl named Lily."),
+        ("<s>Once upon a time, there was a", {"stop": ("girl",)}, " little "),
+        ("Lily", {}, "'s mommy said"),  # No space where none was drawn.
+        ("<s>", {"prefix": "Lily had a"}, "Lily had a big box."),
+        ("<s>", {}, "Once upon a time"),  # Nothing is gone on from.
+    ],
+)
+def test_stories260k_goes_on_with_the_space_it_drew(text, settings, beginning, stories_folder):
+    sampler = load_jax(ModelFolder.of(stories_folder), JaxConfig(slots=8))
+    [completion] = generate(sampler, [Request([], 1, 16, 0.0, 0, text=text, **settings)])
+    assert completion.text.startswith(beginning)
+    assert "girl" not in completion.text or "stop" not in settings
+
+
+@pytest.mark.parametrize(
+    ("min_tokens", "ends"), [(0, True), (2, True), (3, True), (4, True), (5, False)]
+)
+def test_a_stop_string_behind_a_character_that_min_tokens_divides(min_tokens, ends, base):
+    tokenizer = base[3]
+    tokens = tokenizer.encode("\U0001f600\nfoo")
+    assert tokenizer.decode(tokens[:3]) == 3 * "\ufffd"  # The character is of four tokens.
+    request = Request([], 1, 9, 1.0, 0, text="Tom", min_tokens=min_tokens, stop=("\n",))
+    completion = request.completion(tokenizer, 0, 1, tokens, ())
+    assert (completion.text, completion.finish_reason) == (
+        ("\U0001f600", "stop") if ends else ("\U0001f600\nfoo", "length")
+    )
+
+
+def test_a_stop_string_may_begin_among_min_tokens_but_not_end_there(base):
+    tokenizer = base[3]
+    tokens = tokenizer.encode("Tom\n\nhas")
+    newline = tokens.index(tokenizer.encode("\n")[0])
+    assert tokens[newline] == tokens[newline + 1]
+    request = Request([], 1, 9, 1.0, 0, text="Tom", min_tokens=newline + 1, stop=("\n\n",))
+    assert request.completion(tokenizer, 0, 1, tokens, ()).text == "Tom"
+    late = dataclasses.replace(request, min_tokens=newline + 2)
+    assert late.completion(tokenizer, 0, 1, tokens, ()).text == "Tom\n\nhas"
+
+
 @pytest.mark.skipif(
     "JAXCRITIQUE_SMOLLM2" not in os.environ, reason="JAXCRITIQUE_SMOLLM2 names no folder"
 )
