@@ -180,6 +180,13 @@ def copy_slots(cache: KVCache, source: Int[Array, " rows"], target: Int[Array, "
     return jax.tree.map(lambda x: constrain(x.at[target].set(x[source], mode="drop"), CACHE), cache)
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def clear_slots(cache: KVCache, slots: Bool[Array, " b"]) -> KVCache:
+    """Empties slots: what is no number reaches their next sequences through any mask."""
+    row = slots[:, None, None, None]
+    return jax.tree.map(lambda x: constrain(jnp.where(row, 0, x), CACHE), cache)
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def with_length(x: Array, length: int) -> Array:
     """Cuts or lengthens the keys or values of one layer."""

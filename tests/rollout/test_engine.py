@@ -13,10 +13,11 @@ import scipy.stats
 import torch
 import transformers
 
+from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import join
+from jaxcritique.models.transformer import abstract, join
 from jaxcritique.prompts.templates import FULL, solve_messages
 from jaxcritique.rollout import decoding
 from jaxcritique.rollout.engine import JaxConfig, JaxSampler
@@ -290,6 +291,36 @@ def test_a_model_without_numbers_is_a_failed_row(temperature, base, prompts):
     for completion in generate(sampler, [Request(prompts[0], 2, 16, temperature, 0)]):
         assert completion.finish_reason == "error"
         assert completion.error == "the model's logits are no finite numbers"
+
+
+def test_a_sample_without_numbers_breaks_no_other(base):
+    tokenizer = base[3]
+    config = ModelConfig(
+        vocab_size=768,  # The tiny base's, for its tokenizer.
+        dim=16,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        mlp_dim=16,
+        max_positions=256,
+        tie_embeddings=False,
+    )
+    structure, shapes = abstract(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
+    params["embedding"][300:304] = np.nan  # Whoever draws one of these has no numbers to go on by.
+    mesh = make_mesh(devices=jax.devices()[:1])
+    request = Request([], 40, 150, 1.0, 0, text="Tom has 5 eggs.")
+
+    def errors(slots: int) -> list[str | None]:
+        settings = JaxConfig(slots)
+        sampler = JaxSampler("nan", config, structure, params, tokenizer, settings, mesh)
+        return [completion.error for completion in generate(sampler, [request])]
+
+    alone = errors(slots=64)  # Each in a slot of its own.
+    assert 5 < sum(error is None for error in alone) < 35
+    assert errors(slots=2) == alone
 
 
 def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
