@@ -21,8 +21,9 @@ from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_
 
 BLOCK = 8  # Decoding steps between two looks at the results.
 CHUNK = 64  # Tokens of a prompt that are read at a time.
-# XLA sums the products of fewer rows in another order on a CPU. A draw at the very edge of a
-# token's mass would then depend on how many slots there are.
+# XLA sums the products of fewer rows in another order on a CPU, and rounds otherwise still where
+# there are many rows or the cache is longer. A draw at the very edge of a token's mass falls to its
+# neighbour then.
 FEWEST_ROWS = 8
 NONE, BROKEN = -1, -2  # Instead of a token: there was none to draw, there was nothing to draw by.
 
