@@ -37,7 +37,12 @@ _PROMPTS = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for rows and manifest.", required=True)
 _N = flags.DEFINE_integer("n", 1, "Samples of each prompt.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Decides, with a prompt, its samples.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Decides the samples, with a prompt, its id and all that is asked of it: --n to --logprobs.",
+    lower_bound=0,
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of sampling; 0: greedy.", lower_bound=0.0)
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k likeliest; 0: all.", lower_bound=0)
 _TOP_P = flags.DEFINE_float(
@@ -62,7 +67,11 @@ def main(_: list[str]) -> None:
             prompts = read_requests(pathlib.Path(_PROMPTS.value), defaults)
             part = "" if count == 1 else f"{index}-of-{count}"
             sampler = stack.enter_context(engines.sampler(_MODEL.value))
-            settings = {"model": sampler.key, "prompts": prompts.sha256, "shards": count}
+            settings = {
+                "model": sampler.key,
+                "prompts": f"{prompts.rows} rows, sha256 {prompts.sha256}",
+                "shard": f"i/{count}",
+            }
             claim(output, {**settings, **dataclasses.asdict(defaults)}, part)
         mine = [r for r in prompts.requests if int(r.content[:8], 16) % count == index]
         started = time.monotonic()

@@ -2,7 +2,7 @@
 
 Every sample has exactly --bench_tokens tokens (stop tokens are held back), so all engines do the
 same work. Compilation and the start of a server are paid once and not counted: the JAX engine does
-the work twice and the second time is measured, vLLM answers a few of the prompts before.
+the work twice and the second time is measured, vLLM and `transformers` answer a few prompts before.
 """
 
 import importlib.metadata
@@ -35,7 +35,7 @@ _PROMPTS = flags.DEFINE_string(
 _SAMPLES = flags.DEFINE_integer("bench_samples", 4, "rollout: samples a prompt.", lower_bound=1)
 _TOKENS = flags.DEFINE_integer("bench_tokens", 128, "rollout: tokens a sample.", lower_bound=1)
 _BATCHES = flags.DEFINE_list(
-    "bench_batches", ["16", "64"], "rollout: batch sizes `transformers` is tried with."
+    "bench_batches", ["16", "64", "128"], "rollout: batch sizes `transformers` is tried with."
 )
 _AGREEMENT_TOKENS = 64
 _GREEDY = 16  # Prompts `transformers` answers greedily at a time.
@@ -126,8 +126,8 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
     footnote = (
         f"The JAX engine's seconds: {split}; {decode_rate:.0f} GF/s while it decodes.\n"
         "GF/s counts products with weights for the output's tokens only; a large fp32 product does "
-        f"{rate:.0f} here.\nSame greedy: the share of prompts with the JAX engine's greedy tokens, "
-        f"{_AGREEMENT_TOKENS} of them."
+        f"{rate:.0f} here.\nSame greedy: the share of prompts with the JAX engine's greedy text, "
+        f"{_AGREEMENT_TOKENS} tokens at most."
     )
     return rows, footnote, figures
 
@@ -198,9 +198,12 @@ def _transformers(
     import transformers
 
     tokenizer = Tokenizer(model.folder)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # As in the JAX engine.
     network: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        model.folder, dtype=torch.float32, local_files_only=True
-    ).eval()
+        model.folder, dtype=dtype, local_files_only=True
+    )
+    network = network.to(device).eval()
     network.generation_config = transformers.GenerationConfig()  # What is asked, not the folder's.
     ends = sorted(tokenizer.stop_ids)
     pad = min(ends, default=0)
@@ -211,8 +214,8 @@ def _transformers(
         mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
         with torch.inference_mode():
             out = network.generate(
-                torch.tensor(padded),
-                attention_mask=torch.tensor(mask),
+                torch.tensor(padded, device=device),
+                attention_mask=torch.tensor(mask, device=device),
                 pad_token_id=pad,
                 **settings,
             )
@@ -248,6 +251,7 @@ def _transformers(
             )
         return time.perf_counter() - started
 
+    timed(prompts[:_WARM_UP], _WARM_UP, min(tokens, 16))
     tried = {}
     for batch in {min(int(size), len(prompts)) for size in _BATCHES.value}:
         seconds = timed(prompts[-batch:], batch, min(tokens, 16))
@@ -256,7 +260,13 @@ def _transformers(
     seconds = timed(prompts, best, tokens, show=True)
     version = importlib.metadata.version("transformers")
     result = _result(
-        len(prompts) * tokens, seconds, version=version, batch=best, tried_tokens_per_second=tried
+        len(prompts) * tokens,
+        seconds,
+        version=version,
+        device=str(device),
+        dtype=str(dtype),
+        batch=best,
+        tried_tokens_per_second=tried,
     )
     return result, texts
 

@@ -52,9 +52,24 @@ class Tokenizer:
         """Returns the text's tokens; markers of the chat format become their special tokens."""
         return self.hf.encode(text, add_special_tokens=False)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text, special tokens left out."""
-        return self.hf.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: Sequence[int], after: str = "") -> str:
+        """Returns the text, special tokens left out.
+
+        Args:
+          ids: its tokens.
+          after: what the text goes on from. SentencePiece's decoders leave out the space before
+            the first word of all, which is then not theirs to leave out.
+        """
+        if after in ("", self.hf.bos_token):
+            return self.hf.decode(ids, skip_special_tokens=True)
+        # A letter does for all of `after`, whose own last tokens could be bytes of a character:
+        # some decoders make nothing of those beside other bytes.
+        text = self.hf.decode([*self._letter, *ids], skip_special_tokens=True)
+        return text.removeprefix("a")
+
+    @functools.cached_property
+    def _letter(self) -> list[int]:
+        return self.encode("a")
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> str:
         """Renders messages up to where the assistant's reply begins."""

@@ -21,8 +21,9 @@ from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_
 
 BLOCK = 8  # Decoding steps between two looks at the results.
 CHUNK = 64  # Tokens of a prompt that are read at a time.
-# XLA sums the products of fewer rows in another order on a CPU. A draw at the very edge of a
-# token's mass would then depend on how many slots there are.
+# XLA sums the products of fewer rows in another order on a CPU, and rounds otherwise still where
+# there are many rows or the cache is longer. A draw at the very edge of a token's mass falls to its
+# neighbour then.
 FEWEST_ROWS = 8
 NONE, BROKEN = -1, -2  # Instead of a token: there was none to draw, there was nothing to draw by.
 
@@ -178,6 +179,13 @@ def read_chunk(
 def copy_slots(cache: KVCache, source: Int[Array, " rows"], target: Int[Array, " rows"]) -> KVCache:
     """Copies slots; a target past the end: none."""
     return jax.tree.map(lambda x: constrain(x.at[target].set(x[source], mode="drop"), CACHE), cache)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def clear_slots(cache: KVCache, slots: Bool[Array, " b"]) -> KVCache:
+    """Empties slots: what is no number reaches their next sequences through any mask."""
+    row = slots[:, None, None, None]
+    return jax.tree.map(lambda x: constrain(jnp.where(row, 0, x), CACHE), cache)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -246,6 +246,7 @@ class _Run:
         """
         kept = 0
         finished = []
+        broken = np.zeros(self._count, bool)
         for slot, sequence in enumerate(self._seated):
             if sequence is None:
                 continue
@@ -261,6 +262,12 @@ class _Run:
             if not self._slots.active[slot]:
                 self._seated[slot] = None
                 finished.append(sequence)
+                if sequence.broken:
+                    broken[slot] = True
+                    self._held[slot] = np.zeros(0, np.int32)
+        if broken.any():
+            with jax.set_mesh(self._mesh):
+                self._cache = decoding.clear_slots(self._cache, broken)
         return kept, finished
 
     def _at_stop_string(self, sequence: _Sequence, new: int) -> bool:

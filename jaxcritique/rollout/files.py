@@ -189,17 +189,23 @@ def write_batch(
 
 
 def _batch_row(request: Request, completions: Sequence[Completion], model: str) -> dict[str, Any]:
-    failed = next((c.error for c in completions if c.error is not None), None)
-    row = {"id": f"batch_req_{request.content}", "custom_id": request.name, "response": None}
-    if failed is not None:
-        return {**row, "error": {"code": "failed", "message": failed}}
-    tokens = sum(c.completion_tokens for c in completions)
-    prompt_tokens = completions[0].prompt_tokens
+    """Makes a row. Where some samples failed it has both the others and an error."""
+    answered = [c for c in completions if c.error is None]
+    reasons = [c.error for c in completions if c.error is not None]
+    row = {"id": f"batch_req_{request.content}", "custom_id": request.name}
+    error = None
+    if reasons:
+        share = f"{len(reasons)} of {request.n} samples failed: " if answered else ""
+        error = {"code": "failed", "message": share + reasons[0]}
+    if not answered:
+        return {**row, "response": None, "error": error}
+    tokens = sum(c.completion_tokens for c in answered)
+    prompt_tokens = answered[0].prompt_tokens
     body = {
         "id": f"cmpl-{request.content}",
         "object": "chat.completion" if request.messages else "text_completion",
         "model": model,
-        "choices": [_choice(request, completion) for completion in completions],
+        "choices": [_choice(request, completion) for completion in answered],
         "usage": {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": tokens,
@@ -207,13 +213,19 @@ def _batch_row(request: Request, completions: Sequence[Completion], model: str) 
         },
     }
     response = {"status_code": 200, "request_id": request.content, "body": body}
-    return {**row, "response": response, "error": None}
+    return {**row, "response": response, "error": error}
 
 
 def _choice(request: Request, completion: Completion) -> dict[str, Any]:
-    said = (
+    said: dict[str, Any] = (
         {"message": {"role": "assistant", "content": completion.text}}
         if request.messages
         else {"text": completion.text}
     )
+    if completion.logprobs is not None:  # Without the tokens' texts, which no row keeps.
+        said["logprobs"] = (
+            {"content": [{"logprob": value} for value in completion.logprobs]}
+            if request.messages
+            else {"token_logprobs": list(completion.logprobs)}
+        )
     return {"index": completion.sample, **said, "finish_reason": completion.finish_reason}

@@ -63,7 +63,7 @@ class Request:
         ends = tokenizer.stop_ids.union(self.stop_token_ids)
         stopped = bool(tokens) and tokens[-1] in ends
         tokens_shown = tokens[:-1] if stopped else tokens
-        text = tokenizer.decode(tokens_shown)
+        text = self._decode(tokenizer, tokens_shown)
         if (cut := self.stop_at(tokenizer, tokens_shown)) is not None:
             text, stopped = text[:cut], True
         return Completion(
@@ -77,11 +77,20 @@ class Request:
         )
 
     def stop_at(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> int | None:
-        """Where in the text the first stop string begins that is not among `min_tokens`."""
+        """Where in the text the first stop string begins that ends behind `min_tokens`."""
         if not self.stop:
             return None
-        text, first = tokenizer.decode(tokens), len(tokenizer.decode(tokens[: self.min_tokens]))
-        return min((at for stop in self.stop if (at := text.find(stop, first)) >= 0), default=None)
+        text = self._decode(tokenizer, tokens)
+        early = self._decode(tokenizer, tokens[: self.min_tokens])
+        # Replacement characters at its end are a character whose last bytes come later.
+        end = len(early.rstrip("\ufffd"))
+        found = (text.find(stop, max(end - len(stop) + 1, 0)) for stop in self.stop)
+        return min((at for at in found if at >= 0), default=None)
+
+    def _decode(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+        """Returns the text of drawn tokens. A reply to a chat, without a prefix, is a text of its
+        own: its tokens are those that training makes of it."""
+        return tokenizer.decode(tokens, after=self.text + self.prefix)
 
     def failure(self, sample: int, error: str, prompt_tokens: int = 0) -> "Completion":
         """Makes the completion of a sample that there is none of, with the reason."""

@@ -37,7 +37,8 @@ def draw_filtered_tokens(
     wanted = jnp.where(top_k > 0, top_k, mass.shape[1])
     mass = _keep(mass, lambda kept: jnp.sum(kept, axis=1) >= wanted)
     share = top_p * mass.sum(axis=1)
-    mass = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
+    kept = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
+    mass = jnp.where((top_p < 1)[:, None], kept, mass)  # A rounded sum is reached before the end.
     return _draw(mass, logits, seed, position, temperature)
 
 

@@ -497,9 +497,12 @@ def _read_tokens(
         if not tokens:
             raise _Failed("a choice has no tokens")
         logprobs = _logprobs(choice) if request.logprobs else ()
-        completions.append(
-            request.completion(tokenizer, sample, int(usage["prompt_tokens"]), tokens, logprobs)
+        completion = request.completion(
+            tokenizer, sample, int(usage["prompt_tokens"]), tokens, logprobs
         )
+        if choice["finish_reason"] == "stop":  # It may see an end where we do not.
+            completion = dataclasses.replace(completion, finish_reason="stop")
+        completions.append(completion)
     return completions
 
 

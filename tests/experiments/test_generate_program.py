@@ -131,6 +131,30 @@ def test_parts_make_the_whole(finish, story_flags, stories, tmp_path):
     assert (tmp_path / "manifest-1-of-2.json").is_file()
 
 
+def test_a_killed_program_with_our_engine_ends_with_the_same_rows(start, finish, tmp_path):
+    prompts = [{"id": f"q{i}", "prompt": f"Tom has {i} apples. That"} for i in range(40)]
+    flags = (
+        write(tmp_path / "p.jsonl", prompts),
+        *(f"--model={TINY_BASE}", "--n=3", "--max_tokens=60", "--min_tokens=60", "--slots=4"),
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    program = start("generate", *flags, f"--output={killed}")
+
+    def journal() -> list[str]:
+        return [line for path in killed.glob("*.journal") for line in path.open()]
+
+    program.wait_until(lambda: len(journal()) >= 30)
+    program.kill()
+    kept = len(journal())
+    assert kept < 120
+    again = start("generate", *flags, f"--output={killed}")
+    assert again.process.wait(600) == 0
+    assert f"| {kept}/120 [00:00<?" in again.errors.read_text()  # The bar begins where it stood.
+    finish(*flags, f"--output={whole}")
+    assert samples(killed) == samples(whole)
+    assert len(samples(whole)) == 120
+
+
 def test_a_batch_in_and_out(finish, tmp_path):
     body = {"model": "m", "messages": [{"role": "user", "content": "Tom has 5."}], "n": 2,
             "max_completion_tokens": 5, "temperature": 0}  # fmt: skip
@@ -150,6 +174,43 @@ def test_a_batch_in_and_out(finish, tmp_path):
     assert reply["usage"]["completion_tokens"] <= 10
     assert second["response"] is None
     assert second["error"]["message"].endswith("tokens, the context 1024")
+
+
+def test_a_batch_row_has_logprobs_and_the_samples_that_did_not_fail(tmp_path):
+    from jaxcritique.rollout.files import write_batch
+    from jaxcritique.rollout.generate import generate_shards
+    from jaxcritique.rollout.sampler import Completion, Request
+
+    class HalfFails:
+        key = "half fails"
+
+        def generate(self, requests, progress):
+            for request in requests:
+                for sample in range(request.n):
+                    if sample and request.name != "fine":
+                        yield request.failure(sample, f"no sample {sample}", 7)
+                    else:
+                        likely = (-0.5, -0.25) if request.logprobs else None
+                        yield Completion(request.id, sample, "t", "stop", 7, 2, logprobs=likely)
+
+    messages = [{"role": "user", "content": "a"}]
+    asked = [
+        Request(messages, 2, 8, 1.0, 0, name="fine", logprobs=True),
+        Request([], 1, 8, 1.0, 0, text="a", name="text", logprobs=True),
+        Request([], 3, 8, 1.0, 0, text="a", name="half"),
+    ]
+    shards = generate_shards(tmp_path, "batch", HalfFails(), asked)
+    write_batch(tmp_path / "batch.jsonl", asked, shards, "m")
+    fine, text, half = map(json.loads, (tmp_path / "batch.jsonl").read_text().splitlines())
+    assert fine["error"] is None
+    likely = {"content": [{"logprob": -0.5}, {"logprob": -0.25}]}
+    assert [c["logprobs"] for c in fine["response"]["body"]["choices"]] == [likely, likely]
+    [choice] = text["response"]["body"]["choices"]
+    assert choice["logprobs"] == {"token_logprobs": [-0.5, -0.25]}
+    [choice] = half["response"]["body"]["choices"]
+    assert (choice["index"], choice["text"], "logprobs" in choice) == (0, "t", False)
+    assert half["response"]["body"]["usage"]["prompt_tokens"] == 7
+    assert half["error"]["message"] == "2 of 3 samples failed: no sample 1"
 
 
 def asking(**settings) -> str:
@@ -204,6 +265,19 @@ def test_another_run_s_folder_is_refused(run, story_flags, stories):
     flags = (*story_flags, f"--output={stories}", "--temperature=0.5")
     done = run("generate", *flags, timeout=120)
     assert "holds a run with another --temperature (1.0, now 0.5)" in done.stderr
+
+
+def test_a_folder_of_other_prompts_or_parts_is_refused_by_flag(run, tmp_path):
+    with serve() as server:
+        served = ("--engine=server", "--model=flaky", f"--endpoint={server.url}")
+        flags = (*served, f"--output={tmp_path / 'out'}")
+        prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
+        assert run("generate", prompts, *flags, timeout=120).returncode == 0
+        done = run("generate", prompts, *flags, "--shard=0/2", timeout=120)
+        assert "another --shard ('i/1', now 'i/2')" in done.stderr
+        fewer = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
+        done = run("generate", fewer, *flags, timeout=120)
+        assert "another --prompts ('2 rows, sha256 " in done.stderr
 
 
 def test_a_tampered_shard_is_refused_in_a_line(run, finish, story_flags, stories, tmp_path):

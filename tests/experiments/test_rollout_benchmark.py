@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from jaxcritique.tasks import TINY_BASE
 
@@ -59,6 +60,9 @@ def test_figures_of_the_engines_there_are(benchmark, tmp_path):
     parts = figures["engines"]["jax"]["settings"]["seconds_by_part"]
     assert {"prefill", "decode", "host"} <= set(parts)
     assert sum(parts.values()) <= figures["engines"]["jax"]["seconds"]
-    assert figures["engines"]["transformers"]["settings"]["batch"] in (2, 6)
+    settings = figures["engines"]["transformers"]["settings"]
+    assert settings["batch"] in (2, 6)
+    assert set(settings["tried_tokens_per_second"]) == {"2", "6"}
+    assert settings["device"] == str(torch.accelerator.current_accelerator(True) or "cpu")
     assert figures["greedy_agreement_with_jax"] == {"jax": 1.0, "transformers": 1.0}
     assert figures["machine"]["cpus"] == os.cpu_count()

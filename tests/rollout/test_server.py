@@ -300,6 +300,13 @@ def test_what_a_server_of_our_own_breaks_off_is_a_failed_row(kind, reason):
         assert completion.error.endswith(reason)
 
 
+def test_a_server_of_our_own_knows_why_it_ended_a_text():
+    request = Request([], 1, 99, 1.0, 0, text="Tom", stop=("zebra",))
+    with serve() as server:  # Ends with "stop" what has neither a stop token nor the string.
+        [completion] = own(server).generate([request], lambda *_: None)
+    assert (completion.text, completion.finish_reason) == ("Tom", "stop")
+
+
 def test_concurrency_and_rate_are_kept():
     requests = ask(*map(str, range(30)), n=1)
     with serve(delay=0.05) as server:
