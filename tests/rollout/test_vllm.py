@@ -1,5 +1,6 @@
 """Real vLLM. JAXCRITIQUE_VLLM_PYTHON names the interpreter of an environment that has it."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -120,6 +121,35 @@ def test_a_killed_server_is_started_again_and_asked_again(engine, prompts):
     rest = list(answers)
     texts = {(c.request, c.sample): c.text for c in [first, *rest]}
     assert texts == {(c.request, c.sample): c.text for c in expected}
+
+
+def test_two_servers_that_die_twice_are_started_again_and_asked_again(
+    engine, exported, prompts, monkeypatch
+):
+    engine.release()  # Memory for two.
+    mark = f"{MARK} two"
+    monkeypatch.setenv("JAXCRITIQUE_TEST", mark)
+    arguments = ("--gpu-memory-utilization=0.4",)  # They may share a device.
+    config = VllmConfig(PYTHON, device_sets=("0", "0"), arguments=arguments)
+    requests = [Request(messages, 4, 60, 1.0, 0) for messages in prompts]
+    sampler = load_vllm(exported, config, dataclasses.replace(CLIENT, attempts=1, concurrency=8))
+    try:
+        expected = found(sampler, requests)
+        again = []
+        for completion in sampler.generate(requests, lambda *_: None):
+            if len(again) in (8, 60):
+                running = [p for p in ours(mark) if "-m vllm.entry" in " ".join(p.cmdline()[:3])]
+                assert len(running) == 2
+                for process in running:
+                    if len(again) == 8:  # What computes: its server answers 500, then ends.
+                        [process] = [c for c in process.children() if "Engine" in c.name()]
+                    process.kill()
+            again.append(completion)
+    finally:
+        sampler.close()
+    wait_until_gone(mark)
+    texts = {(c.request, c.sample): (c.text, c.error) for c in again}
+    assert texts == {(c.request, c.sample): (c.text, None) for c in expected}
 
 
 @pytest.fixture
