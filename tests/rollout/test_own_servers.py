@@ -108,6 +108,8 @@ def test_a_server_that_dies_of_everything_ends_it(python):
 
 def test_an_interrupt_while_a_server_starts_again_is_not_kept_waiting(python, tmp_path):
     config = VllmConfig(python, arguments=(f"--started={tmp_path / 'started'}",))
+    # As in a program; pytest's parallel workers ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     servers = VllmServers(config, TINY_BASE, "fake")
     try:
         [process] = processes(servers)
@@ -121,3 +123,4 @@ def test_an_interrupt_while_a_server_starts_again_is_not_kept_waiting(python, tm
         assert time.monotonic() - started < 20
     finally:
         servers.close()
+        signal.signal(signal.SIGINT, before)
