@@ -87,7 +87,7 @@ def main(_: list[str]) -> None:
         if games.CHECKER in critics and samples:
             raise ValueError(
                 f"--critic={games.CHECKER} works steps out against reference solutions; "
-                f"{data} has none."
+                f"{data} has none. Leave it out for rows of steps."
             )
         keys = {f"critic {name}": model and model.key for name, model in critics.items()}
         keys["actor model"] = actor_model.key

@@ -25,6 +25,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     def quietly(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        if argv[1:]:
+            sys.exit(f"error: {argv[1]!r} is no flag: they are written --name=value.")
         try:
             main(argv)
         except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.

@@ -74,7 +74,8 @@ def read_requests(path: pathlib.Path, defaults: Defaults) -> Prompts:
       ValueError: a row is not a prompt, or its id is another row's; file and line are named.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"--prompts={path}: no such file.")
+        what = "a folder; name a file of rows" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"--prompts={path}: {what}.")
     found: dict[str, tuple[int, Request]] = {}
     rows, batch = 0, False
     sha256 = hashlib.sha256()
@@ -128,9 +129,12 @@ def _prompt(row: Mapping[str, Any], name: Any, settings: Defaults) -> Request:
         raise ValueError(f"the id {name!r} is not a string")
     text, messages = row.get("prompt"), row.get("messages")
     if (text is None) == (messages is None):
-        raise ValueError("a row needs either 'prompt' or 'messages'")
-    if text is not None and (not isinstance(text, str) or not text):
+        has = "neither" if text is None else "both"
+        raise ValueError(f"a row needs either 'prompt' or 'messages', and this has {has}")
+    if text is not None and not isinstance(text, str):
         raise ValueError("'prompt' is not a text")
+    if text == "":
+        raise ValueError("'prompt' is empty; give it the model's first token, such as <s>")
     if messages is not None and not (
         isinstance(messages, list) and messages and all(map(_is_message, messages))
     ):

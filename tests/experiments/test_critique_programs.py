@@ -290,6 +290,7 @@ def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
     ("--error_types=formula=1", "--error_types: 'formula=1' is not NAME=WEIGHT"),
     ("--positions=1,2", "--positions=1,2: give three weights."),
     ("--annotator=/nowhere", "/nowhere/config.json: no such file"),
+    ("tau=0.5", "'tau=0.5' is no flag: they are written --name=value."),
 ])  # fmt: skip
 def test_bad_flags_are_refused_in_a_line(flag, message, run, tmp_path):
     process = run(*BUILD, f"--run_dir={tmp_path}", flag)
