@@ -334,7 +334,9 @@ def _same(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
 
 
 def seconds_left(
-    took: Mapping[str, Sequence[float]], left: Sequence[str], running: Mapping[str, float]
+    took: Mapping[str, Sequence[float]],
+    left: Sequence[str],
+    running: Sequence[tuple[str, float]],
 ) -> float | None:
     """Estimates how long the rest takes from what is done.
 
@@ -354,7 +356,7 @@ def seconds_left(
     def whole(name: str) -> float:
         return fmean(took[name]) if name in took else usual
 
-    rest = [max(whole(name) - seconds, 0.0) for name, seconds in running.items()]
+    rest = [max(whole(name) - seconds, 0.0) for name, seconds in running]
     return sum(map(whole, left)) + sum(rest)
 
 

@@ -3,18 +3,22 @@
     python -m experiments.reproduce --flagfile=experiments/flagfiles/reproduce_laptop.flags \
       --run_dir=runs/laptop
 
-Parts run one after the other, each seed's in a folder of its own; `experiments/parts.py` has them.
+Parts run in order, --jobs at a time, each seed's in a folder of its own; `experiments/parts.py` has
+them.
 The same command again goes on where it was stopped: a part is done when it has come to its results
 by the same command, settings and inputs. A part that fails is named, what does not need it goes on,
 and the exit code is then 1. What the parts are run with is in their flagfiles, in --settings.
 """
 
+import dataclasses
 import datetime
+import os
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import rich.console
@@ -49,6 +53,13 @@ flags.DEFINE_enum(
     "What 'with critic' means in claims: an answer is refined if the critic flags it, or always "
     "(the paper does not say; the report gives the other one beside).",
 )
+flags.DEFINE_integer(
+    "jobs",
+    1,
+    "Parts run at a time, each on its share of the CPU's cores. A small model on a CPU has no use "
+    "for more than one core; several parts on one accelerator fight for its memory.",
+    lower_bound=1,
+)
 flags.DEFINE_bool("dry_run", False, "Print the commands; run nothing.")
 flags.DEFINE_string(
     "plan_topology",
@@ -58,6 +69,7 @@ flags.DEFINE_string(
 )
 
 _TAIL = 15  # Lines of a failed part's log that are shown.
+_LOOK_SECONDS = 0.2
 
 
 def main(_: list[str]) -> None:
@@ -69,15 +81,13 @@ def main(_: list[str]) -> None:
         _print_commands(plan, parts, seeds)
         return
     with refusing_bad_input():
+        cores = _shares(FLAGS.jobs)
         hold(plan.run_dir)
     progress = Progress(plan, parts, seeds)
     results: dict[str, Any] = {}
     try:
-        with rich.live.Live(get_renderable=progress.table, console=progress.console) as live:
-            for seed in seeds:
-                for part in parts:
-                    progress.run(part, seed)
-                    live.refresh()
+        with rich.live.Live(get_renderable=progress.table, console=progress.console):
+            for _seed in progress.seeds_ended(cores):
                 with refusing_bad_input():
                     results = _report(plan, seeds)  # Of what there is so far.
     except KeyboardInterrupt:
@@ -117,7 +127,34 @@ def _chosen(plan: Plan) -> list[Part]:
     return chosen
 
 
+def _shares(jobs: int) -> list[set[int]]:
+    """Divides the cores that this process may use.
+
+    Raises:
+      ValueError: there are fewer cores than jobs.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if jobs > len(cores):
+        raise ValueError(f"--jobs={jobs}: there are {len(cores)} cores.")
+    return [set(cores[job::jobs]) for job in range(jobs)]
+
+
 # ---- running
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A part that is running."""
+
+    process: subprocess.Popen[bytes]
+    identity: dict[str, Any]
+    began: float  # By the monotonic clock.
+    cores: set[int]
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been running."""
+        return time.monotonic() - self.began
 
 
 class Progress:
@@ -136,53 +173,104 @@ class Progress:
         self._took = {
             key: self._noted_seconds(*key) for key, state in self._state.items() if state == "done"
         }
-        self._began = 0.0  # When the running part did, by the monotonic clock.
+        self._jobs: dict[tuple[str, int], _Job] = {}
 
-    def run(self, part: Part, seed: int) -> None:
-        """Runs a part unless it is done, or cannot run for want of what it reads."""
+    def seeds_ended(self, cores: Sequence[set[int]]) -> Iterator[int]:
+        """Runs what is left, as many parts at a time as there are shares of cores.
+
+        Yields:
+          Each seed as nothing of it is left or running.
+        """
+        free, going_on = list(cores), list(self.seeds)
+        try:
+            while going_on:
+                while free and (key := self._next()):
+                    self._start(*key, free)
+                for key, job in list(self._jobs.items()):
+                    if job.process.poll() is not None:
+                        self._end(*key, job)
+                        del self._jobs[key]  # Only now: the table shows what is running meanwhile.
+                        free.append(job.cores)
+                ended = [seed for seed in going_on if not self._unfinished(seed)]
+                going_on = [seed for seed in going_on if seed not in ended]
+                yield from ended
+                if going_on:
+                    time.sleep(_LOOK_SECONDS)
+        finally:  # Where we are stopped from outside, the parts are too.
+            for job in self._jobs.values():
+                job.process.terminate()
+            for job in self._jobs.values():
+                job.process.wait()
+
+    def _unfinished(self, seed: int) -> bool:
+        return any(
+            state in ("left", "running") for (_, s), state in self._state.items() if s == seed
+        )
+
+    def _next(self) -> tuple[Part, int] | None:
+        """The first part that can begin; what cannot run for want of what it reads is left out."""
+        for seed in self.seeds:
+            for part in self.parts:
+                key = (part.name, seed)
+                if self._state[key] != "left":
+                    continue
+                waits = [n for n in part.needs if self._state.get((n, seed)) in ("left", "running")]
+                if waits:
+                    continue
+                needs = [n for n in part.needs if not self.plan.done(self.plan.named(n), seed)]
+                if not needs:
+                    return part, seed
+                self._fail(key, f"needs {needs[0]}")
+                self._say(f"{part.name}, seed {seed}: left out, since {needs[0]} is not done")
+        return None
+
+    def _start(self, part: Part, seed: int, free: list[set[int]]) -> None:
+        """Starts a part on a free share, unless it is done or what it reads lacks something."""
         key = (part.name, seed)
-        missing = [name for name in part.needs if not self.plan.done(self.plan.named(name), seed)]
-        if missing:
-            self._fail(key, f"needs {missing[0]}")
-            self._say(f"{part.name}, seed {seed}: left out, since {missing[0]} is not done")
-            return
         if self.plan.done(part, seed):
             self._state[key], self._took[key] = "done", self._noted_seconds(*key)
             return
         try:
             command = self.plan.command(part, seed)
             identity = self.plan.identity(part, seed)
-        except ValueError as error:  # What it reads lacks something.
+        except ValueError as error:
             self._fail(key, "failed")
             self._say(f"{part.name}, seed {seed}: {error}")
             return
-        self._state[key], self._began = "running", time.monotonic()
         self._say(f"{part.name}, seed {seed}: {identity['command']}")
         log = self.plan.log(part, seed)
         log.parent.mkdir(parents=True, exist_ok=True)
+        cores = free.pop()
+
+        def prepare() -> None:
+            die_with_parent()
+            os.sched_setaffinity(0, cores)
+
         with log.open("a") as output:
             process = subprocess.Popen(
                 [sys.executable, *command[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
+                preexec_fn=prepare,
             )
-            try:
-                code = process.wait()
-            except BaseException:  # Stopped from outside, and then the part is too.
-                process.terminate()
-                process.wait()
-                raise
-        seconds = time.monotonic() - self._began
-        if code == 0 and (self.plan.folder(seed, part.name) / "results.json").is_file():
-            self.plan.note(part, seed, identity, seconds)
-            self._state[key], self._took[key] = "done", self._noted_seconds(*key)
-            self._say(f"{part.name}, seed {seed}: done in {_clock(seconds)}")
+        self._jobs[key] = _Job(process, identity, time.monotonic(), cores)
+        self._state[key] = "running"
+
+    def _end(self, name: str, seed: int, job: _Job) -> None:
+        part, code, seconds = self.plan.named(name), job.process.returncode, job.seconds
+        if code == 0 and (self.plan.folder(seed, name) / "results.json").is_file():
+            self.plan.note(part, seed, job.identity, seconds)
+            self._state[name, seed], self._took[name, seed] = (
+                "done",
+                self._noted_seconds(name, seed),
+            )
+            self._say(f"{name}, seed {seed}: done in {_clock(seconds)}")
             return
-        self.plan.note(part, seed, identity, seconds, failed=True)
-        self._fail(key, "failed")
-        self._say(f"{part.name}, seed {seed}: failed with exit code {code}. The end of {log}:")
+        self.plan.note(part, seed, job.identity, seconds, failed=True)
+        self._fail((name, seed), "failed")
+        log = self.plan.log(part, seed)
+        self._say(f"{name}, seed {seed}: failed with exit code {code}. The end of {log}:")
         for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
             self._say(f"    {line}")
 
@@ -208,7 +296,7 @@ class Progress:
         if state == "done":
             return f"[green]done {_clock(self._took[part.name, seed])}"
         if state == "running":
-            return f"[bold]running {_clock(time.monotonic() - self._began)}"
+            return f"[bold]running {_clock(self._jobs[part.name, seed].seconds)}"
         return state if state == "left" else f"[red]{rich.markup.escape(state)}"
 
     def _summary(self) -> str:
@@ -226,8 +314,9 @@ class Progress:
         for (name, _), seconds in self._took.items():
             took.setdefault(name, []).append(seconds)
         left = [name for (name, _), state in self._state.items() if state == "left"]
-        running = [name for (name, _), state in self._state.items() if state == "running"]
-        return seconds_left(took, left, dict.fromkeys(running, time.monotonic() - self._began))
+        running = [(name, job.seconds) for (name, _), job in list(self._jobs.items())]
+        together = seconds_left(took, left, running)
+        return None if together is None else together / FLAGS.jobs
 
     def _noted_seconds(self, name: str, seed: int) -> float:
         return self.plan.record(self.plan.named(name), seed)["seconds"]

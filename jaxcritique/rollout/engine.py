@@ -30,7 +30,9 @@ from jaxcritique.models.transformer import KVCache, Params, Structure, unstack
 from jaxcritique.rollout import decoding
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 
-_ROWS = 8  # Prompts of which a chunk is read at a time.
+_ROWS = 8  # Prompts of which a chunk is read at a time, and slots copied.
+# A CPU has enough to do with two, and seats become free a few at a time: of eight, most were empty.
+_CPU_ROWS = 2
 _CPU_CACHE_BYTES = 4 * 2**30
 
 
@@ -193,7 +195,8 @@ class _Run:
     def __init__(self, sampler: JaxSampler, waiting: Sequence[_Sequence], count: int):
         self._sampler = sampler
         self._mesh = sampler._mesh
-        self._rows = decoding.round_up(_ROWS, sampler._ways)
+        on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+        self._rows = decoding.round_up(_CPU_ROWS if on_cpu else _ROWS, sampler._ways)
         self._context = sampler._config.max_positions
         self._waiting = deque(waiting)
         self._count = count
