@@ -337,6 +337,7 @@ def seconds_left(
     took: Mapping[str, Sequence[float]],
     left: Sequence[str],
     running: Sequence[tuple[str, float]],
+    jobs: int,
 ) -> float | None:
     """Estimates how long the rest takes from what is done.
 
@@ -344,6 +345,7 @@ def seconds_left(
       took: by part, the seconds of each seed in which it is done.
       left: parts that have not begun, once for each seed.
       running: parts that have, and for how many seconds.
+      jobs: parts that run at a time.
 
     Returns:
       Seconds; None where nothing is done yet and something is left.
@@ -357,7 +359,7 @@ def seconds_left(
         return fmean(took[name]) if name in took else usual
 
     rest = [max(whole(name) - seconds, 0.0) for name, seconds in running]
-    return sum(map(whole, left)) + sum(rest)
+    return max((sum(map(whole, left)) + sum(rest)) / jobs, *rest, 0.0)
 
 
 def read_flagfile(path: pathlib.Path) -> list[str]:

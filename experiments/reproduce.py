@@ -3,13 +3,14 @@
     python -m experiments.reproduce --flagfile=experiments/flagfiles/reproduce_laptop.flags \
       --run_dir=runs/laptop
 
-Parts run in order, --jobs at a time, each seed's in a folder of its own; `experiments/parts.py` has
-them.
+`experiments/parts.py` has the parts. They run in order, --jobs at a time, each in a folder of its
+seed.
 The same command again goes on where it was stopped: a part is done when it has come to its results
 by the same command, settings and inputs. A part that fails is named, what does not need it goes on,
 and the exit code is then 1. What the parts are run with is in their flagfiles, in --settings.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -18,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import rich.console
@@ -81,13 +82,16 @@ def main(_: list[str]) -> None:
         _print_commands(plan, parts, seeds)
         return
     with refusing_bad_input():
-        cores = _shares(FLAGS.jobs)
+        shares = _shares(FLAGS.jobs)
         hold(plan.run_dir)
     progress = Progress(plan, parts, seeds)
     results: dict[str, Any] = {}
     try:
-        with rich.live.Live(get_renderable=progress.table, console=progress.console):
-            for _seed in progress.seeds_ended(cores):
+        with (
+            rich.live.Live(get_renderable=progress.table, console=progress.console),
+            contextlib.closing(progress.run(shares)) as ended,
+        ):
+            for _seed in ended:
                 with refusing_bad_input():
                     results = _report(plan, seeds)  # Of what there is so far.
     except KeyboardInterrupt:
@@ -135,7 +139,7 @@ def _shares(jobs: int) -> list[set[int]]:
     """
     cores = sorted(os.sched_getaffinity(0))
     if jobs > len(cores):
-        raise ValueError(f"--jobs={jobs}: there are {len(cores)} cores.")
+        raise ValueError(f"--jobs={jobs}: cores this process may use: {len(cores)}; give no more.")
     return [set(cores[job::jobs]) for job in range(jobs)]
 
 
@@ -158,7 +162,10 @@ class _Job:
 
 
 class Progress:
-    """Runs parts and shows what is done, running and left."""
+    """Runs parts and shows what is done, running and left.
+
+    The table is drawn by a thread of its own: what it looks up is there before the state says so.
+    """
 
     def __init__(self, plan: Plan, parts: list[Part], seeds: list[int]):
         """Looks up which parts are done."""
@@ -175,28 +182,29 @@ class Progress:
         }
         self._jobs: dict[tuple[str, int], _Job] = {}
 
-    def seeds_ended(self, cores: Sequence[set[int]]) -> Iterator[int]:
+    def run(self, shares: Sequence[set[int]]) -> Generator[int]:
         """Runs what is left, as many parts at a time as there are shares of cores.
 
         Yields:
           Each seed as nothing of it is left or running.
         """
-        free, going_on = list(cores), list(self.seeds)
+        free, going_on = list(shares), list(self.seeds)
         try:
             while going_on:
-                while free and (key := self._next()):
-                    self._start(*key, free)
                 for key, job in list(self._jobs.items()):
                     if job.process.poll() is not None:
                         self._end(*key, job)
                         del self._jobs[key]  # Only now: the table shows what is running meanwhile.
                         free.append(job.cores)
+                while free and (can_begin := self._next()):
+                    if self._start(*can_begin, free[-1]):
+                        free.pop()
                 ended = [seed for seed in going_on if not self._unfinished(seed)]
                 going_on = [seed for seed in going_on if seed not in ended]
                 yield from ended
                 if going_on:
                     time.sleep(_LOOK_SECONDS)
-        finally:  # Where we are stopped from outside, the parts are too.
+        finally:  # Where we end early, so do the parts.
             for job in self._jobs.values():
                 job.process.terminate()
             for job in self._jobs.values():
@@ -214,33 +222,35 @@ class Progress:
                 key = (part.name, seed)
                 if self._state[key] != "left":
                     continue
-                waits = [n for n in part.needs if self._state.get((n, seed)) in ("left", "running")]
-                if waits:
+                if any(self._state.get((n, seed)) in ("left", "running") for n in part.needs):
                     continue
-                needs = [n for n in part.needs if not self.plan.done(self.plan.named(n), seed)]
-                if not needs:
+                missing = [n for n in part.needs if not self.plan.done(self.plan.named(n), seed)]
+                if not missing:
                     return part, seed
-                self._fail(key, f"needs {needs[0]}")
-                self._say(f"{part.name}, seed {seed}: left out, since {needs[0]} is not done")
+                self._fail(key, f"needs {missing[0]}")
+                self._say(f"{part.name}, seed {seed}: left out, since {missing[0]} is not done")
         return None
 
-    def _start(self, part: Part, seed: int, free: list[set[int]]) -> None:
-        """Starts a part on a free share, unless it is done or what it reads lacks something."""
+    def _start(self, part: Part, seed: int, cores: set[int]) -> bool:
+        """Starts a part unless it is done, or what it reads lacks something.
+
+        Returns:
+          Whether it is running.
+        """
         key = (part.name, seed)
         if self.plan.done(part, seed):
-            self._state[key], self._took[key] = "done", self._noted_seconds(*key)
-            return
+            self._done(*key)
+            return False
         try:
             command = self.plan.command(part, seed)
             identity = self.plan.identity(part, seed)
         except ValueError as error:
             self._fail(key, "failed")
             self._say(f"{part.name}, seed {seed}: {error}")
-            return
+            return False
         self._say(f"{part.name}, seed {seed}: {identity['command']}")
         log = self.plan.log(part, seed)
         log.parent.mkdir(parents=True, exist_ok=True)
-        cores = free.pop()
 
         def prepare() -> None:
             die_with_parent()
@@ -256,15 +266,13 @@ class Progress:
             )
         self._jobs[key] = _Job(process, identity, time.monotonic(), cores)
         self._state[key] = "running"
+        return True
 
     def _end(self, name: str, seed: int, job: _Job) -> None:
         part, code, seconds = self.plan.named(name), job.process.returncode, job.seconds
         if code == 0 and (self.plan.folder(seed, name) / "results.json").is_file():
             self.plan.note(part, seed, job.identity, seconds)
-            self._state[name, seed], self._took[name, seed] = (
-                "done",
-                self._noted_seconds(name, seed),
-            )
+            self._done(name, seed)
             self._say(f"{name}, seed {seed}: done in {_clock(seconds)}")
             return
         self.plan.note(part, seed, job.identity, seconds, failed=True)
@@ -273,6 +281,10 @@ class Progress:
         self._say(f"{name}, seed {seed}: failed with exit code {code}. The end of {log}:")
         for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
             self._say(f"    {line}")
+
+    def _done(self, name: str, seed: int) -> None:
+        self._took[name, seed] = self._noted_seconds(name, seed)
+        self._state[name, seed] = "done"
 
     def _fail(self, key: tuple[str, int], why: str) -> None:
         self.failed.add(key)
@@ -311,12 +323,11 @@ class Progress:
 
     def _seconds_left(self) -> float | None:
         took: dict[str, list[float]] = {}
-        for (name, _), seconds in self._took.items():
+        for (name, _), seconds in list(self._took.items()):
             took.setdefault(name, []).append(seconds)
         left = [name for (name, _), state in self._state.items() if state == "left"]
         running = [(name, job.seconds) for (name, _), job in list(self._jobs.items())]
-        together = seconds_left(took, left, running)
-        return None if together is None else together / FLAGS.jobs
+        return seconds_left(took, left, running, FLAGS.jobs)
 
     def _noted_seconds(self, name: str, seed: int) -> float:
         return self.plan.record(self.plan.named(name), seed)["seconds"]

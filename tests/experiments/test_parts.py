@@ -195,13 +195,15 @@ def test_a_parts_cost_is_what_its_stages_noted(improved):
 
 def test_time_left_is_what_the_parts_done_took():
     took = {"improve": [100.0, 140.0], "evaluate": [60.0]}
-    assert seconds_left(took, ["improve", "evaluate"], []) == 120 + 60
-    assert seconds_left(took, ["critics"], []) == (120 + 60) / 2  # As those known, on average.
-    assert seconds_left(took, ["evaluate"], [("improve", 50.0)]) == 60 + 70
-    assert seconds_left(took, [], [("evaluate", 75.0)]) == 0  # It is late.
-    assert seconds_left(took, [], [("improve", 50.0), ("improve", 20.0)]) == 70 + 100  # Two seeds.
-    assert seconds_left(took, [], []) == 0
-    assert seconds_left({}, ["improve"], []) is None
+    assert seconds_left(took, ["improve", "evaluate"], [], 1) == 120 + 60
+    assert seconds_left(took, ["critics"], [], 1) == (120 + 60) / 2  # As those known, on average.
+    assert seconds_left(took, ["evaluate"], [("improve", 50.0)], 1) == 60 + 70
+    assert seconds_left(took, [], [("evaluate", 75.0)], 1) == 0  # It is late.
+    assert seconds_left(took, [], [("improve", 50.0), ("improve", 20.0)], 1) == 70 + 100
+    assert seconds_left(took, [], [], 1) == 0
+    assert seconds_left({}, ["improve"], [], 1) is None
+    assert seconds_left(took, ["evaluate"], [("improve", 50.0), ("improve", 20.0)], 2) == 230 / 2
+    assert seconds_left(took, [], [("improve", 50.0), ("evaluate", 59.0)], 2) == 70  # Alone.
 
 
 # ---- settings

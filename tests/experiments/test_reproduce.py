@@ -129,7 +129,7 @@ def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
     [
         ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
         ("--only=evalaute", "there is no part 'evalaute'"),
-        ("--jobs=9999", "--jobs=9999: there are "),
+        ("--jobs=9999", "--jobs=9999: cores this process may use: "),
         ("--settings=/nowhere", "--settings=/nowhere: no flagfile of a part"),
     ],
 )
