@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from experiments import engines, games
 from experiments.program import claim, refusing_bad_input, run, settings_but
@@ -147,9 +147,7 @@ flags.DEFINE_integer("filter_refinements", 10, "Refinements a critique.", lower_
 flags.DEFINE_enum(
     "filter", "soft", KINDS, "soft: more than --tau of the refinements right; hard: at least one."
 )
-flags.DEFINE_float(
-    "tau", 0.3, "Threshold of the soft filter (paper: 0.3).", lower_bound=0.0, upper_bound=1.0
-)
+flags.DEFINE_float("tau", 0.3, "Threshold of the soft filter (paper: 0.3).")
 flags.DEFINE_integer(
     "alone_samples",
     10,
@@ -262,6 +260,8 @@ def main(_: list[str]) -> None:
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(statistics))
     print(f"{run_dir / 'dataset'}\n{run_dir / 'results.json'}")
+    if not kept:
+        logging.warning("No critique was kept; the counts above say where they went.")
 
 
 def _annotator(
@@ -293,8 +293,12 @@ def _config() -> CritiqueDataConfig:
     """The framework's settings, from the flags.
 
     Raises:
-      ValueError: a list of weights cannot be read, or names what there is not.
+      ValueError: a list of weights cannot be read, or names what there is not; nothing can pass.
     """
+    if not 0 <= FLAGS.tau < 1:  # Which nan is not either.
+        raise ValueError(
+            f"--tau={FLAGS.tau}: more than that share must be right; give 0 to less than 1."
+        )
     possible = PROGRAM_TYPES if FLAGS.mistakes == "program" else tuple(ERROR_TYPES)
     positions = _weights("positions", THIRDS, [f"{t}={w}" for t, w in _thirds()])
     wanted = (FLAGS.rg1_right, FLAGS.rg1_wrong)

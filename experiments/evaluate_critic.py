@@ -8,6 +8,7 @@ are {problem, steps, first_error}, given solutions with the first wrong step (fr
 where such rows have `gold`, the answer, Table 2 is made of them too.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -84,6 +85,9 @@ def main(_: list[str]) -> None:
             samples = read_samples(data)[: FLAGS.limit or None]
         else:
             problems = read_any_problems(data)[: FLAGS.limit or None]
+            [(name, most)] = collections.Counter(p.id for p in problems).most_common(1)
+            if most > 1:  # The columns are kept by problem.
+                raise ValueError(f"{data}: problem {name} is there {most} times; leave it once.")
         if games.CHECKER in critics and samples:
             raise ValueError(
                 f"--critic={games.CHECKER} works steps out against reference solutions; "

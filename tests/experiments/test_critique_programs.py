@@ -124,6 +124,7 @@ def test_another_threshold_samples_nothing(built, run):
     assert counts["critiques of right paths"] <= counts["kept by the filter"]
     kept = counts["kept by the filter"] + counts["critiques of right paths"]
     assert stricter["rows"] == kept <= results["rows"]
+    assert ("No critique was kept" in process.stderr) == (kept == 0)
 
 
 def test_fewer_critiques_are_chosen_in_the_same_folder(built, run):
@@ -273,6 +274,7 @@ def test_localisation(run, tmp_path):
     ('{"problem": "?", "steps": ["a"], "first_error": 5}', (), "data.jsonl:1: its 'first_error'"),
     ('{"a": 1}', (), "data.jsonl:1: the row is no problem"),
     ("", (), "data.jsonl: the file has no rows"),
+    ('{"question": "?", "answer": "#### 1"}\n' * 2, (), "is there 2 times; leave it once."),
     ('{"question": "?", "answer": "#### 1"}', ("--critic=/nowhere",), "/nowhere/config.json: no"),
 ])  # fmt: skip
 def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
@@ -291,6 +293,8 @@ def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
     ("--positions=1,2", "--positions=1,2: give three weights."),
     ("--annotator=/nowhere", "/nowhere/config.json: no such file"),
     ("tau=0.5", "'tau=0.5' is no flag: they are written --name=value."),
+    ("--tau=1", "--tau=1.0: more than that share must be right; give 0 to less than 1."),
+    ("--tau=nan", "--tau=nan: more than that share must be right; give 0 to less than 1."),
 ])  # fmt: skip
 def test_bad_flags_are_refused_in_a_line(flag, message, run, tmp_path):
     process = run(*BUILD, f"--run_dir={tmp_path}", flag)
