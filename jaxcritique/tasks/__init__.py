@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from jaxcritique.records import Problem, from_json
 from jaxcritique.tasks import gsm8k, hendrycks_math, word_problems
-from jaxcritique.tasks.files import read_as
+from jaxcritique.tasks.files import read_as, text_field
 
 TASKS = ("word_problems", "gsm8k", "math")
 TINY_BASE = pathlib.Path(__file__).parent / "tiny_base"  # The laptop default's model folder.
@@ -63,7 +63,14 @@ def read_any_problems(path: pathlib.Path) -> list[Problem]:
 
 def _any_problem(row: dict[str, Any]) -> Problem:
     if "rationale" in row:
-        return from_json(Problem, row)
+        problem = from_json(Problem, row)
+        for name in ("id", "question", "answer", "rationale"):
+            text_field(row, name)
+        if problem.task not in TASKS:
+            raise ValueError(f"its 'task' is none of {', '.join(TASKS)}")
+        if problem.level is not None and type(problem.level) is not int:
+            raise ValueError("its 'level' is neither a whole number nor null")
+        return problem
     if "question" in row:
         return gsm8k.problem(row)
     if "problem" in row:

@@ -85,7 +85,9 @@ def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def text_field(row: dict[str, Any], name: str) -> str:
     """Returns a field that must be text and not blank, or raises ValueError."""
     value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"its {name!r} is not text")
+    if not value or not value.strip():
         raise ValueError(f"the row has no {name!r}")
     return value.strip()
 

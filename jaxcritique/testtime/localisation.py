@@ -112,12 +112,14 @@ def _sample(row: dict[str, Any]) -> Sample:
     if type(first_error) is not int or not SOUND <= first_error < len(steps):
         raise ValueError(f"its 'first_error' is not a step's number from 0, or {SOUND} for none")
     gold = row.get("gold")
+    if not isinstance(gold, str | int | float | None):
+        raise ValueError("its 'gold' is neither text nor a number")
     # One step is one line, as the critic knows it.
     text = "\n".join(" ".join(step.split()) for step in steps)
     problem = Problem(
         id=f"sample-{digest(question, steps)}",
         question=question,
-        answer=gold.strip() if isinstance(gold, str) else "",  # "": it is not known.
+        answer="" if gold is None else str(gold).strip(),  # "": it is not known.
         rationale="",
         task="gsm8k",
     )

@@ -3,8 +3,8 @@ import pathlib
 
 import pytest
 
-from jaxcritique.records import Problem
-from jaxcritique.tasks import load_problems
+from jaxcritique.records import Problem, to_json
+from jaxcritique.tasks import load_problems, read_any_problems
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 FILES = {
@@ -104,7 +104,7 @@ def test_unusable_line_is_named(line, problem, task, load):
 @pytest.mark.parametrize(("task", "row", "problem"), [
     ("gsm8k", without(GSM8K, "answer"), "no 'answer'"),
     ("gsm8k", {**GSM8K, "answer": "  "}, "no 'answer'"),
-    ("gsm8k", {**GSM8K, "question": 7}, "no 'question'"),
+    ("gsm8k", {**GSM8K, "question": 7}, "its 'question' is not text"),
     ("gsm8k", {**GSM8K, "answer": "It is 5."}, "does not end with '#### N'"),
     ("gsm8k", {**GSM8K, "answer": "It is 5.\n####"}, "does not end with '#### N'"),
     ("math", without(MATH, "solution"), "no 'solution'"),
@@ -115,6 +115,24 @@ def test_unusable_line_is_named(line, problem, task, load):
 def test_row_without_its_parts_is_named(task, row, problem, load):
     with pytest.raises(ValueError, match=rf"train\.jsonl:2: .*{problem}.*mend or remove"):
         load(task, ROWS[task], row)
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    ({"answer": 2}, "its 'answer' is not text"),
+    ({"rationale": None}, "no 'rationale'"),
+    ({"task": "algebra"}, "its 'task' is none of word_problems, gsm8k, math"),
+    ({"level": "3"}, "its 'level' is neither"),
+    ({"levels": 3}, "Problem has no field"),
+])  # fmt: skip
+def test_row_of_our_own_form_is_checked(change, problem, tmp_path):
+    path = tmp_path / "own.jsonl"
+    own = Problem("a", "How many?", "2", "1+1=2", "gsm8k", 3)
+    path.write_text(f"{json.dumps(to_json(own))}\n")
+    assert read_any_problems(path) == [own]
+    with path.open("a") as file:
+        file.write(json.dumps({**to_json(own), **change}))
+    with pytest.raises(ValueError, match=rf"own\.jsonl:2: .*{problem}"):
+        read_any_problems(path)
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])

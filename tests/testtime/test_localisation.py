@@ -91,6 +91,11 @@ def test_what_a_critique_names(text, step, samples):
     assert predicted(read_critique(samples[0].solution, text)) == step
 
 
+def test_the_gold_answer_may_be_a_number(tmp_path):
+    path = write(tmp_path / "s.jsonl", *({**sample(0), "gold": gold} for gold in (2, " 2 ", None)))
+    assert [s.solution.problem.answer for s in read_samples(path)] == ["2", "2", ""]
+
+
 def test_one_step_is_one_line(samples):
     assert samples[0].solution.text == "a\nb c"
 
@@ -102,6 +107,7 @@ def test_one_step_is_one_line(samples):
     ({"problem": "?", "steps": ["a"], "first_error": 1}, "'first_error' is not a step's number"),
     ({"problem": "?", "steps": ["a"], "first_error": True}, "'first_error' is not a step's number"),
     ({"problem": "?", "steps": ["a"]}, "'first_error' is not a step's number"),
+    ({"problem": "?", "steps": ["a"], "first_error": 0, "gold": [2]}, "its 'gold' is neither text"),
 ])  # fmt: skip
 def test_bad_rows_are_named(row, message, tmp_path):
     path = write(tmp_path / "bad.jsonl", sample(0), row)
