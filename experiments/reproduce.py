@@ -4,10 +4,10 @@
       --run_dir=runs/laptop
 
 `experiments/parts.py` has the parts. They run in order, --jobs at a time, each in a folder of its
-seed.
-The same command again goes on where it was stopped: a part is done when it has come to its results
-by the same command, settings and inputs. A part that fails is named, what does not need it goes on,
-and the exit code is then 1. What the parts are run with is in their flagfiles, in --settings.
+seed. The same command again goes on where it was stopped: a part is done when it has come to its
+results by the same command, settings and inputs. A part that fails is named, what does not need it
+goes on, and the exit code is then 1. What the parts are run with is in their flagfiles, in
+--settings.
 """
 
 import contextlib

@@ -31,7 +31,8 @@ from jaxcritique.rollout import decoding
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 
 _ROWS = 8  # Prompts of which a chunk is read at a time, and slots copied.
-# A CPU has enough to do with two, and seats become free a few at a time: of eight, most were empty.
+# Seats become free a few at a time: of eight rows most were empty, which cost a CPU as much as full
+# ones do. Two were fastest of 1, 2, 4 and 8 for the tiny base (docs/log.md).
 _CPU_ROWS = 2
 _CPU_CACHE_BYTES = 4 * 2**30
 
