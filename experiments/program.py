@@ -31,6 +31,9 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.
             sys.exit(f"error: {error}")
+        except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
     app.run(quietly)
 

@@ -35,7 +35,7 @@ from jaxcritique.analysis.evidence import (
 from jaxcritique.analysis.measuring import average
 from jaxcritique.analysis.report import marked_lines, write_page
 from jaxcritique.analysis.reproduction_figures import Drawn, flips, paper_figures
-from jaxcritique.analysis.table import percent
+from jaxcritique.analysis.table import markdown, percent
 from jaxcritique.store import write_atomically
 
 Row = tuple[str, ...]
@@ -50,7 +50,7 @@ def write_reproduction(
     costs: Sequence[Mapping[str, Any]],
     run_dir: pathlib.Path,
 ) -> dict[str, Any]:
-    """Writes results.json, report.html, and the numbers of its figures to figures/NAME.csv.
+    """Writes results.json, report.html, results.md, and the figures' numbers to figures/NAME.csv.
 
     Args:
       evidence: what the parts left.
@@ -67,12 +67,14 @@ def write_reproduction(
       ValueError: records contradict each other.
     """
     measured = measure_claims(evidence, protocol)
+    claims = [_claim_cells(claim) for claim in measured]
     tables = [_tabulated(title, make, evidence, protocol) for title, make in _TABLES.items()]
     figures = paper_figures(evidence, protocol)
     commands = {(cost["part"], cost["seed"]): cost["command"] for cost in costs}
     for figure in figures:
         if figure.rows:
             write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
+    cost_table = _cost_table(costs)
     results = {
         "command": command,
         "protocol": protocol,
@@ -99,14 +101,15 @@ def write_reproduction(
         },
         run_dir / "report.html",
         headline=headline(measured),
-        claims=[_claim_cells(claim) for claim in measured],
+        claims=claims,
         tables=tables,
         figures=[(figure, _commands(figure, commands)) for figure in figures],
         flips=_flips(evidence, protocol),
-        costs=_cost_table(costs),
+        costs=cost_table,
         transcripts=_transcripts(evidence),
         marked_lines=marked_lines,
     )
+    write_atomically(run_dir / "results.md", _markdown(results, claims, [*tables, cost_table]))
     return results
 
 
@@ -119,6 +122,43 @@ def headline(measured: Sequence[Mapping[str, Any]]) -> str:
         f"{count['no']} do not, and {count['undecided']} are undecided"
     )
     return f"{text} (not measured: {', '.join(unmeasured)})." if unmeasured else f"{text}."
+
+
+def _markdown(
+    results: Mapping[str, Any], claims: Sequence[Mapping[str, Any]], tables: Sequence[Table]
+) -> str:
+    """The claims and tables of the page, to be read in a repository."""
+    head = [("Claim", "Verdict", "Points (95% interval)", "In the paper", "n")]
+    verdicts = [
+        (f"{c['id']} {c['says']}", c["verdict"], c["points"], c["paper"], _count(c["n"]))
+        for c in claims
+    ]
+    aspects = [("Difference", "Verdict", "Points (95% interval)", "n")] + [
+        (
+            f"{claim['id']} {aspect['says']}",
+            "beside the claim" if aspect["beside"] else aspect["verdict"],
+            f"{aspect['points']}{'; ' if aspect['why'] else ''}{aspect['why']}",
+            _count(aspect["n"]),
+        )
+        for claim in claims
+        for aspect in claim["aspects"]
+    ]
+    blocks = [
+        "# arXiv 2411.16579, reproduced",
+        f"`{results['command']}`",
+        f"{headline(results['claims'])} Seeds: {', '.join(map(str, results['seeds']))}; an answer "
+        f"is refined by `{results['protocol']}`, unless it says otherwise.",
+        f"## Claims\n\n{markdown(head + verdicts)}",
+        f"## What each claim was measured by\n\n{markdown(aspects)}",
+    ]
+    for table in tables:
+        shown = [markdown(table.rows)] if table.rows else []
+        blocks.append("\n\n".join([f"## {table.title}", *shown, *filter(None, [table.note])]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _count(n: int | None) -> str:
+    return "-" if n is None else f"{n:,}"
 
 
 def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table, its header first, as Markdown, aligned like `aligned`."""
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    cells = ([cell.replace("|", r"\|") for cell in row] for row in [rows[0], rule, *rows[1:]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
 def table_cells(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Returns the cells under `COLUMNS`, a row for every method and iteration."""
     return [

@@ -159,6 +159,20 @@ def test_the_page_says_what_holds_and_shows_where_a_response_went_wrong(page, re
         assert f"<{tag}" not in page
 
 
+def test_claims_and_tables_are_there_to_be_read_in_a_repository(run_dir, results):
+    text = (run_dir / "results.md").read_text()
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert len(tables) == 2 + len(results["tables"]) + 1  # Claims, their aspects, and the cost.
+    for table in tables:
+        assert len({row.count("|") for row in table}) == 1
+    claims, aspects, *others = tables
+    assert [row.split()[1] for row in claims[2:]] == [claim["id"] for claim in results["claims"]]
+    assert len(aspects) == 2 + sum(len(claim["aspects"]) for claim in results["claims"])
+    for table, shown in zip(results["tables"], others, strict=False):
+        cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in shown]
+        assert [cells[0], *cells[2:]] == table["rows"]
+
+
 def test_text_of_models_and_commands_is_escaped(tmp_path):
     hostile = "</p><script>alert(1)</script>"
     improve = runs()["improve"]

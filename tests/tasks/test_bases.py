@@ -1,0 +1,34 @@
+"""The tiny bases that ship with the package."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcritique.models.huggingface import load_pretrained
+from jaxcritique.tasks import TINY_BASE
+
+BASES = sorted(TINY_BASE.parent.glob("tiny_base*"))
+
+
+def test_there_are_four_sizes():
+    sizes = {load_pretrained(folder)[0].num_parameters for folder in BASES}
+    assert len(sizes) == len(BASES) == 4
+
+
+@pytest.mark.parametrize("folder", BASES, ids=lambda folder: folder.name)
+def test_a_base_is_what_its_record_says(folder):
+    config, _, params = load_pretrained(folder)
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record.get("parameters", config.num_parameters) == config.num_parameters
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == config.num_parameters
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    name = folder.name.removeprefix("tiny_base").removeprefix("_")
+    assert name in ("", f"{config.dim}x{config.num_layers}")
+
+
+@pytest.mark.parametrize("folder", BASES, ids=lambda folder: folder.name)
+def test_all_bases_have_the_same_tokenizer(folder):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (folder / name).read_bytes() == (TINY_BASE / name).read_bytes()
