@@ -157,13 +157,16 @@ def example_prompts(
     if mode:
         for source, solution in hinted.items():
             found[f"annotate {mode}, {source}"] = annotation_messages(prompts, solution, mode)
-    found["filter: refine"] = refine_messages(prompts, _stand_in(problem))
+    found["filter: refine (response and critique: stand-ins)"] = refine_messages(
+        prompts, _stand_in(problem)
+    )
     return found
 
 
 def _stand_in(problem: Problem) -> Critique:
-    """A critique about as long as real ones: every step of the reference repeated twice."""
+    """A critique about as long as real ones: every step repeated twice, the last called wrong."""
     solution = Solution(problem, problem.rationale, "wrong", None)
     steps = [without_calculations(step) for step in split_steps(problem.rationale)]
-    verdicts = [StepVerdict(step, step, correct=True) for step in steps]
-    return Critique(solution, render_critique(verdicts, says_correct=False), False, None)
+    last = len(steps) - 1
+    verdicts = [StepVerdict(step, step, correct=i < last) for i, step in enumerate(steps)]
+    return Critique(solution, render_critique(verdicts, says_correct=False), False, last)
