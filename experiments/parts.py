@@ -90,8 +90,8 @@ PARTS = (
     Part(
         IMPROVE_SMALL,
         "self_improve",
-        "Figure 6 with the smaller N",
-        (f"--model={BASE}",),
+        "Figure 6 with the smaller N, of the same players",
+        (f"--model={BASE}", "--actor={improve:sft actor}", "--critic={improve:critic}"),
         trains="model",
     ),
     Part(

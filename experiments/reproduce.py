@@ -260,6 +260,7 @@ class Progress:
             process = subprocess.Popen(
                 [sys.executable, *command[1:]],
                 stdin=subprocess.DEVNULL,
+                env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 preexec_fn=prepare,
@@ -267,6 +268,15 @@ class Progress:
         self._jobs[key] = _Job(process, identity, time.monotonic(), cores)
         self._state[key] = "running"
         return True
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """That of parts: what one compiles is there for the next, unless it is kept elsewhere."""
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": str((self.plan.run_dir / "compiled").absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        }
+        return {**cache, **os.environ}
 
     def _end(self, name: str, seed: int, job: _Job) -> None:
         part, code, seconds = self.plan.named(name), job.process.returncode, job.seconds

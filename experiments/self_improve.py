@@ -54,6 +54,13 @@ games.define_task_flags()
 games.define_training_flags()
 games.define_difficulty_flags(0, of="the fine-tuned actor")
 flags.DEFINE_string("model", str(TINY_BASE), "Hugging Face folder: the base of actor and critic.")
+flags.DEFINE_string(
+    "actor",
+    None,
+    "Hugging Face folder of a fine-tuned actor to begin with, as the results.json of another run "
+    "names one; without it one is trained.",
+)
+flags.DEFINE_string("critic", None, "The critic, likewise; no critique data is built then.")
 flags.DEFINE_integer(
     "explore_problems",
     0,
@@ -114,17 +121,24 @@ def main(_: list[str]) -> None:
     with refusing_bad_input():
         methods = _methods()
         base = ModelFolder.of(FLAGS.model)
+        given = {
+            name: games.model(name, folder)
+            for name in ("actor", "critic")
+            if (folder := FLAGS[name].value) is not None
+        }
         data = FLAGS.task, FLAGS.data_dir
         wanted = FLAGS.train_problems and FLAGS.train_problems + FLAGS.explore_problems
         explored = load_problems(*data, "train", wanted, FLAGS.seed)
         train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
         annotator = games.annotator(train)
-        claim(run_dir, {**settings_but(_FREE), "model": base.key})
+        models = {"model": base, **given}
+        keys = {name: model.key for name, model in models.items()}
+        claim(run_dir, {**settings_but(_FREE), **keys})
         engine = engines.engine()
     with Grader() as grader, engine:
         game = games.game(grader)
-        results = _experiment(game, engine, methods, annotator, base, train, explored, test)
+        results = _experiment(game, engine, methods, annotator, base, given, train, explored, test)
     results = {
         "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
         "seed": FLAGS.seed,
@@ -166,18 +180,19 @@ def _experiment(
     methods: list[Arm],
     annotator: ArithmeticAnnotator,
     base: ModelFolder,
+    given: Mapping[str, ModelFolder],
     train: list[Problem],
     explored: list[Problem],
     test: list[Problem],
 ) -> dict[str, Any]:
-    """Trains and evaluates everything; returns what results.json says of it."""
+    """Trains what is not given and evaluates everything; returns what results.json says of it."""
     fine_tune = engines.trainer(engine)
     models: dict[str, ModelFolder] = {}
 
     # ---- actor: D_reason and D_refine (equation 2)
     refine_set = games.refine_set(train, annotator)
     reasoning = [(problem, problem.rationale) for problem in train]
-    actor = fine_tune(
+    actor = given.get("actor") or fine_tune(
         game.store,
         "actor-0",
         base,
@@ -196,37 +211,12 @@ def _experiment(
             game.seed,
         )
 
-    # ---- critic: D_critique by AutoMathCritique (section 3, equation 1)
+    # ---- critic
     player = engine.sampler(actor)
-    critique_data = build_critiques(
-        game,
-        player,
-        train,
-        annotator,
-        CritiqueDataConfig(
-            samples=FLAGS.rg1_samples,
-            temperature=FLAGS.temperature,
-            rg2_temperature=FLAGS.rg2_temperature,
-            rg2_increase=FLAGS.rg2_increase,
-            rg2_rounds=FLAGS.rg2_rounds,
-            rg3_attempts=FLAGS.rg3_attempts,
-            refinements=FLAGS.filter_refinements,
-            tau=FLAGS.tau,
-            max_flawed=FLAGS.max_flawed,
-        ),
-    )
-    critic_model = base
-    if len(critique_data):
-        critic_model = fine_tune(
-            game.store,
-            "critic",
-            base,
-            critic_examples(game.prompts, critique_data),
-            games.sft_config(FLAGS.critic_epochs),
-            game.seed,
-        )
-    else:
-        logging.warning("no critique passed the filter: the base itself is the critic.")
+    counts: dict[str, Any] = {}
+    critic_model = given.get("critic")
+    if critic_model is None:
+        critic_model, counts = _trained_critic(game, engine, player, annotator, base, train)
     models["critic"] = critic_model
     critic = engine.sampler(critic_model)
 
@@ -301,13 +291,58 @@ def _experiment(
         },
         "levels_by": games.levels_by(),
         "critic": dataclasses.asdict(critic_report),
-        "critique_data": critique_data.facts["counts"],
+        **({"critique_data": counts} if counts else {}),
         "transcripts": _transcripts(refinements),
         "models": {name: games.shown(model.folder) for name, model in models.items()},
     }
     if len(methods) > 2:
         found["comparisons"] = _comparisons(scores)
     return found
+
+
+def _trained_critic(
+    game: Game,
+    engine: Engine,
+    player: Sampler,
+    annotator: ArithmeticAnnotator,
+    base: ModelFolder,
+    train: list[Problem],
+) -> tuple[ModelFolder, dict[str, Any]]:
+    """Fine-tunes a critic on D_critique by AutoMathCritique (section 3, equation 1).
+
+    Returns:
+      The critic (the base itself where no critique passed the filter), and how many rows of data
+      each stage left.
+    """
+    data = build_critiques(
+        game,
+        player,
+        train,
+        annotator,
+        CritiqueDataConfig(
+            samples=FLAGS.rg1_samples,
+            temperature=FLAGS.temperature,
+            rg2_temperature=FLAGS.rg2_temperature,
+            rg2_increase=FLAGS.rg2_increase,
+            rg2_rounds=FLAGS.rg2_rounds,
+            rg3_attempts=FLAGS.rg3_attempts,
+            refinements=FLAGS.filter_refinements,
+            tau=FLAGS.tau,
+            max_flawed=FLAGS.max_flawed,
+        ),
+    )
+    if not len(data):
+        logging.warning("no critique passed the filter: the base itself is the critic.")
+        return base, data.facts["counts"]
+    critic = engines.trainer(engine)(
+        game.store,
+        "critic",
+        base,
+        critic_examples(game.prompts, data),
+        games.sft_config(FLAGS.critic_epochs),
+        game.seed,
+    )
+    return critic, data.facts["counts"]
 
 
 def _rated(game: Game, name: str, actor: Sampler, problems: list[Problem]) -> dict[str, Problem]:
