@@ -97,6 +97,20 @@ def rows_of(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_players_of_another_run_are_taken_as_they_are(results, finish, run_dir, tmp_path):
+    names = {"actor": "sft actor", "critic": "critic"}
+    folders = {
+        flag: run_dir / results["models"][name].removeprefix("RUN_DIR/")
+        for flag, name in names.items()
+    }
+    found = finish(tmp_path, *(f"--{flag}={folder}" for flag, folder in folders.items()))
+    assert found["iterations"] == results["iterations"]
+    assert found["critic"] == results["critic"]
+    assert "critique_data" not in found
+    made = {path.parent.name.rpartition("-")[0] for path in manifests(tmp_path)}
+    assert not made & {"actor-0", "critic", "rg1-1", "annotations", "filter"}
+
+
 def test_further_methods_join_a_run_and_share_its_stages(results, finish, run_dir):
     before = manifests(run_dir)
     found = finish(
