@@ -71,6 +71,31 @@ def test_resuming_samples_only_what_is_missing(breaks_at, stage, tmp_path):
     assert resumed == complete(Store(tmp_path / "other").stage("echo"), "echo", Echo(), asked)
 
 
+class Backwards(Echo):
+    """Ends the last sample first, and is killed after so many."""
+
+    def __init__(self, killed_after: int | None = None):
+        super().__init__()
+        self._killed_after = killed_after
+
+    def generate(self, requests, progress):
+        found = super().generate(requests, progress)
+        yield from reversed(found[-self._killed_after :] if self._killed_after else found)
+        if self._killed_after:
+            raise OSError("killed")
+
+
+@pytest.mark.parametrize("killed_after", range(1, 6))
+def test_samples_that_ended_in_another_order_lie_in_theirs_after_a_kill(killed_after, tmp_path):
+    asked = requests("a", "b", n=3)
+    expected = complete(Store(tmp_path / "whole").stage("echo"), "echo", Backwards(), asked)
+    assert [c.sample for answers in expected for c in answers] == [0, 1, 2, 0, 1, 2]
+    stage = Store(tmp_path / "killed").stage("echo")
+    with pytest.raises(OSError, match="killed"):
+        complete(stage, "echo", Backwards(killed_after), asked)
+    assert complete(stage, "echo", Backwards(), asked) == expected
+
+
 def test_a_shard_without_its_manifest_is_sampled_again(stage):
     asked = requests("aaa", "b")
     expected = complete(stage, "echo", Echo(), asked)
