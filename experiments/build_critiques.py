@@ -194,6 +194,8 @@ def main(_: list[str]) -> None:
     run_dir = pathlib.Path(FLAGS.run_dir)
     with refusing_bad_input():
         config = _config()
+        if FLAGS.annotator == "checker" and FLAGS.annotator_endpoint:
+            raise ValueError("--annotator_endpoint: name the model it serves with --annotator.")
         models = {"actor": ModelFolder.of(FLAGS.actor)}
         if FLAGS.annotator != "checker" and not FLAGS.annotator_endpoint:
             models["annotator"] = ModelFolder.of(FLAGS.annotator)
@@ -260,6 +262,7 @@ def main(_: list[str]) -> None:
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(statistics))
     print(f"{run_dir / 'dataset'}\n{run_dir / 'results.json'}")
+    print(f"{run_dir / 'critic.jsonl'}: --data of experiments.sft, to train a critic")
     if not kept:
         logging.warning("No critique was kept; the counts above say where they went.")
 
@@ -295,7 +298,7 @@ def _config() -> CritiqueDataConfig:
     Raises:
       ValueError: a list of weights cannot be read, or names what there is not; nothing can pass.
     """
-    if not 0 <= FLAGS.tau < 1:  # Which nan is not either.
+    if not 0 <= FLAGS.tau < 1:
         raise ValueError(
             f"--tau={FLAGS.tau}: more than that share must be right; give 0 to less than 1."
         )

@@ -83,11 +83,11 @@ def main(_: list[str]) -> None:
         problems: list[Problem] = []
         if has_steps(first_row(data)):
             samples = read_samples(data)[: FLAGS.limit or None]
+            known = [s.solution.problem for s in samples if s.solution.problem.answer]
+            _refuse_doubles(data, known)
         else:
             problems = read_any_problems(data)[: FLAGS.limit or None]
-            [(name, most)] = collections.Counter(p.id for p in problems).most_common(1)
-            if most > 1:  # The columns are kept by problem.
-                raise ValueError(f"{data}: problem {name} is there {most} times; leave it once.")
+            _refuse_doubles(data, problems)
         if games.CHECKER in critics and samples:
             raise ValueError(
                 f"--critic={games.CHECKER} works steps out against reference solutions; "
@@ -136,6 +136,16 @@ def main(_: list[str]) -> None:
     write_rows(run_dir / "scores.jsonl", _score_rows(levels, scores))
     print(_tables(results))
     print(run_dir / "results.json")
+
+
+def _refuse_doubles(data: pathlib.Path, problems: Sequence[Problem]) -> None:
+    """Raises ValueError where one is there twice: Table 2's columns are kept by problem."""
+    counts = collections.Counter((problem.id, problem.question) for problem in problems)
+    for (name, question), times in counts.items():
+        if times > 1:
+            raise ValueError(
+                f"{data}: problem {name} is there {times} times ({question[:60]!r}); leave it once."
+            )
 
 
 def _evaluate(

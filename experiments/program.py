@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import pathlib
 import socket
@@ -27,6 +28,10 @@ def run(main: Callable[[list[str]], None]) -> None:
             logging.set_verbosity(logging.WARNING)
         if argv[1:]:
             sys.exit(f"error: {argv[1]!r} is no flag: they are written --name=value.")
+        for name in flags.FLAGS:  # Which bounds let pass.
+            value = flags.FLAGS[name].value
+            if isinstance(value, float) and not math.isfinite(value):
+                sys.exit(f"error: --{name}={value}: give a finite number.")
         try:
             main(argv)
         except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.
@@ -105,8 +110,15 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") ->
     """
     hold(run_dir, part)
     path = run_dir / "settings.json"
+    program = pathlib.Path(sys.argv[0]).stem
+    settings = {"program": program, **settings}
     if path.is_file():
         theirs = read_object(path)
+        if theirs.get("program") != program:
+            raise ValueError(
+                f"{run_dir} is the folder of another program ({theirs.get('program', 'unknown')}); "
+                "choose another one."
+            )
         settings = json.loads(json.dumps(settings))  # Tuples are lists there.
         changed = sorted(k for k in settings if theirs.get(k) != settings[k])
         if changed:

@@ -83,7 +83,7 @@ class Endpoints:
         self.urls: list[str] = []
         for given in urls:
             if not given.startswith(("http://", "https://")):
-                raise ValueError(f"--endpoint={given}: not an http(s) URL")
+                raise ValueError(f"{given}: not an http(s) URL")
             url = given.rstrip("/")
             if not urllib.parse.urlsplit(url).path:
                 url += "/v1"
@@ -91,10 +91,10 @@ class Endpoints:
             try:
                 httpx2.get(f"{url}/models", timeout=10)
             except httpx2.InvalidURL as error:
-                raise ValueError(f"--endpoint={url}: {error}") from error
+                raise ValueError(f"{url}: {error}") from error
             except httpx2.ConnectError as error:
                 raise ValueError(
-                    f"--endpoint={url}: nothing answers there ({error}). Is the server running?"
+                    f"{url}: nothing answers there ({error}). Is the server running?"
                 ) from error
             except httpx2.HTTPError:
                 pass  # It is there, if unwell; that is what retries are for.

@@ -68,15 +68,21 @@ def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
       ValueError: a line is not JSON or no object; file and line are named.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
+        what = "a folder; name a file of rows" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}.")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:  # Not JSON, or not even UTF-8.
-                raise ValueError(f"{path}:{number}: not JSON ({error}).") from None
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: not UTF-8 ({error.reason}).") from None
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number}: not JSON (column {error.colno}: {error.msg}); mend or "
+                    "remove this row."
+                ) from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: not a JSON object.")
             yield number, row

@@ -104,13 +104,20 @@ def _mean(scores: Mapping[str, Sequence[float]]) -> float | None:
     return sum(hits) / len(hits) if hits else None
 
 
+def _shown(row: dict[str, Any], name: str) -> str:
+    return repr(row[name])[:60] if name in row else "missing"
+
+
 def _sample(row: dict[str, Any]) -> Sample:
     question = text_field(row, "problem")
     steps, first_error = row.get("steps"), row.get("first_error")
     if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
-        raise ValueError("its 'steps' is not a list of texts")
+        raise ValueError(f"its 'steps', {_shown(row, 'steps')}, is not a list of texts")
     if type(first_error) is not int or not SOUND <= first_error < len(steps):
-        raise ValueError(f"its 'first_error' is not a step's number from 0, or {SOUND} for none")
+        raise ValueError(
+            f"its 'first_error', {_shown(row, 'first_error')}, is none of its {len(steps)} steps' "
+            f"numbers from 0, nor {SOUND} for no error"
+        )
     gold = row.get("gold")
     if not isinstance(gold, str | int | float | None):
         raise ValueError("its 'gold' is neither text nor a number")

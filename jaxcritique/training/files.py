@@ -15,7 +15,8 @@ def read_examples(path: pathlib.Path) -> list[Example]:
       ValueError: a row is none, or there is none; file, line and remedy are named.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"--data={path}: no such file.")
+        what = "a folder; name a file of rows" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"--data={path}: {what}.")
     examples = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():

@@ -68,6 +68,15 @@ def test_no_folder_is_refused(tmp_path):
         hold(tmp_path / "file")
 
 
+def test_the_folder_of_another_program_is_said_to_be_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiments/sft.py"])
+    claim(tmp_path, {"seed": 1})
+    claim(tmp_path, {"seed": 1})
+    monkeypatch.setattr(sys, "argv", ["experiments/evaluate.py"])
+    with pytest.raises(ValueError, match=r"is the folder of another program \(sft\)"):
+        claim(tmp_path, {"seed": 1})
+
+
 def test_damaged_settings_are_named(tmp_path):
     claim(tmp_path, {"seed": 1})
     claim(tmp_path, {"seed": 1})

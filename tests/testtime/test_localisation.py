@@ -102,11 +102,11 @@ def test_one_step_is_one_line(samples):
 
 @pytest.mark.parametrize(("row", "message"), [
     ({"steps": ["a"], "first_error": 0}, "the row has no 'problem'"),
-    ({"problem": "?", "first_error": 0}, "its 'steps' is not a list of texts"),
-    ({"problem": "?", "steps": [], "first_error": 0}, "its 'steps' is not a list of texts"),
-    ({"problem": "?", "steps": ["a"], "first_error": 1}, "'first_error' is not a step's number"),
-    ({"problem": "?", "steps": ["a"], "first_error": True}, "'first_error' is not a step's number"),
-    ({"problem": "?", "steps": ["a"]}, "'first_error' is not a step's number"),
+    ({"problem": "?", "first_error": 0}, "its 'steps', missing, is not a list of texts"),
+    ({"problem": "?", "steps": [], "first_error": 0}, r"its 'steps', \[\], is not a list"),
+    ({"problem": "?", "steps": ["a"], "first_error": 1}, "'first_error', 1, is none of its 1"),
+    ({"problem": "?", "steps": ["a"], "first_error": True}, "'first_error', True, is none of its"),
+    ({"problem": "?", "steps": ["a"]}, "'first_error', missing, is none of its"),
     ({"problem": "?", "steps": ["a"], "first_error": 0, "gold": [2]}, "its 'gold' is neither text"),
 ])  # fmt: skip
 def test_bad_rows_are_named(row, message, tmp_path):
