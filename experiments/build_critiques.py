@@ -212,9 +212,10 @@ def main(_: list[str]) -> None:
                 "solutions have calculations (<<1+2=3>>), which most of these do not. Name a model "
                 "with --annotator, and give --mistakes=model."
             )
-        if FLAGS.dry_run:
-            _dry_run(problems, config)
-            return
+    if FLAGS.dry_run:
+        _dry_run(problems, config)
+        return
+    with refusing_bad_input():
         claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
         engine = engines.engine()
         annotator = _annotator(models, engine, checker)

@@ -93,6 +93,8 @@ def main(_: list[str]) -> None:
                 f"--critic={games.CHECKER} works steps out against reference solutions; "
                 f"{data} has none. Leave it out for rows of steps."
             )
+        if games.CHECKER in critics:
+            games.refuse_without_calculations(problems)
         keys = {f"critic {name}": model and model.key for name, model in critics.items()}
         keys["actor model"] = actor_model.key
         content = {"rows of the data": digest(*(samples or problems))}

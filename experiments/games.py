@@ -150,6 +150,15 @@ def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
     return ArithmeticAnnotator(one_plan=problems[0].task == "word_problems")
 
 
+def refuse_without_calculations(problems: Sequence[Problem]) -> None:
+    """Raises ValueError where the checker cannot be the critic."""
+    if checker(problems) is None:
+        raise ValueError(
+            f"--critic={CHECKER} works out calculations (<<1+2=3>>), which most of these problems' "
+            "solutions do not have. Name a model's folder."
+        )
+
+
 def annotator(problems: Sequence[Problem]) -> ArithmeticAnnotator:
     """Returns the checker, where the program cannot do without.
 

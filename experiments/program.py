@@ -34,6 +34,7 @@ def run(main: Callable[[list[str]], None]) -> None:
                 sys.exit(f"error: --{name}={value}: give a finite number.")
         try:
             main(argv)
+            sys.stdout.flush()
         except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.
             sys.exit(f"error: {error}")
         except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.

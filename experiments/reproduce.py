@@ -98,7 +98,8 @@ def main(_: list[str]) -> None:
         sys.exit("stopped; the same command goes on from here")
     for claim in results["claims"]:
         print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
-    print(f"{plan.run_dir / 'results.json'}\n{plan.run_dir / 'report.html'}")
+    for name in ("results.json", "results.md", "report.html"):
+        print(plan.run_dir / name)
     if progress.failed:
         sys.exit(1)
 
@@ -248,6 +249,10 @@ class Progress:
             self._fail(key, "failed")
             self._say(f"{part.name}, seed {seed}: {error}")
             return False
+        if aside := self.plan.set_aside(part, seed, identity):
+            self._say(f"{part.name}, seed {seed}: its settings or inputs changed; before: {aside}")
+        # Noted now, so that whoever comes after a kill knows what the folder is of.
+        self.plan.note(part, seed, identity, 0.0, failed=True)
         self._say(f"{part.name}, seed {seed}: {identity['command']}")
         log = self.plan.log(part, seed)
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -214,11 +214,13 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for left in folder.parent.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left, ignore_errors=True)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
+    aside = temporary.with_name(f"{temporary.name}-old")
     try:
         yield temporary
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists():  # It goes whole: a kill must not leave half of it.
+            os.replace(folder, aside)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -128,10 +128,17 @@ def _markdown(
     results: Mapping[str, Any], claims: Sequence[Mapping[str, Any]], tables: Sequence[Table]
 ) -> str:
     """The claims and tables of the page, to be read in a repository."""
-    head = [("Claim", "Verdict", "Points (95% interval)", "In the paper", "n")]
+    head = [("Claim", "Verdict", "Points (95% interval)", "By seed", "In the paper", "n")]
     verdicts = [
-        (f"{c['id']} {c['says']}", c["verdict"], c["points"], c["paper"], _count(c["n"]))
-        for c in claims
+        (
+            f"{claim['id']} {claim['says']}",
+            claim["verdict"],
+            claim["points"],
+            ", ".join(f"{100 * effect:+.1f}" for effect in (claim["seeds"] or {}).values()) or "-",
+            f"{claim['where']}: {claim['paper']}",
+            _count(claim["n"]),
+        )
+        for claim in claims
     ]
     aspects = [("Difference", "Verdict", "Points (95% interval)", "n")] + [
         (
@@ -149,6 +156,10 @@ def _markdown(
         f"{headline(results['claims'])} Seeds: {', '.join(map(str, results['seeds']))}; an answer "
         f"is refined by `{results['protocol']}`, unless it says otherwise.",
         f"## Claims\n\n{markdown(head + verdicts)}",
+        "A claim holds if the interval of each of its parts (below) lies above zero, or begins "
+        "there where it says at least; it does not hold if one lies below, and is undecided "
+        "otherwise. Its figure is its first part's. Intervals are of resampled problems, each with "
+        "all its scores: they say what other problems would change, not what further seeds would.",
         f"## What each claim was measured by\n\n{markdown(aspects)}",
     ]
     for table in tables:

@@ -14,7 +14,7 @@ from jaxcritique.records import Problem, Solution
 # Those of the nine kinds (prompts/mistakes.py) that take no understanding of the story.
 PROGRAM_TYPES = ("calculation", "question_value", "step_value", "operator", "missing_step")
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _BINARY = re.compile(r"(\d+(?:\.\d+)?)([-+*/])(\d+(?:\.\d+)?)")
 
 
@@ -57,7 +57,8 @@ def insert_error(
             said = f"the step should be {mark.expression}, not {expression}"
         else:
             from_question = error_type == "question_value"
-            known = _NUMBER.findall(problem.question) if from_question else _results(before)
+            asked = [number.replace(",", "") for number in _NUMBER.findall(problem.question)]
+            known = asked if from_question else _results(before)
             expression = _replace_value(mark, known, rng)
             said = f"the step should be {mark.expression}, not {expression}"
         result = _shown(evaluate(expression)) if expression else None

@@ -101,7 +101,7 @@ def estimate(
             most * (prompt + most_samples * longest),
         )
 
-    rounds = rg1 / sum(config.wanted) if config.wanted else 1
+    rounds = max(rg1 / sum(config.wanted), 1) if config.wanted else 1
     most_rounds = -(-config.samples // sum(config.wanted)) if config.wanted else 1
     rows = [
         row(

@@ -265,7 +265,7 @@ def insert_mistakes(
     """RG3: put a chosen mistake at a chosen step, and let the actor reason on from there.
 
     `correct` has one path a problem, which keeps its kind of mistake. Where the answer comes out
-    right all the same, or no mistake was made, another step is tried, up to `attempts`.
+    right all the same, or no mistake was made, a step is drawn again, up to `attempts` in all.
 
     Returns:
       The flawed and the accidentally right solutions, with step, kind and mistake.
@@ -283,7 +283,7 @@ def insert_mistakes(
             steps = placement.steps(rng, range(count), count)
             if steps:  # None of a short path's may be in a third that has any weight.
                 wishes.append(Wish(path, tuple((kind, step) for kind in kinds for step in steps)))
-        return inserter.insert(game, name, wishes)
+        return inserter.insert(game.again(number), name, wishes)
 
     able = [path for path in correct if split_steps(path.text)]
     return _until_flawed(game, "rg3", actor, able, attempts, begin, lambda _: temperature)

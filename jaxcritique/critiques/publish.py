@@ -60,7 +60,7 @@ def write_dataset(
 ) -> None:
     """Writes the dataset: what was kept as the split "train", the rest as "rejected", and a card.
 
-    A folder that is there already is replaced in one move.
+    A folder that is there already is replaced as a whole.
     """
     licences = {_LICENCES[c.critique.solution.problem.task] for c in (*kept, *rest)}
     card = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(

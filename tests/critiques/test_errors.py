@@ -54,6 +54,20 @@ def test_one_mistake_is_put_into_the_step(error_type, at, seed):
         assert wrong in ({"48", "3", "4", "5"} if error_type == "question_value" else results)
 
 
+def test_numbers_with_separators_are_whole():
+    problem = Problem(
+        id="id",
+        question="6 people pay $1,500 each, and 5 pay nothing. How much is it?",
+        answer="9000",
+        rationale="They pay <<6*1500=9000>>9,000 dollars.\nThe answer is 9000.",
+        task="gsm8k",
+    )
+    steps = split_steps(problem.rationale)
+    made = [insert_error(problem, steps, 0, "question_value", random.Random(s)) for s in range(20)]
+    texts = {made[0][-1] for made in made if made is not None}
+    assert texts == {"They pay <<6*5=30>>30 dollars.", "They pay <<6*6=36>>36 dollars."}
+
+
 def test_missing_step():
     rng = random.Random(0)
     assert insert_error(PROBLEM, STEPS, 2, "missing_step", rng) == (

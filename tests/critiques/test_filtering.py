@@ -121,6 +121,20 @@ def test_leaked_expressions():
     assert not leaks_answer(read_critique(wrong, "Explanation: halve it."))
 
 
+@pytest.mark.parametrize(("gold", "said", "leaks"), [
+    ("-11", "the answer should be -11.", True),
+    ("-11", "9 less 20 is $-11$, not 11.", True),
+    ("-11", "9-20 is not 11; 20-11=9 and 20 - 11 = 9.", False),
+    ("1/7", "it is 1/7 of them.", True),
+    ("1/7", "it is 11/7.", False),
+    ("35%", "so 35 % are left.", True),
+    ("35%", "so 3.5% or 36% are left.", False),
+])  # fmt: skip
+def test_leaked_numbers_that_are_no_plain_ones(gold, said, leaks):
+    wrong = Solution(Problem("id", "Solve.", gold, "", "math"), "x = 3", "wrong", "3")
+    assert leaks_answer(read_critique(wrong, f"Explanation: {said}")) == leaks
+
+
 @pytest.mark.parametrize(("refinement", "bare"), [
     (RIGHT, False), (BARE, True), ("", True), ("12+15=27", False),
 ])  # fmt: skip

@@ -21,7 +21,8 @@ def test_there_are_four_sizes():
 def test_a_base_is_what_its_record_says(folder):
     config, _, params = load_pretrained(folder)
     record = json.loads((folder / "pretraining.json").read_text())
-    assert record.get("parameters", config.num_parameters) == config.num_parameters
+    if folder != TINY_BASE:  # The first one's record is from before sizes were noted.
+        assert record["parameters"] == config.num_parameters
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == config.num_parameters
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     name = folder.name.removeprefix("tiny_base").removeprefix("_")
