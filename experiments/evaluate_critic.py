@@ -8,7 +8,6 @@ are {problem, steps, first_error}, given solutions with the first wrong step (fr
 where such rows have `gold`, the answer, Table 2 is made of them too.
 """
 
-import collections
 import dataclasses
 import json
 import pathlib
@@ -142,11 +141,12 @@ def main(_: list[str]) -> None:
 
 def _refuse_doubles(data: pathlib.Path, problems: Sequence[Problem]) -> None:
     """Raises ValueError where one is there twice: Table 2's columns are kept by problem."""
-    counts = collections.Counter((problem.id, problem.question) for problem in problems)
-    for (name, question), times in counts.items():
-        if times > 1:
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        if first.setdefault(problem.id, problem) is not problem:
             raise ValueError(
-                f"{data}: problem {name} is there {times} times ({question[:60]!r}); leave it once."
+                f"{data}: problem {problem.id} is there twice ({problem.question[:60]!r}); leave "
+                "it once."
             )
 
 

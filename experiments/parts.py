@@ -6,7 +6,6 @@ A part's command is what a user could type. Where a flag has `{PART}` it is that
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import pathlib
 import re
@@ -294,20 +293,6 @@ class Plan:
             seconds += before["seconds"]
         text = json.dumps({**identity, "seconds": seconds, "failed": failed}, indent=2)
         write_atomically(self._record_path(part, seed), f"{text}\n")
-
-    def set_aside(self, part: Part, seed: int, identity: Mapping[str, Any]) -> pathlib.Path | None:
-        """Moves the folder aside that the part left under another command, settings or inputs.
-
-        Returns:
-          Where it is now; None where there was none.
-        """
-        folder, record = self.folder(seed, part.name), self.record(part, seed)
-        if not record or _same(record, identity) or not folder.exists():
-            return None
-        names = (folder.with_name(f"{folder.name}.old-{n}") for n in itertools.count(1))
-        aside = next(name for name in names if not name.exists())
-        folder.rename(aside)
-        return aside
 
     def log(self, part: Part, seed: int) -> pathlib.Path:
         """Where the part's output goes."""

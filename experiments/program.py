@@ -28,10 +28,10 @@ def run(main: Callable[[list[str]], None]) -> None:
             logging.set_verbosity(logging.WARNING)
         if argv[1:]:
             sys.exit(f"error: {argv[1]!r} is no flag: they are written --name=value.")
-        for name in flags.FLAGS:  # Which bounds let pass.
+        for name in flags.FLAGS:
             value = flags.FLAGS[name].value
-            if isinstance(value, float) and not math.isfinite(value):
-                sys.exit(f"error: --{name}={value}: give a finite number.")
+            if isinstance(value, float) and math.isnan(value):  # Which bounds let pass.
+                sys.exit(f"error: --{name}=nan: give a number.")
         try:
             main(argv)
             sys.stdout.flush()
@@ -112,13 +112,12 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") ->
     hold(run_dir, part)
     path = run_dir / "settings.json"
     program = pathlib.Path(sys.argv[0]).stem
-    settings = {"program": program, **settings}
     if path.is_file():
         theirs = read_object(path)
-        if theirs.get("program") != program:
+        if theirs.get("program", program) != program:
             raise ValueError(
-                f"{run_dir} is the folder of another program ({theirs.get('program', 'unknown')}); "
-                "choose another one."
+                f"{run_dir} is the folder of another program ({theirs['program']}); choose another "
+                "one."
             )
         settings = json.loads(json.dumps(settings))  # Tuples are lists there.
         changed = sorted(k for k in settings if theirs.get(k) != settings[k])
@@ -129,7 +128,7 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") ->
                 "Choose another folder, or delete this one."
             )
     else:
-        write_atomically(path, json.dumps(settings, indent=2) + "\n")
+        write_atomically(path, json.dumps({"program": program, **settings}, indent=2) + "\n")
 
 
 def join_processes(pod: bool = False) -> None:

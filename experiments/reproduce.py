@@ -249,10 +249,6 @@ class Progress:
             self._fail(key, "failed")
             self._say(f"{part.name}, seed {seed}: {error}")
             return False
-        if aside := self.plan.set_aside(part, seed, identity):
-            self._say(f"{part.name}, seed {seed}: its settings or inputs changed; before: {aside}")
-        # Noted now, so that whoever comes after a kill knows what the folder is of.
-        self.plan.note(part, seed, identity, 0.0, failed=True)
         self._say(f"{part.name}, seed {seed}: {identity['command']}")
         log = self.plan.log(part, seed)
         log.parent.mkdir(parents=True, exist_ok=True)

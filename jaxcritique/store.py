@@ -222,5 +222,7 @@ def replace_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             os.replace(folder, aside)
         os.replace(temporary, folder)
     finally:
+        if aside.exists() and not folder.exists():
+            os.replace(aside, folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)

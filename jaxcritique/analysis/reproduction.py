@@ -156,10 +156,11 @@ def _markdown(
         f"{headline(results['claims'])} Seeds: {', '.join(map(str, results['seeds']))}; an answer "
         f"is refined by `{results['protocol']}`, unless it says otherwise.",
         f"## Claims\n\n{markdown(head + verdicts)}",
-        "A claim holds if the interval of each of its parts (below) lies above zero, or begins "
-        "there where it says at least; it does not hold if one lies below, and is undecided "
-        "otherwise. Its figure is its first part's. Intervals are of resampled problems, each with "
-        "all its scores: they say what other problems would change, not what further seeds would.",
+        "A claim holds if the interval of each of its parts (below, but for what is beside it) "
+        "lies above zero, or begins there where it says at least; it does not hold if one lies "
+        "below, and is undecided otherwise. Its figure is its first part's. Intervals are of "
+        "resampled problems, each with all its scores: they say what other problems would change, "
+        "not what further seeds would.",
         f"## What each claim was measured by\n\n{markdown(aspects)}",
     ]
     for table in tables:

@@ -14,7 +14,7 @@ from jaxcritique.records import Problem, Solution
 # Those of the nine kinds (prompts/mistakes.py) that take no understanding of the story.
 PROGRAM_TYPES = ("calculation", "question_value", "step_value", "operator", "missing_step")
 
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 _BINARY = re.compile(r"(\d+(?:\.\d+)?)([-+*/])(\d+(?:\.\d+)?)")
 
 

@@ -128,12 +128,15 @@ def leaks_answer(critique: Critique) -> bool:
     gold = critique.solution.problem.answer
     shown = f"{critique.solution.problem.question}\n{critique.solution.text}"
     answer = evaluate(gold)
-    if answer is None or not _NUMBER.fullmatch(gold.strip()):
-        # An expression, or a number with a sign: only its very words can be looked for.
-        words = r"\s*".join(map(re.escape, "".join(gold.split())))
-        bare = re.compile(rf"(?<![\w)])(?<![\d)]\s){words}(?!\w)")  # 20-11 does not say -11.
-        return bool(bare.search(critique.text)) and not bare.search(shown)
+    if answer is None:  # An expression: only its very words can be looked for.
+        bare = "".join(gold.split())
+        return bare in "".join(critique.text.split()) and bare not in "".join(shown.split())
     worked_out = {mark.value for mark in calculations(critique.text)}
+    if re.search("[-/%]", gold):  # So they can of a number that has more than digits.
+        words = re.escape("".join(gold.split())).replace("%", r"\s?%")
+        number = re.compile(rf"(?<![\w.)])(?<![\d)]\s){words}(?!\w|\.\d)")  # 20-11 is no -11.
+        said_so = number.search(critique.text) and not number.search(shown)
+        return bool(said_so) and answer not in worked_out
     known = {evaluate(number) for number in _NUMBER.findall(shown)} | worked_out
     # "Step 3" is no answer 3.
     said = {evaluate(number) for number in _NUMBER.findall(_STEP_NUMBER.sub("", critique.text))}

@@ -76,13 +76,13 @@ def read_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}:{number}: not UTF-8 ({error.reason}).") from None
             except json.JSONDecodeError as error:
                 raise ValueError(
                     f"{path}:{number}: not JSON (column {error.colno}: {error.msg}); mend or "
                     "remove this row."
                 ) from None
+            except ValueError as error:  # Not UTF-8, or a number of thousands of digits.
+                raise ValueError(f"{path}:{number}: not JSON ({error}).") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: not a JSON object.")
             yield number, row

@@ -144,6 +144,15 @@ def test_a_path_without_a_step_where_mistakes_go_is_left_as_it_is(game):
     assert len(model.requests) == 1
 
 
+def test_a_model_that_put_in_no_mistake_is_asked_anew(game):
+    model = Actor("I would rather not.")
+    inserter, first = ModelInserter(model, 1.0, 80), Placement(positions=(1, 0, 0))
+    found = insert_mistakes(game, Actor(WRONG), [PATH], inserter, first, 0.7, 4)
+    assert not found.solutions
+    # The same step each time, and yet not the same request, which would get the same reply.
+    assert len({request.id for request in model.requests}) == len(model.requests) == 4
+
+
 def test_the_configured_distribution_is_obtained(game):
     """Kinds and positions of some hundred program mistakes follow their weights."""
     weights = (("calculation", 3.0), ("operator", 1.0), ("missing_step", 0.0))

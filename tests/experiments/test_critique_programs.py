@@ -279,10 +279,10 @@ def test_localisation(run, tmp_path):
     ('{"problem": "?", "steps": ["a"], "first_error": 5}', (), "data.jsonl:1: its 'first_error'"),
     ('{"a": 1}', (), "data.jsonl:1: the row is no problem"),
     ("", (), "data.jsonl: the file has no rows"),
-    ('{"question": "?", "answer": "#### 1"}\n' * 2, (), "is there 2 times ('?'); leave it once."),
+    ('{"question": "?", "answer": "#### 1"}\n' * 2, (), "is there twice ('?'); leave it once."),
     (
         '{"problem": "?", "steps": ["a"], "first_error": 0, "gold": 1}\n' * 2, (),
-        "is there 2 times ('?')",
+        "is there twice ('?')",
     ),
     ('{"question": "?", "answer": "#### 1"}', ("--critic=/nowhere",), "/nowhere/config.json: no"),
 ])  # fmt: skip
@@ -303,8 +303,8 @@ def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
     ("--annotator=/nowhere", "/nowhere/config.json: no such file"),
     ("tau=0.5", "'tau=0.5' is no flag: they are written --name=value."),
     ("--tau=1", "--tau=1.0: more than that share must be right; give 0 to less than 1."),
-    ("--tau=nan", "--tau=nan: give a finite number."),
-    ("--temperature=inf", "--temperature=inf: give a finite number."),
+    ("--tau=nan", "--tau=nan: give a number."),
+    ("--temperature=nan", "--temperature=nan: give a number."),
     ("--annotator_endpoint=http://host/v1", "name the model it serves with --annotator."),
 ])  # fmt: skip
 def test_bad_flags_are_refused_in_a_line(flag, message, run, tmp_path):

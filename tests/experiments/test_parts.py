@@ -53,21 +53,6 @@ def one(flags: list[str], name: str) -> str:
     return value
 
 
-def test_what_other_settings_left_is_set_aside(improved):
-    part = improved.named("improve")
-    folder, identity = improved.folder(0, "improve"), improved.identity(part, 0)
-    assert improved.set_aside(part, 0, identity) is None  # The same: it is gone on with.
-    (improved.settings / "improve.flags").write_text("--samples=3\n")
-    changed = improved.identity(part, 0)
-    aside = improved.set_aside(part, 0, changed)
-    assert aside == folder.with_name("improve.old-1")
-    assert (aside / "results.json").is_file()
-    assert not folder.exists()
-    assert improved.set_aside(part, 0, changed) is None  # Nothing is there.
-    folder.mkdir()
-    assert improved.set_aside(part, 0, changed) == folder.with_name("improve.old-2")
-
-
 def test_names_are_unique_and_every_part_reads_earlier_ones():
     names = [part.name for part in PARTS]
     assert len(set(names)) == len(names)

@@ -85,7 +85,7 @@ class Backwards(Echo):
             raise OSError("killed")
 
 
-@pytest.mark.parametrize("killed_after", range(1, 6))
+@pytest.mark.parametrize("killed_after", [3, 4, 5])  # Of six; before, no request has all.
 def test_samples_that_ended_in_another_order_lie_in_theirs_after_a_kill(killed_after, tmp_path):
     asked = requests("a", "b", n=3)
     expected = complete(Store(tmp_path / "whole").stage("echo"), "echo", Backwards(), asked)
