@@ -125,7 +125,7 @@ def test_leaked_expressions():
     ("-11", "the answer should be -11.", True),
     ("-11", "9 less 20 is $-11$, not 11.", True),
     ("-11", "9-20 is not 11; 20-11=9 and 20 - 11 = 9.", False),
-    ("-11", "9-20=-11, not 11.", False),
+    ("-11", "<<9-20=-11>>-11, not 11.", False),
     ("-11", "-11.5 and x - 11 = 0 are other numbers.", False),
     ("$18", "it is 18 dollars.", True),
     ("(3,4)", "it is P(3, 4).", True),
