@@ -94,7 +94,7 @@ def main(_: list[str]) -> None:
             games.annotator(train)
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
         if games.CHECKER in critics:
-            games.annotator(test)
+            games.refuse_without_calculations(test)
         # Actors and critics may be added to those that a run folder has.
         claim(run_dir, settings_but(["run_dir", "actor_base", "actor", "critic"]))
         engine = engines.engine()

@@ -94,6 +94,8 @@ def train(
         _Terminations() as terminations,
     ):
         start, end = checkpoints.choose(run.from_step), stop_at or optimizer.total_steps
+        if jax.process_index() == 0:  # It takes from seconds to minutes, in which no bar moves.
+            print(f"{run.name}: compiling the step, once for all runs alike", file=sys.stderr)
         step = compile_step(
             config,
             mesh,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -232,7 +231,6 @@ def compile_step(
     """
     started = time.monotonic()
     check_execution(config, mesh, execution, rows, sequence)
-    print("compiling the training step ...", file=sys.stderr, flush=True)
     optimizer = OptimizerConfig(0.0, 1, schedule=schedule, moment_dtype=moment_dtype)
     structure, _ = abstract(config)
     with jax.set_mesh(mesh):
