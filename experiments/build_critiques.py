@@ -14,15 +14,13 @@ with another --max_flawed, --mixture, --filter_refinements or --alone_samples on
 
 import json
 import pathlib
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import claim, command, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import Annotator, ArithmeticAnnotator, ModelAnnotator
 from jaxcritique.critiques.build import (
@@ -248,10 +246,9 @@ def main(_: list[str]) -> None:
             "filter": f"{FLAGS.filter}, tau={FLAGS.tau:g}",
         },
     }
-    command = shlex.join(["python", "-m", "experiments.build_critiques", *sys.argv[1:]])
     chosen = set(map(id, kept))
     rest = [candidate for candidate in candidates if id(candidate) not in chosen]
-    write_dataset(run_dir / "dataset", kept, rest, statistics, command)
+    write_dataset(run_dir / "dataset", kept, rest, statistics, command())
     write_rows(run_dir / "discarded.jsonl", discarded_rows(annotations, candidates))
     write_rows(run_dir / "critic.jsonl", (training_row(game.prompts, c) for c in kept))
     for kind in KINDS:  # To compare critics of the same critiques, filtered otherwise.
@@ -259,7 +256,7 @@ def main(_: list[str]) -> None:
         rows = (training_row(game.prompts, c) for c in passed)
         write_rows(run_dir / f"critic-{kind}.jsonl", rows)
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))
-    results = {"command": command, "seed": FLAGS.seed, **statistics}
+    results = {"command": command(), "seed": FLAGS.seed, **statistics}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(statistics))
     print(f"{run_dir / 'dataset'}\n{run_dir / 'results.json'}")

@@ -11,16 +11,13 @@ is computed from the same samples costs none.
 
 import json
 import pathlib
-import resource
-import shlex
-import sys
 import time
 from statistics import fmean
 
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.evaluation import (
     MULTIPLES,
@@ -95,7 +92,7 @@ flags.DEFINE_bool(
     "Compare also with the actor alone at 2K and 3K samples and at equal tokens: half of the cost.",
 )
 
-# What may change within a run folder: other figures of the same samples, or more of them.
+# What may change within a run folder: other figures of the same samples. More are drawn anew.
 _FREE = (
     "run_dir", "k", "samples", "protocol", "scaling", "equal_compute", "difficulty_samples",
     "difficulty",
@@ -136,11 +133,7 @@ def main(_: list[str]) -> None:
     if failed:
         logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
     results = {
-        "command": shlex.join(["python", "-m", "experiments.evaluate", *sys.argv[1:]]),
-        "seed": FLAGS.seed,
-        "settings": settings_but(["run_dir"]),
-        "wall_seconds": time.monotonic() - started,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **about_this_run(started),
         "task": FLAGS.task,
         "actor": FLAGS.actor,
         "critic": FLAGS.critic,
@@ -152,9 +145,9 @@ def main(_: list[str]) -> None:
         "by_level": by_level(rated_problems, points, FLAGS.seed),
         "costs": costs,
     }
-    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     write_rows(run_dir / "scores.jsonl", score_rows(rated_problems, [*points, *samplewise]))
     write_evaluation(results, run_dir)
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     for table in evaluation_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
     print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")

@@ -11,15 +11,13 @@ where such rows have `gold`, the answer, Table 2 is made of them too.
 import dataclasses
 import json
 import pathlib
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import claim, command, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.evaluation_report import costs_table
 from jaxcritique.analysis.intervals import accuracy, of_block_means, paired_difference
 from jaxcritique.analysis.table import aligned, percent
@@ -123,7 +121,7 @@ def main(_: list[str]) -> None:
             failed,
         )
     results = {
-        "command": shlex.join(["python", "-m", "experiments.evaluate_critic", *sys.argv[1:]]),
+        "command": command(),
         "seed": FLAGS.seed,
         "actor": FLAGS.actor,
         "data": FLAGS.data,
@@ -132,9 +130,9 @@ def main(_: list[str]) -> None:
         "comparisons": _comparisons(scores),
         "costs": costs,
     }
-    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     levels = {solution.problem.id: solution.problem.level for solution in solutions}
     write_rows(run_dir / "scores.jsonl", _score_rows(levels, scores))
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(results))
     print(run_dir / "results.json")
 

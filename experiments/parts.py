@@ -4,6 +4,7 @@ A part's command is what a user could type. Where a flag has `{PART}` it is that
 `{PART:MODEL}` the model that the part's results.json names so, and `{model}` the base.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -208,7 +209,7 @@ class Plan:
         critics = [f"--critic={folder}" for _, folder in part.critics]
         return [
             *("python", "-m", f"experiments.{part.program}"),
-            *(resolve(flag) for flag in (*part.flags, *critics)),
+            *dict.fromkeys(resolve(flag) for flag in (*part.flags, *critics)),
             f"--flagfile={self.settings / part.flagfile}",
             f"--seed={seed}",
             f"--run_dir={self.folder(seed, part.name)}",
@@ -227,7 +228,7 @@ class Plan:
                 if shown:
                     return match.group()
                 raise ValueError(f"{name} has not come to its results ({path}).")
-            models = read_run(folder).results.get("models", {})
+            models = read_object(path).get("models", {})
             if model not in models:
                 raise ValueError(f"{path} names no model {model!r}, only {', '.join(models)}.")
             # A model of the part's own is given by its path within the part's folder.
@@ -272,7 +273,7 @@ class Plan:
         }
 
     def record(self, part: Part, seed: int) -> dict[str, Any]:
-        """What was noted of the part when it last ended: `identity`, seconds, whether it failed."""
+        """What was last noted of the part: `identity`, seconds, whether it failed or still runs."""
         path = self._record_path(part, seed)
         return read_object(path) if path.is_file() else {}
 
@@ -284,7 +285,7 @@ class Plan:
         seconds: float,
         failed: bool = False,
     ) -> None:
-        """Notes that the part ended after so many seconds.
+        """Notes that the part ended after so many seconds, or came so far.
 
         Those of earlier starts of the same command, settings and inputs are added.
         """
@@ -293,6 +294,21 @@ class Plan:
             seconds += before["seconds"]
         text = json.dumps({**identity, "seconds": seconds, "failed": failed}, indent=2)
         write_atomically(self._record_path(part, seed), f"{text}\n")
+
+    def adopt(self, part: Part, seed: int) -> None:
+        """Notes a part that somebody has run by its command, on many hosts or on one.
+
+        Its flagfile is taken to be what it was then.
+        """
+        path = self.folder(seed, part.name) / "results.json"
+        if self._record_path(part, seed).is_file() or not path.is_file():
+            return
+        results = read_object(path)
+        ran = [flag for flag in shlex.split(results.get("command", "")) if flag != "--distributed"]
+        with contextlib.suppress(ValueError):  # What it reads is not there.
+            identity = self.identity(part, seed)
+            if shlex.join(ran) == identity["command"]:
+                self.note(part, seed, identity, results.get("wall_seconds", 0.0))
 
     def log(self, part: Part, seed: int) -> pathlib.Path:
         """Where the part's output goes."""
@@ -319,11 +335,12 @@ class Plan:
         if not part.critics:
             return run
         resolve = self._resolver(seed, shown=False)
+        roles: dict[str, str] = {}
+        for role, folder in part.critics:
+            # Where no critique could train a critic it is the base, and plays no part but that.
+            roles.setdefault(resolve(folder), role)
         scores = [
-            {**row, "method": role}
-            for role, folder in part.critics
-            for row in run.scores
-            if row["method"] == resolve(folder)
+            {**row, "method": roles[row["method"]]} for row in run.scores if row["method"] in roles
         ]
         return dataclasses.replace(run, scores=scores)
 

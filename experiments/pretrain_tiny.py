@@ -10,14 +10,12 @@ import io
 import itertools
 import json
 import pathlib
-import shlex
-import sys
 
 import numpy as np
 import sentencepiece
 from absl import flags
 
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import claim, command, refusing_bad_input, run, settings_but
 from jaxcritique.critiques.corpus import documents
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import save_pretrained
@@ -124,7 +122,7 @@ def main(_: list[str]) -> None:
     output = run_dir / "tiny_base"
     save_pretrained(output, config, params, tokenizer_folder, dtype=np.float16)
     record = {
-        "command": shlex.join(["python", "-m", "experiments.pretrain_tiny", *sys.argv[1:]]),
+        "command": command(),
         "seed": _SEED.value,
         "dim": _DIM.value,
         "layers": _LAYERS.value,

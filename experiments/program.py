@@ -6,8 +6,11 @@ import json
 import math
 import os
 import pathlib
+import resource
+import shlex
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -62,6 +65,30 @@ def settings_but(free: Sequence[str]) -> dict[str, Any]:
     return {flag.name: flag.value for flag in own if flag.name not in free}
 
 
+def command() -> str:
+    """Returns the command that this program was started by, as a user types it."""
+    return shlex.join(["python", "-m", f"experiments.{_program()}", *sys.argv[1:]])
+
+
+def about_this_run(started: float) -> dict[str, Any]:
+    """Returns what every results.json begins with.
+
+    Args:
+      started: when the program began, by the monotonic clock.
+    """
+    return {
+        "command": command(),
+        "seed": flags.FLAGS["seed"].value,
+        "settings": settings_but(["run_dir"]),
+        "wall_seconds": time.monotonic() - started,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _program() -> str:
+    return pathlib.Path(sys.argv[0]).stem
+
+
 # Locks last as long as their files are open: until the process ends.
 _HELD: dict[pathlib.Path, TextIO] = {}
 
@@ -111,7 +138,7 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") ->
     """
     hold(run_dir, part)
     path = run_dir / "settings.json"
-    program = pathlib.Path(sys.argv[0]).stem
+    program = _program()
     if path.is_file():
         theirs = read_object(path)
         if theirs.get("program", program) != program:

@@ -5,9 +5,9 @@
 
 `experiments/parts.py` has the parts. They run in order, --jobs at a time, each in a folder of its
 seed. The same command again goes on where it was stopped: a part is done when it has come to its
-results by the same command, settings and inputs. A part that fails is named, what does not need it
-goes on, and the exit code is then 1. What the parts are run with is in their flagfiles, in
---settings.
+results by the same command, settings and inputs, here or by hand. A part that fails is named, what
+does not need it goes on, and the exit code is then 1. What the parts are run with is in their
+flagfiles, in --settings.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ import rich.table
 from absl import flags
 
 from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
-from experiments.program import hold, refusing_bad_input, run
+from experiments.program import command, hold, refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
 from jaxcritique.analysis.reproduction import write_reproduction
 from jaxcritique.models.presets import PRESETS
@@ -52,7 +52,7 @@ flags.DEFINE_enum(
     "refine_flagged",
     [name for name in PROTOCOLS if name != "oracle"],
     "What 'with critic' means in claims: an answer is refined if the critic flags it, or always "
-    "(the paper does not say; the report gives the other one beside).",
+    "(the paper does not say; the report has a table of the claims by the other one).",
 )
 flags.DEFINE_integer(
     "jobs",
@@ -71,6 +71,7 @@ flags.DEFINE_string(
 
 _TAIL = 15  # Lines of a failed part's log that are shown.
 _LOOK_SECONDS = 0.2
+_NOTE_SECONDS = 30.0  # Of its time a part that is killed loses as much.
 
 
 def main(_: list[str]) -> None:
@@ -84,18 +85,24 @@ def main(_: list[str]) -> None:
     with refusing_bad_input():
         shares = _shares(FLAGS.jobs)
         hold(plan.run_dir)
-    progress = Progress(plan, parts, seeds)
+        progress = Progress(plan, parts, seeds)
     results: dict[str, Any] = {}
+    unreported: Exception | None = None
     try:
         with (
             rich.live.Live(get_renderable=progress.table, console=progress.console),
             contextlib.closing(progress.run(shares)) as ended,
         ):
             for _seed in ended:
-                with refusing_bad_input():
-                    results = _report(plan, seeds)  # Of what there is so far.
+                try:
+                    results, unreported = _report(plan, seeds), None  # Of what there is so far.
+                except (OSError, ValueError) as error:  # The other seeds go on.
+                    unreported = error
+                    progress.say(f"no report: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
+    if unreported:
+        sys.exit(f"error: no report: {unreported}")
     for claim in results["claims"]:
         print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
     for name in ("results.json", "results.md", "report.html"):
@@ -147,7 +154,7 @@ def _shares(jobs: int) -> list[set[int]]:
 # ---- running
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Job:
     """A part that is running."""
 
@@ -155,6 +162,7 @@ class _Job:
     identity: dict[str, Any]
     began: float  # By the monotonic clock.
     cores: set[int]
+    noted: float = 0.0  # How many of its seconds have been noted.
 
     @property
     def seconds(self) -> float:
@@ -165,14 +173,22 @@ class _Job:
 class Progress:
     """Runs parts and shows what is done, running and left.
 
-    The table is drawn by a thread of its own: what it looks up is there before the state says so.
+    Those that somebody ran by hand are done. The table is drawn by a thread of its own: what it
+    looks up is there before the state says so.
     """
 
     def __init__(self, plan: Plan, parts: list[Part], seeds: list[int]):
-        """Looks up which parts are done."""
+        """Looks up which parts are done.
+
+        Raises:
+          ValueError: a file that says so is damaged.
+        """
         self.plan, self.parts, self.seeds = plan, parts, seeds
         self.console = rich.console.Console()
         self.failed: set[tuple[str, int]] = set()
+        for seed in seeds:
+            for part in plan.parts:  # In order: what a part reads comes before it.
+                plan.adopt(part, seed)
         self._state = {
             (part.name, seed): "done" if plan.done(part, seed) else "left"
             for part in parts
@@ -197,6 +213,8 @@ class Progress:
                         self._end(*key, job)
                         del self._jobs[key]  # Only now: the table shows what is running meanwhile.
                         free.append(job.cores)
+                    elif job.seconds > job.noted + _NOTE_SECONDS:
+                        self._note(*key, job, failed=True)
                 while free and (can_begin := self._next()):
                     if self._start(*can_begin, free[-1]):
                         free.pop()
@@ -208,8 +226,9 @@ class Progress:
         finally:  # Where we end early, so do the parts.
             for job in self._jobs.values():
                 job.process.terminate()
-            for job in self._jobs.values():
+            for key, job in self._jobs.items():
                 job.process.wait()
+                self._note(*key, job, failed=True)
 
     def _unfinished(self, seed: int) -> bool:
         return any(
@@ -229,7 +248,7 @@ class Progress:
                 if not missing:
                     return part, seed
                 self._fail(key, f"needs {missing[0]}")
-                self._say(f"{part.name}, seed {seed}: left out, since {missing[0]} is not done")
+                self.say(f"{part.name}, seed {seed}: left out, since {missing[0]} is not done")
         return None
 
     def _start(self, part: Part, seed: int, cores: set[int]) -> bool:
@@ -243,13 +262,13 @@ class Progress:
             self._done(*key)
             return False
         try:
-            command = self.plan.command(part, seed)
+            argv = self.plan.command(part, seed)
             identity = self.plan.identity(part, seed)
         except ValueError as error:
             self._fail(key, "failed")
-            self._say(f"{part.name}, seed {seed}: {error}")
+            self.say(f"{part.name}, seed {seed}: {error}")
             return False
-        self._say(f"{part.name}, seed {seed}: {identity['command']}")
+        self.say(f"{part.name}, seed {seed}: {identity['command']}")
         log = self.plan.log(part, seed)
         log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -259,7 +278,7 @@ class Progress:
 
         with log.open("a") as output:
             process = subprocess.Popen(
-                [sys.executable, *command[1:]],
+                [sys.executable, *argv[1:]],
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
                 stdout=output,
@@ -280,18 +299,23 @@ class Progress:
         return {**cache, **os.environ}
 
     def _end(self, name: str, seed: int, job: _Job) -> None:
-        part, code, seconds = self.plan.named(name), job.process.returncode, job.seconds
-        if code == 0 and (self.plan.folder(seed, name) / "results.json").is_file():
-            self.plan.note(part, seed, job.identity, seconds)
+        code = job.process.returncode
+        done = code == 0 and (self.plan.folder(seed, name) / "results.json").is_file()
+        self._note(name, seed, job, failed=not done)
+        if done:
             self._done(name, seed)
-            self._say(f"{name}, seed {seed}: done in {_clock(seconds)}")
+            self.say(f"{name}, seed {seed}: done in {_clock(job.seconds)}")
             return
-        self.plan.note(part, seed, job.identity, seconds, failed=True)
         self._fail((name, seed), "failed")
-        log = self.plan.log(part, seed)
-        self._say(f"{name}, seed {seed}: failed with exit code {code}. The end of {log}:")
+        log = self.plan.log(self.plan.named(name), seed)
+        self.say(f"{name}, seed {seed}: failed with exit code {code}. The end of {log}:")
         for line in log.read_text(errors="replace").splitlines()[-_TAIL:]:
-            self._say(f"    {line}")
+            self.say(f"    {line}")
+
+    def _note(self, name: str, seed: int, job: _Job, failed: bool) -> None:
+        seconds = job.seconds
+        self.plan.note(self.plan.named(name), seed, job.identity, seconds - job.noted, failed)
+        job.noted = seconds
 
     def _done(self, name: str, seed: int) -> None:
         self._took[name, seed] = self._noted_seconds(name, seed)
@@ -301,7 +325,8 @@ class Progress:
         self.failed.add(key)
         self._state[key] = why
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Prints a line above the table."""
         self.console.print(rich.markup.escape(text), highlight=False, soft_wrap=True)
 
     def table(self) -> rich.console.Group:
@@ -402,9 +427,8 @@ def _report(plan: Plan, seeds: list[int]) -> dict[str, Any]:
     settings = {
         part.name: " ".join(read_flagfile(plan.settings / part.flagfile)) for part in plan.parts
     }
-    command = shlex.join(["python", "-m", "experiments.reproduce", *sys.argv[1:]])
     return write_reproduction(
-        Evidence(runs), FLAGS.protocol, command, settings, costs, plan.run_dir
+        Evidence(runs), FLAGS.protocol, command(), settings, costs, plan.run_dir
     )
 
 

@@ -11,16 +11,13 @@ again goes on where a killed run stopped.
 
 import json
 import pathlib
-import resource
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.scaling import (
     MOST_CRITICS,
     ActorScores,
@@ -111,11 +108,7 @@ def main(_: list[str]) -> None:
     if failed:
         logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
     results = {
-        "command": shlex.join(["python", "-m", "experiments.scaling", *sys.argv[1:]]),
-        "seed": FLAGS.seed,
-        "settings": settings_but(["run_dir"]),
-        "wall_seconds": time.monotonic() - started,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **about_this_run(started),
         "task": FLAGS.task,
         "problems": len(test),
         "failed": failed,
@@ -129,9 +122,9 @@ def main(_: list[str]) -> None:
             f"{name} actor": games.shown(actor.folder) for name, actor in _named(actors).items()
         },
     }
-    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     write_rows(run_dir / "scores.jsonl", scaling_score_rows(test, found))
     write_scaling(results, run_dir)
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     for table in scaling_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
     print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")

@@ -10,9 +10,6 @@ names; evaluates every actor. The same command again goes on where a killed run 
 import dataclasses
 import json
 import pathlib
-import resource
-import shlex
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,7 +18,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
@@ -140,15 +137,11 @@ def main(_: list[str]) -> None:
         game = games.game(grader)
         results = _experiment(game, engine, methods, annotator, base, given, train, explored, test)
     results = {
-        "command": shlex.join(["python", "-m", "experiments.self_improve", *sys.argv[1:]]),
-        "seed": FLAGS.seed,
-        "settings": settings_but(["run_dir"]),
-        "wall_seconds": time.monotonic() - started,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **about_this_run(started),
         **results,
     }
-    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     write_report(results, run_dir / "report.html")
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(results_table(results))
     print(headline(results))
     print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")

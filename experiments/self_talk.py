@@ -11,8 +11,6 @@ experiments/sft.py reads them. The same command again goes on where a killed run
 import dataclasses
 import json
 import pathlib
-import resource
-import shlex
 import sys
 import time
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, refusing_bad_input, run, settings_but
+from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.evaluation import ALONE, Point, rows_of, score_rows
 from jaxcritique.analysis.self_talk_report import (
     METHODS,
@@ -140,11 +138,7 @@ def main(_: list[str]) -> None:
     if failed:
         logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
     results = {
-        "command": shlex.join(["python", "-m", "experiments.self_talk", *sys.argv[1:]]),
-        "seed": FLAGS.seed,
-        "settings": settings_but(["run_dir"]),
-        "wall_seconds": time.monotonic() - started,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **about_this_run(started),
         "task": FLAGS.task,
         "critic": FLAGS.critic,
         "data_critic": data_critic,
@@ -152,9 +146,9 @@ def main(_: list[str]) -> None:
         "failed": failed,
         **results,
     }
-    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     write_rows(run_dir / "scores.jsonl", score_rows(test, points))
     write_self_talk(results, run_dir)
+    write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     for table in self_talk_tables(results):
         print(f"{table.title}\n{aligned(table.rows)}\n")
     print(f"{run_dir / 'results.json'}\n{run_dir / 'report.html'}")

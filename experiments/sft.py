@@ -11,13 +11,18 @@ is the Hugging Face folder RUN_DIR/model. Killed, or stopped by SIGTERM, the sam
 import hashlib
 import json
 import pathlib
-import shlex
-import sys
 
 import jax
 from absl import flags
 
-from experiments.program import claim, join_processes, refusing_bad_input, run, settings_but
+from experiments.program import (
+    claim,
+    command,
+    join_processes,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.models.attention import IMPLEMENTATIONS
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import REMAT
@@ -118,7 +123,7 @@ def main(_: list[str]) -> None:
         claim(run_dir, {**settings_but(_FREE), "model": model, "data": sha256}, _part())
     facts = prepared.train()
     results = {
-        "command": shlex.join(["python", "-m", "experiments.sft", *sys.argv[1:]]),
+        "command": command(),
         **facts,
     }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")

@@ -4,6 +4,7 @@ A function for each says what is compared, and `CLAIMS` what is said of it; how 
 verdicts is in `measuring.py`.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from jaxcritique.analysis.evidence import (
     UNTRAINED,
     VANILLA,
     Evidence,
+    NotMeasured,
     actors_by_size,
     common_k,
     last_iteration,
@@ -69,9 +71,8 @@ def measure_claims(evidence: Evidence, protocol: str, seed: int = 0) -> list[dic
 
 
 def _c1(e: Evidence, protocol: str) -> list[Aspect]:
-    method, other = in_parallel(protocol), in_parallel(_other(protocol))
-    ks = e.values(EVALUATE, "k", method=method, metric="maj")
-    few, many = ks[0], ks[-1]
+    method = in_parallel(protocol)
+    few, many = _fewest_and_most(e.values(EVALUATE, "k", method=method, metric="maj"))
     vote = partial(scored, e, EVALUATE, metric="maj")
     critic = vote(method=method, k=many)
 
@@ -96,19 +97,13 @@ def _c1(e: Evidence, protocol: str) -> list[Aspect]:
             vote(method=equal_tokens(method), k=many),
             beside=True,
         ),
-        difference(
-            f"the first, with {_other(protocol)}",
-            vote(method=other, k=many),
-            vote(method=ALONE, k=many),
-            beside=True,
-        ),
     ]
 
 
 def _c2(e: Evidence, protocol: str) -> list[Aspect]:
     trained = partial(scored, e, CRITICS, method=TRAINED)
     untrained = partial(scored, e, CRITICS, method=UNTRAINED)
-    accuracy, without = f"accuracy_{protocol}", "accuracy_without"
+    accuracy = f"accuracy_{protocol}"
     return [
         *(
             difference(
@@ -119,13 +114,9 @@ def _c2(e: Evidence, protocol: str) -> list[Aspect]:
             for column in ("discriminability", "helpfulness")
         ),
         difference(
-            "accuracy with critic - without", trained(metric=accuracy), trained(metric=without)
-        ),
-        difference(
-            f"the same, with {_other(protocol)}",
-            trained(metric=f"accuracy_{_other(protocol)}"),
-            trained(metric=without),
-            beside=True,
+            "accuracy with critic - without",
+            trained(metric=accuracy),
+            trained(metric="accuracy_without"),
         ),
         difference(
             "accuracy with critic, trained - untrained",
@@ -138,15 +129,12 @@ def _c2(e: Evidence, protocol: str) -> list[Aspect]:
 
 def _c3(e: Evidence, protocol: str) -> list[Aspect]:
     greedy = partial(scored, e, EVALUATE, metric="greedy")
-
-    def gain(rule: str) -> Lookup:
-        return less(greedy(method=rule), greedy(method=ALONE))
-
-    levels = partial(e.levels, EVALUATE)
-    says = "critic's gain (greedy) on levels 4-5 - on levels 1-3"
     return [
-        harder(says, gain(protocol), levels),
-        harder(f"{says}, with {_other(protocol)}", gain(_other(protocol)), levels, beside=True),
+        harder(
+            "critic's gain (greedy) on levels 4-5 - on levels 1-3",
+            less(greedy(method=protocol), greedy(method=ALONE)),
+            partial(e.levels, EVALUATE),
+        )
     ]
 
 
@@ -168,6 +156,12 @@ def _c4(e: Evidence, _: str) -> list[Aspect]:
             "larger N: what each gains after its first iteration, critique-in-the-loop - vanilla",
             later("critique"),
             later("vanilla"),
+            beside=True,
+        ),
+        difference(
+            "larger N: critique-in-the-loop - vanilla of as many generated tokens, last iteration",
+            partial(last_iteration, e, IMPROVE, "critique"),
+            partial(last_iteration, e, IMPROVE, EQUAL_TOKENS),
             beside=True,
         ),
     ]
@@ -277,9 +271,8 @@ def _c12(e: Evidence, protocol: str) -> list[Aspect]:
     parallel = partial(scored, e, EVALUATE, method=in_parallel(protocol), metric="maj")
     sequential = partial(scored, e, EVALUATE, method=in_sequence(protocol))
     ks = e.values(EVALUATE, "k", method=in_sequence(protocol), metric="maj")
-    large = ks[-1]
     # Of one refinement and its response the vote is the response's, whatever the critic says.
-    small = next((k for k in ks if k > 1), large)
+    small, large = _fewest_and_most([k for k in ks if k > 1])
     final = sequential(metric="final", k=large)
     vote = sequential(metric="maj", k=large)
     return [
@@ -308,20 +301,29 @@ def _c14(e: Evidence, protocol: str) -> list[Aspect]:
         of = partial(scored, e, FILTERS, metric=column)
         return difference(says, of(method="soft"), of(method=other), beside)
 
-    accuracy, with_other = f"accuracy_{protocol}", f"accuracy with {_other(protocol)}, soft - none"
+    accuracy = f"accuracy_{protocol}"
     says = "accuracy with critic, of soft-filtered - of"
     return [
         soft_less("none", f"{says} unfiltered data", accuracy, beside=False),
         soft_less("none", "discriminability, soft - none", "discriminability"),
         soft_less("none", "helpfulness, soft - none", "helpfulness"),
-        soft_less("none", with_other, f"accuracy_{_other(protocol)}"),
         soft_less("hard", f"{says} hard-filtered data", accuracy),
     ]
 
 
-def _other(protocol: str) -> str:
-    return "refine_all" if protocol == "refine_flagged" else "refine_flagged"
+def _fewest_and_most(ks: Sequence[int]) -> tuple[int, int]:
+    """Returns the ends of a list of K.
 
+    Raises:
+      NotMeasured: they are one.
+    """
+    if len(ks) < 2:
+        raise NotMeasured("a comparison of a small K with a large one needs two of them in --k")
+    return ks[0], ks[-1]
+
+
+# The method of self_improve without a critic that may generate as much as the one with it.
+EQUAL_TOKENS = "vanilla_equal_tokens"
 
 # Methods of self_improve that take something away from critique-in-the-loop (Table 4).
 ABLATIONS = {
@@ -405,7 +407,8 @@ CLAIMS = (
         "One small critic helps actors of every size, and the more with an oracle.",
         "Figure 9",
         "no figure given",
-        "Greedy accuracy of each actor; the oracle's on average over actors.",
+        "Greedy accuracy of each actor; the oracle's on average over actors (who never refines a "
+        "right answer can only gain by it).",
         _c9,
     ),
     Claim(
@@ -431,7 +434,8 @@ CLAIMS = (
         "sequential ones at large K.",
         "Figure 12",
         "no figure given",
-        "At the largest K, and the smallest at which more than two answers vote.",
+        "At the largest K, and the smallest above 1: of a response and one refinement the vote is "
+        "the response's.",
         _c12,
     ),
     Claim(

@@ -94,21 +94,22 @@ def sequential_points(
 ) -> list[Point]:
     """Scores K rounds after one response: the vote, Pass@K and the final answer (section 6.3).
 
-    The response and all refinements vote; where the protocol ends a chain, fewer do. Pass@K is of
-    K answers, as in parallel: those that the K rounds leave, without the response before them.
+    The response and what each round leaves vote: where the protocol ends a chain, its last answer
+    stands for the rounds that it saves, as a response that is not refined does in parallel. Pass@K
+    is of K answers, as there: those that the K rounds leave, without the response before them.
 
     Raises:
       ValueError: a problem has no chain, or one that ends where the protocol goes on.
     """
     whole = [chain.cut(protocol, max(ks)) for chain in chains]
-    answers = [(chain.problem, answer) for chain in whole for answer in chain.answers]
+    answers = [(chain.problem, answer) for chain in whole for answer in _after(chain, max(ks))]
     ballots = _ballots(problems, answers, same)
     points = []
     for k in ks:
         first = [ballot.first(k + 1) for ballot in ballots]
         for ballot in first:
             ballot.require(1)
-        left = [ballot.right[1:] or ballot.right for ballot in first]
+        left = [ballot.right[1:] for ballot in first]
         tokens = fmean(chain.cut(protocol, k).tokens for chain in whole)
         columns = {
             "maj": (first, [majority(ballot) for ballot in first]),
@@ -120,6 +121,12 @@ def sequential_points(
             scores = dict(zip(names, map(float, found), strict=True))
             points.append(Point(method, metric, k, fmean(map(len, counted)), tokens, scores))
     return points
+
+
+def _after(chain: Chain, rounds: int) -> Iterator[Answer]:
+    """Yields the response, and the answer that stands after each round."""
+    for number in range(rounds + 1):
+        yield chain.answers[min(number, len(chain.answers) - 1)]
 
 
 def alone_points(

@@ -10,7 +10,9 @@ seeds would; the effect in each seed is therefore given beside it.
 An aspect holds if its 95% interval lies above zero (or begins there, where the claim says "at
 least"), and does not if it lies below. A claim holds if all its aspects do (a conjunction, so no
 correction for their number is due), does not if one of them does not, and is undecided otherwise.
-What is reported as its effect is the first aspect's.
+"Does not hold" is not corrected: of a claim with six aspects, none of which makes a difference,
+chance alone says so up to 15 times in a hundred. What is reported as its effect is the first
+aspect's.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from jaxcritique.analysis import self_talk_report as table5
-from jaxcritique.analysis.claims import ABLATIONS, measure_claims
+from jaxcritique.analysis.claims import ABLATIONS, EQUAL_TOKENS, measure_claims
 from jaxcritique.analysis.evaluation import ALONE, in_parallel
 from jaxcritique.analysis.evaluation_report import Table, csv_text, gain_cell, share_cell
 from jaxcritique.analysis.evidence import (
@@ -40,6 +40,7 @@ from jaxcritique.store import write_atomically
 
 Row = tuple[str, ...]
 _WORDS = {"yes": "holds", "no": "does not hold", "undecided": "undecided"}
+_OTHER = {"refine_flagged": "refine_all", "refine_all": "refine_flagged"}
 
 
 def write_reproduction(
@@ -54,7 +55,8 @@ def write_reproduction(
 
     Args:
       evidence: what the parts left.
-      protocol: which answers are refined where a critic is used.
+      protocol: which answers are refined where a critic is used; the claims are measured with the
+        other one too.
       command: that made all of it.
       settings: flags by part.
       costs: {part, seed, seconds, generated_tokens, training_steps, command} of what is done.
@@ -68,7 +70,11 @@ def write_reproduction(
     """
     measured = measure_claims(evidence, protocol)
     claims = [_claim_cells(claim) for claim in measured]
-    tables = [_tabulated(title, make, evidence, protocol) for title, make in _TABLES.items()]
+    otherwise = measure_claims(evidence, _OTHER[protocol])
+    tables = [
+        *_otherwise(measured, otherwise, _OTHER[protocol]),
+        *(_tabulated(title, make, evidence, protocol) for title, make in _TABLES.items()),
+    ]
     figures = paper_figures(evidence, protocol)
     commands = {(cost["part"], cost["seed"]): cost["command"] for cost in costs}
     for figure in figures:
@@ -80,6 +86,8 @@ def write_reproduction(
         "protocol": protocol,
         "seeds": list(evidence.runs),
         "claims": measured,
+        "claims_otherwise": {"protocol": _OTHER[protocol], "claims": otherwise},
+        "levels_by": _levels_by(evidence),
         "tables": [
             {"title": table.title, "rows": [list(row) for row in table.rows], "note": table.note}
             for table in tables
@@ -134,7 +142,7 @@ def _markdown(
             f"{claim['id']} {claim['says']}",
             claim["verdict"],
             claim["points"],
-            ", ".join(f"{100 * effect:+.1f}" for effect in (claim["seeds"] or {}).values()) or "-",
+            _by_seed(claim),
             f"{claim['where']}: {claim['paper']}",
             _count(claim["n"]),
         )
@@ -154,7 +162,8 @@ def _markdown(
         "# arXiv 2411.16579, reproduced",
         f"`{results['command']}`",
         f"{headline(results['claims'])} Seeds: {', '.join(map(str, results['seeds']))}; an answer "
-        f"is refined by `{results['protocol']}`, unless it says otherwise.",
+        f"is refined by `{results['protocol']}`, unless it says otherwise. Levels of difficulty, 1 "
+        f"(easy) to 5, are by {results['levels_by']}.",
         f"## Claims\n\n{markdown(head + verdicts)}",
         "A claim holds if the interval of each of its parts (below, but for what is beside it) "
         "lies above zero, or begins there where it says at least; it does not hold if one lies "
@@ -167,6 +176,10 @@ def _markdown(
         shown = [markdown(table.rows)] if table.rows else []
         blocks.append("\n\n".join([f"## {table.title}", *shown, *filter(None, [table.note])]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _by_seed(claim: Mapping[str, Any]) -> str:
+    return ", ".join(f"{100 * effect:+.1f}" for effect in (claim["seeds"] or {}).values()) or "-"
 
 
 def _count(n: int | None) -> str:
@@ -190,6 +203,29 @@ def _points(found: Mapping[str, Any]) -> str:
     if found["effect"] is None:
         return "not measured"
     return gain_cell(found["effect"], found["ci95"])
+
+
+def _otherwise(
+    measured: Sequence[Mapping[str, Any]], otherwise: Sequence[Mapping[str, Any]], protocol: str
+) -> list[Table]:
+    """What of the claims is another, where it was measured, if answers are refined otherwise."""
+    rows: list[Row] = [("Claim", "Verdict", "Points (95% interval)", "By seed")]
+    for claim, other in zip(measured, otherwise, strict=True):
+        whole = all(a["beside"] or a["effect"] is not None for a in other["aspects"])
+        if whole and other["aspects"] != claim["aspects"]:
+            said = f"{other['id']} {other['says']}"
+            rows.append((said, _WORDS[other["holds"]], _points(other), _by_seed(other)))
+    if len(rows) == 1:
+        return []
+    note = "The other claims do not depend on it, or were not measured so."
+    return [Table(f"The claims, where answers are refined by {protocol}", rows, note)]
+
+
+def _levels_by(evidence: Evidence) -> str:
+    """What tells difficulty, in words."""
+    runs = [run for parts in evidence.runs.values() for run in parts.values()]
+    found = {run.results["levels_by"] for run in runs if "levels_by" in run.results}
+    return " and ".join(sorted(found)) or "what the parts say"
 
 
 # ---- the paper's tables
@@ -333,11 +369,12 @@ def _table4(e: Evidence, _: str) -> tuple[list[Row], str]:
     whole = last_iteration(e, IMPROVE, "critique")
     rows: list[Row] = [("Method", "Acc.", "Minus the whole method, points")]
     rows.append(("Critique-in-the-loop", _cell(whole), ""))
-    for method, name in ABLATIONS.items():
+    for method, name in (*ABLATIONS.items(), (EQUAL_TOKENS, "vanilla, of as many tokens")):
         try:
             scores = last_iteration(e, IMPROVE, method)
         except NotMeasured:
-            rows.append((name, "-", "-"))
+            if method in ABLATIONS:
+                rows.append((name, "-", "-"))
             continue
         change = average(minus(scores, whole))
         rows.append((name, _cell(scores), gain_cell(change.mean, change.ci95)))

@@ -1,5 +1,6 @@
 """Figures 1 and 5 to 12 of the paper, from what the parts of a reproduction left."""
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -145,17 +146,10 @@ def _figure1_tokens(e: Evidence, protocol: str) -> tuple[str, Rows]:
     alone = {multiple(times): (multiple(times), "maj") for times in MULTIPLES}
     rows = [{**row, "series": ALONE} for row in _sampled(e, alone)]
     rows = list({row["samples"]: row for row in rows if "samples" in row}.values())
-    rows += [
-        row
-        for row in _sampled(
-            e,
-            {
-                "parallel, with critic": (in_parallel(protocol), "maj"),
-                "sequential, with critic": (in_sequence(protocol), "maj"),
-            },
-        )
-        if "tokens" in row
-    ]
+    for name, method in (("parallel", in_parallel), ("sequential", in_sequence)):
+        with contextlib.suppress(NotMeasured):
+            found = _sampled(e, {f"{name}, with critic": (method(protocol), "maj")})
+            rows += [row for row in found if "tokens" in row]
     if not rows:
         raise NotMeasured("evaluate's results do not say how many tokens its points took")
     return _curves(rows, "tokens", "Generated tokens a problem")

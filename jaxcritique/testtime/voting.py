@@ -100,7 +100,9 @@ def majority_at(ballot: Ballot, k: int) -> float:
     The exact mean over all C(n, k) subsets, in each of which answers keep their order. A class wins
     a subset in which it has m votes, the first of them at position p, if every other class has
     fewer, or has m but none before p. These subsets are counted for each right class, p and m by
-    multiplying polynomials, of which the coefficient of x^j counts the ways to take j answers.
+    multiplying polynomials, of which the coefficient of x^j counts the ways to take j answers. No
+    other class can have as many as m where m is more than the largest of them has: such subsets
+    all count.
 
     Raises:
       ValueError: there are fewer than `k` answers.
@@ -119,21 +121,29 @@ def majority_at(ballot: Ballot, k: int) -> float:
         if not ballot.right[own[0]]:
             continue
         most = min(len(own), k)
-        m = np.arange(1, most + 1)
-        left = k - m  # Votes that are not the class's own.
+        others = [theirs for other, theirs in places.items() if other != vote]
+        rest = len(ballot) - len(own)
+        contested = min(most, max(map(len, others), default=0))
+        m = np.arange(contested + 1, most + 1)
+        m = m[k - m <= rest]
+        won += (choose[len(own), m] * choose[rest, k - m]).sum()
+        # Of the votes that are not the class's own, fewer than m come from each other class.
+        m = np.arange(1, contested + 1)
+        m = m[k - m <= rest]
+        if not m.size:
+            continue
+        size = k - m[0] + 1
         # Axes: p (which of its own votes is the first), m, and the power of x.
-        ways = np.zeros((len(own), most, k + 1))
+        ways = np.zeros((len(own), len(m), size))
         ways[:, :, 0] = choose[len(own) - 1 - np.arange(len(own))][:, m - 1]
-        ways = _times(ways, np.broadcast_to(choose[silent], ways.shape))
-        for other, theirs in places.items():
-            if other == vote:
-                continue
+        ways = _times(ways, np.broadcast_to(choose[silent, :size], ways.shape), silent)
+        for theirs in others:
             fewer = np.arange(k + 1) < m[:, None]
-            factor = np.broadcast_to(choose[len(theirs)] * fewer, ways.shape).copy()
+            factor = np.broadcast_to(choose[len(theirs)] * fewer, (*ways.shape[:2], k + 1)).copy()
             later = len(theirs) - np.searchsorted(theirs, own)
-            factor[:, m - 1, m] = choose[later][:, m]
-            ways = _times(ways, factor)
-        won += ways[:, m - 1, left].sum()
+            factor[:, np.arange(len(m)), m] = choose[later][:, m]
+            ways = _times(ways, factor[..., :size], min(len(theirs), m[-1]))
+        won += ways[:, np.arange(len(m)), k - m].sum()
     return won / math.comb(len(ballot), k)
 
 
@@ -149,11 +159,17 @@ def between(at: Callable[[Ballot, int], float], ballot: Ballot, samples: float) 
     return score
 
 
-def _times(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Multiplies polynomials along the last axis, without the powers beyond it."""
+def _times(left: np.ndarray, right: np.ndarray, degree: int) -> np.ndarray:
+    """Multiplies polynomials along the last axis, without the powers beyond it.
+
+    Args:
+      left: any.
+      right: of at most this degree.
+      degree: see there.
+    """
     size = left.shape[-1]
     product = np.zeros_like(left)
-    for power in range(size):
+    for power in range(min(size, degree + 1)):
         product[..., power:] += left[..., : size - power] * right[..., power : power + 1]
     return product
 

@@ -26,16 +26,16 @@ def rows(share, **fields):
     return found
 
 
-def evaluation(alone: float, critic: float, method: str = f"parallel, {PROTOCOL}") -> list[dict]:
+def evaluation(alone: float, critic: float, protocol: str) -> list[dict]:
     """Rows of `evaluate` at K=5 for Table 3."""
     return [
         *rows(alone, method="no critic", metric="maj", k=5),
-        *rows(critic, method=method, metric="maj", k=5),
+        *rows(critic, method=f"parallel, {protocol}", metric="maj", k=5),
     ]
 
 
-def main_evaluation() -> list[dict]:
-    parallel, sequential = (f"{kind}, {PROTOCOL}" for kind in ("parallel", "sequential"))
+def main_evaluation(protocol: str) -> list[dict]:
+    parallel, sequential = (f"{kind}, {protocol}" for kind in ("parallel", "sequential"))
     found = []
     for k, alone, critic, pass_parallel, pass_sequential, vote, final in (
         (2, 0.40, 0.45, 0.6, 0.5, 0.42, 0.40),
@@ -53,7 +53,7 @@ def main_evaluation() -> list[dict]:
         found += rows(final, method=sequential, metric="final", k=k)
     hard = lambda wanted: 0.2 if wanted < 4 else 0.5  # noqa: E731
     found += rows(0.2, method="no critic", metric="greedy", k=1)
-    found += rows(hard, method=PROTOCOL, metric="greedy", k=1)
+    found += rows(hard, method=protocol, metric="greedy", k=1)
     for metric, before, after in (("share", 0.4, 0.6), ("vote", 0.45, 0.7)):
         found += rows(before, method="no critic", metric=metric, k=5)
         found += rows(after, method=parallel, metric=metric, k=5)
@@ -67,6 +67,7 @@ def improvement(critique: float) -> Run:
         ("critique", lambda wanted: 0.4 + (critique if wanted < 4 else 3 * critique)),
         ("no_difficulty_awareness", 0.42),
         ("more_refinements", 0.42),
+        ("vanilla_equal_tokens", 0.45),
     ):
         for iteration in (1, 2, 3):
             at = share if iteration == 3 else 0.4
@@ -78,13 +79,13 @@ def improvement(critique: float) -> Run:
     return Run({}, scores, training)
 
 
-def critics(**columns: tuple[float, float, float]) -> Run:
+def critics(protocol: str, **columns: tuple[float, float, float]) -> Run:
     """Runs of evaluate_critic: by critic, discriminability, helpfulness and accuracy with it."""
     found = []
     for critic, (discriminability, helpfulness, accuracy) in columns.items():
         found += rows(discriminability, method=critic, metric="discriminability", k=1)
         found += rows(helpfulness, method=critic, metric="helpfulness", k=1)
-        found += rows(accuracy, method=critic, metric=f"accuracy_{PROTOCOL}", k=1)
+        found += rows(accuracy, method=critic, metric=f"accuracy_{protocol}", k=1)
         found += rows(0.4, method=critic, metric="accuracy_without", k=1)
     return Run({}, found)
 
@@ -115,29 +116,31 @@ CRITIQUE_DATA = {
 
 
 @functools.cache
-def everything() -> Mapping[str, Run]:
-    """One seed's evidence, in which every claim holds."""
+def everything(protocol: str = PROTOCOL) -> Mapping[str, Run]:
+    """One seed's evidence, in which every claim holds where answers are refined by `protocol`."""
     scaling = []
     for actor, size, alone in (("small", 100, 0.3), ("large", 200, 0.6)):
-        for method, gain in (("no critic", 0.0), (PROTOCOL, 0.1), ("oracle", 0.2)):
+        for method, gain in (("no critic", 0.0), (protocol, 0.1), ("oracle", 0.2)):
             about = {"actor": actor, "parameters": size, "method": method}
             scaling += rows(alone + gain, **about, metric="greedy", k=1)
     self_talk = [
         *rows(0.3, method="self-correction", metric="greedy", k=1),
         *rows(0.4, method="self-talk", metric="greedy", k=1),
-        *rows(0.5, method=PROTOCOL, metric="greedy", k=1),
+        *rows(0.5, method=protocol, metric="greedy", k=1),
     ]
-    alone = "parallel, refine_all"
+    main = main_evaluation(protocol)
     runs = {
         "improve": improvement(0.1),
         "improve-small": improvement(0.05),
-        "evaluate": Run({"points": points(main_evaluation())}, main_evaluation()),
+        "evaluate": Run({"points": points(main)}, main),
         "critiques": Run(CRITIQUE_DATA),
-        "evaluate-vanilla": Run({}, evaluation(0.5, 0.65)),
-        "evaluate-critique": Run({}, evaluation(0.68, 0.75)),
-        "evaluate-self-correction": Run({}, evaluation(0.40, 0.41, alone)),
-        "critics": critics(untrained=(0.5, 0.1, 0.35), trained=(0.8, 0.3, 0.55)),
-        "filters": critics(none=(0.6, 0.2, 0.4), soft=(0.7, 0.3, 0.5), hard=(0.7, 0.3, 0.5)),
+        "evaluate-vanilla": Run({}, evaluation(0.5, 0.65, protocol)),
+        "evaluate-critique": Run({}, evaluation(0.68, 0.75, protocol)),
+        "evaluate-self-correction": Run({}, evaluation(0.40, 0.41, "refine_all")),
+        "critics": critics(protocol, untrained=(0.5, 0.1, 0.35), trained=(0.8, 0.3, 0.55)),
+        "filters": critics(
+            protocol, none=(0.6, 0.2, 0.4), soft=(0.7, 0.3, 0.5), hard=(0.7, 0.3, 0.5)
+        ),
         "scaling": Run({}, scaling),
         "self-talk": Run({}, self_talk),
     }

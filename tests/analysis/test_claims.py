@@ -29,12 +29,14 @@ def evidence() -> Evidence:
     return Evidence({0: everything(), 1: everything()})
 
 
-def found(evidence: Evidence, id_: str) -> dict:
-    return measure(next(claim for claim in CLAIMS if claim.id == id_), evidence, PROTOCOL)
+def found(evidence: Evidence, id_: str, protocol: str = PROTOCOL) -> dict:
+    return measure(next(claim for claim in CLAIMS if claim.id == id_), evidence, protocol)
 
 
-def test_all_fourteen_hold_where_they_were_made_to(evidence):
-    measured = measure_claims(evidence, PROTOCOL)
+@pytest.mark.parametrize("protocol", ["refine_flagged", "refine_all"])
+def test_all_fourteen_hold_where_they_were_made_to(protocol):
+    evidence = Evidence({0: everything(protocol), 1: everything(protocol)})
+    measured = measure_claims(evidence, protocol)
     assert [claim["id"] for claim in measured] == [f"C{number}" for number in range(1, 15)]
     assert {claim["id"]: claim["holds"] for claim in measured} == {
         claim["id"]: "yes" for claim in measured
@@ -47,30 +49,47 @@ def test_all_fourteen_hold_where_they_were_made_to(evidence):
         assert claim["why"] == ""
 
 
-@pytest.mark.parametrize(
-    ("id_", "effects"),
-    [
-        ("C1", [0.18, 0.16, 0.13, 0.13]),
-        ("C2", [0.3, 0.2, 0.15]),
-        ("C3", [0.3]),
-        ("C4", [(3 * 0.1 + 2 * 0.3) / 5, (3 * 0.05 + 2 * 0.15) / 5]),
-        ("C5", [2 * 2 / (3 + 2 * 2) - 2 / 5]),
-        ("C6", [0.2]),
-        ("C7", [0.18, 0.15, 0.25, 0.1, 0.07, 0.19]),
-        ("C8", [0.16, 0.16]),
-        ("C9", [0.1, 0.1, 0.1]),
-        ("C10", [0.2, 0.25]),
-        ("C11", [0.2]),
-        ("C12", [0.25, 0.15, 0.03, 0.1]),
-        ("C13", [0.1, 0.1]),
-        ("C14", [0.1]),
-    ],
-)
-def test_effects_are_those_the_records_were_made_with(evidence, id_, effects):
-    claim = found(evidence, id_)
-    required = [aspect for aspect in claim["aspects"] if not aspect["beside"]]
-    assert claim["effect"] == required[0]["effect"]
-    assert [aspect["effect"] for aspect in required] == pytest.approx(effects, abs=0.011)
+# Of all aspects in their order, those beside the claim too.
+EFFECTS = {
+    "C1": [0.18, 0.16, 0.13, 0.13, 0.13],
+    "C2": [0.3, 0.2, 0.15, 0.2],
+    "C3": [0.3],
+    "C4": [0.18, (3 * 0.05 + 2 * 0.15) / 5, 0.18, 0.13],
+    "C5": [2 * 2 / (3 + 2 * 2) - 2 / 5],
+    "C6": [0.2],
+    "C7": [0.18, 0.15, 0.25, 0.1, 0.07, 0.19],
+    "C8": [0.16, 0.16],
+    "C9": [0.1, 0.1, 0.1],
+    "C10": [0.2, 0.25],
+    "C11": [0.2, 0.1],
+    "C12": [0.25, 0.15, 0.03, 0.1],
+    "C13": [0.1, 0.1],
+    "C14": [0.1, 0.1, 0.1, 0.0],
+}
+
+
+@pytest.mark.parametrize("protocol", ["refine_flagged", "refine_all"])
+@pytest.mark.parametrize("id_", EFFECTS)
+def test_effects_are_those_the_records_were_made_with(protocol, id_):
+    claim = found(Evidence({0: everything(protocol)}), id_, protocol)
+    assert claim["effect"] == claim["aspects"][0]["effect"]
+    effects = [aspect["effect"] for aspect in claim["aspects"]]
+    assert effects == pytest.approx(EFFECTS[id_], abs=0.011)
+
+
+def test_what_was_refined_otherwise_is_not_taken_for_it(evidence):
+    measured = {claim["id"]: claim for claim in measure_claims(evidence, "refine_all")}
+    same = {"C4", "C5", "C6", "C8"}  # About training alone.
+    assert {id_ for id_, claim in measured.items() if claim["holds"] == "yes"} == same
+    for id_ in measured.keys() - same:
+        assert "refine_all" in measured[id_]["why"]
+
+
+@pytest.mark.parametrize("id_", ["C1", "C12"])
+def test_one_k_is_not_a_small_one_and_a_large_one(evidence, id_):
+    claim = found(changed(evidence, "evaluate", lambda r: r if r["k"] == 5 else None), id_)
+    assert (claim["holds"], claim["effect"]) == ("undecided", None)
+    assert "needs two of them" in claim["why"]
 
 
 def test_n_counts_problems_not_seeds(evidence):
@@ -110,7 +129,7 @@ def test_no_difference_is_undecided(evidence):
         return {**row, "score": float(int(row["problem"][1:]) // 5 < 16)}  # As vanilla's.
 
     claim = found(changed(evidence, "improve", level_with), "C4")
-    larger, smaller, _ = claim["aspects"]
+    larger, smaller, *_ = claim["aspects"]
     assert (larger["effect"], larger["ci95"], larger["holds"]) == (0, [0, 0], "undecided")
     assert smaller["holds"] == "yes"
     assert claim["holds"] == "undecided"

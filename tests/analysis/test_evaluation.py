@@ -148,13 +148,31 @@ def test_sequential_takes_the_rounds_in_their_order():
     assert parallel["parallel, x", "pass", 1].scores == found["sequential, x", "pass", 1].scores
     ended = sequential_points(PROBLEMS, "sequential, x", ORACLE, chains, [3], same)
     by_metric = {point.metric: point for point in ended}
-    assert by_metric["maj"].samples == by_metric["final"].samples == 1.5  # Two answers and one.
-    assert by_metric["pass"].samples == 1
+    # An answer that nothing is done to any more stands for all rounds that are left.
+    assert by_metric["maj"].samples == by_metric["final"].samples == 4
+    assert by_metric["pass"].samples == 3
+    assert by_metric["maj"].tokens == (20 + 10) / 2
     assert list(by_metric["pass"].scores.values()) == [1, 1]
     with pytest.raises(ValueError, match="problem p-0 has no critique in round 4"):
         sequential_points(PROBLEMS, "sequential, x", EVERY, chains, [4], same)
     with pytest.raises(ValueError, match="problem p-1 has 0 samples"):
         sequential_points(PROBLEMS, "sequential, x", EVERY, chains[:1], [1], same)
+
+
+def test_a_refinement_that_is_accepted_outvotes_the_response_it_mends():
+    mended = chain(PROBLEMS[0], "7", "5")
+    accepted = Critique(mended.refinements[0], "", True, None, 6)
+    mended = Chain(mended.response, (*mended.critiques, accepted), mended.refinements)
+    spoilt = chain(PROBLEMS[1], "5", "7", says=False)
+    accepted = Critique(spoilt.refinements[0], "", True, None, 6)
+    spoilt = Chain(spoilt.response, (*spoilt.critiques, accepted), spoilt.refinements)
+    found = table(
+        sequential_points(PROBLEMS, "sequential, x", FLAGGED, [mended, spoilt], [1, 2, 9], same)
+    )
+    votes = {k: list(found["sequential, x", "maj", k].scores.values()) for k in (1, 2, 9)}
+    assert votes == {1: [0, 1], 2: [1, 0], 9: [1, 0]}
+    assert list(found["sequential, x", "final", 1].scores.values()) == [1, 0]
+    assert [found["sequential, x", "maj", k].tokens for k in (1, 2, 9)] == [20, 26, 26]
 
 
 def test_baselines_spend_as_much():

@@ -184,6 +184,35 @@ def test_text_of_models_and_commands_is_escaped(tmp_path):
     assert page.count("&lt;script&gt;") >= 3
 
 
+def test_claims_by_the_other_protocol_are_there_where_it_was_run_too(tmp_path):
+    other = everything("refine_all")["evaluate"]
+    evaluate = everything()["evaluate"]
+    weaker = [
+        {**row, "score": row["score"] * 0.5} for row in other.scores if "refine" in row["method"]
+    ]
+    both = dataclasses.replace(evaluate, scores=[*evaluate.scores, *weaker])
+    results = write(Evidence({0: runs(evaluate=both)}), tmp_path)
+    table = results["tables"][0]
+    assert table["title"] == "The claims, where answers are refined by refine_all"
+    verdicts = {row[0].split()[0]: row[1:3] for row in table["rows"][1:]}
+    # Not claims about training, which are the same, nor those whose other parts were not run so.
+    assert verdicts.keys() == {"C1", "C3", "C10", "C11", "C12"}
+    assert verdicts["C1"][0] == "does not hold"
+    assert verdicts["C1"][1].startswith("-12.5 (")
+    by_id = {claim["id"]: claim for claim in results["claims_otherwise"]["claims"]}
+    assert results["claims_otherwise"]["protocol"] == "refine_all"
+    assert by_id["C1"]["effect"] == pytest.approx(0.3 - 0.42, abs=0.011)
+    assert {claim["holds"] for claim in results["claims"]} == {"yes"}
+
+
+def test_without_sequential_rounds_figure_1_has_its_tokens_all_the_same():
+    evaluate = everything()["evaluate"]
+    scores = [row for row in evaluate.scores if not row["method"].startswith("sequential")]
+    evidence = Evidence({0: {"evaluate": dataclasses.replace(evaluate, scores=scores)}})
+    [figure] = [f for f in paper_figures(evidence, PROTOCOL) if f.name == "figure_1_tokens"]
+    assert {row["series"] for row in figure.rows} == {"no critic", "parallel, with critic"}
+
+
 def test_what_was_not_run_is_said_not_drawn(tmp_path):
     results = write(Evidence({0: {"improve": runs()["improve"]}}), tmp_path)
     page = (tmp_path / "report.html").read_text()

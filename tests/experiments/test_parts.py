@@ -1,5 +1,6 @@
 """The plan of a reproduction: commands wired from results folders that the tests make."""
 
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -184,6 +185,40 @@ def test_critics_are_called_what_they_are_here(improved):
     assert {row["method"]: row["score"] for row in scores} == {"untrained": 0.0, "trained": 1.0}
 
 
+def test_a_critic_that_nothing_could_train_is_the_base_and_no_more(improved):
+    finish(improved, "improve", models={**dict.fromkeys(MODELS, "there"), "critic": "base"})
+    finish(improved, "critiques")
+    finish(improved, "critics")
+    assert flag_values(command(improved, "critics"), "critic") == ["base"]
+    row = {"problem": "p", "method": "base", "metric": "helpfulness", "score": 0.0}
+    (improved.folder(0, "critics") / "scores.jsonl").write_text(json.dumps(row) + "\n")
+    scores = improved.run(improved.named("critics"), 0).scores
+    assert [row["method"] for row in scores] == ["untrained"]
+
+
+def test_a_part_that_somebody_ran_by_its_command_is_done(improved):
+    part = improved.named("evaluate")
+    folder = improved.folder(0, "evaluate")
+    folder.mkdir()
+    ran = command(improved, "evaluate")
+    for argv in ([*ran, "--test_problems=3"], ran[:-1], []):
+        results = {"command": shlex.join(argv), "wall_seconds": 4.5}
+        (folder / "results.json").write_text(json.dumps(results))
+        improved.adopt(part, 0)
+        assert not improved.done(part, 0)
+    results["command"] = shlex.join([*ran, "--distributed"])
+    (folder / "results.json").write_text(json.dumps(results))
+    improved.adopt(part, 0)
+    assert improved.done(part, 0)
+    assert improved.record(part, 0)["seconds"] == 4.5
+    improved.note(part, 0, improved.identity(part, 0), 1.0, failed=True)
+    improved.adopt(part, 0)  # What has been noted stays.
+    assert not improved.done(part, 0)
+    elsewhere = dataclasses.replace(improved, run_dir=improved.run_dir.parent / "nothing")
+    elsewhere.adopt(part, 0)
+    assert not elsewhere.done(part, 0)
+
+
 def test_a_parts_cost_is_what_its_stages_noted(improved):
     for name, note in (("a", {"generated_tokens": 7}), ("b", {"steps": 3}), ("c", {"rows": 1})):
         stage = improved.folder(0, "improve") / "stages" / name
@@ -257,3 +292,18 @@ def test_the_shipped_settings_are_whole(settings, tmp_path, monkeypatch):
         assert all(flag.startswith("--") for flag in read_flagfile(plan.settings / part.flagfile))
         shown = shlex.join(plan.command(part, 0, shown=True))
         assert shown.startswith(f"python -m experiments.{part.program} ")
+
+
+def test_each_server_of_the_shipped_settings_has_the_gpus_it_shares_its_model_among(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder = pathlib.Path("experiments/flagfiles/paper")
+    sizes = set()
+    for path in folder.glob("*.flags"):
+        given = read_flagfile(path)
+        sharding = "--tensor-parallel-size="
+        shares = [a for a in flag_values(given, "vllm_args") if a.startswith(sharding)]
+        for devices in flag_values(given, "vllm_devices"):
+            wanted = int(shares[-1].removeprefix(sharding)) if shares else 1
+            assert len(devices.split(",")) == wanted, path
+            sizes.add(wanted)
+    assert sizes == {1, 8}

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,7 +53,9 @@ def plan(tmp_path_factory) -> Plan:
     for name, text in texts.items():
         (settings / name).write_text(text)
     plan = Plan(run_dir / "run", settings, str(TINY_BASE))
-    models = {"sft actor": str(TINY_BASE), "critic": str(TINY_BASE), "vanilla actor": "nowhere"}
+    critic = run_dir / "critic"
+    shutil.copytree(TINY_BASE, critic)
+    models = {"sft actor": str(TINY_BASE), "critic": str(critic), "vanilla actor": "nowhere"}
     models |= {"critique actor": "nowhere", "self_correction actor": "nowhere"}
     finish(plan, "improve", models=models)
     effect = ("kept", "of", "refined_right", "alone_right", "false_share")
@@ -106,6 +110,51 @@ def test_what_is_done_is_not_run_again(ran, reproduce, plan):
     assert "python -m experiments.evaluate_critic" not in printed
     assert "1 of 1 parts done" in printed
     assert (plan.folder(0, "critics") / "results.json").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_read_costs_the_report_not_the_parts(ran, reproduce, plan):
+    scores = plan.folder(0, "critics") / "scores.jsonl"
+    whole = scores.read_text()
+    scores.write_text(whole[:-20])
+    try:
+        code, printed = reproduce(*flags(plan, "--only=evaluate-critique,critics"))
+    finally:
+        scores.write_text(whole)
+    assert code == 1
+    assert "evaluate-critique, seed 0: failed with exit code 1" in printed  # It was run.
+    assert f"error: no report: {scores}, line " in printed
+    assert "Traceback" not in printed
+
+
+def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
+    part = plan.named("critics")
+    before = (plan.folder(0, "critics") / "results.json").read_bytes()
+    stopped = dataclasses.replace(plan, run_dir=plan.run_dir.parent / "stopped")
+    shutil.copytree(plan.run_dir, stopped.run_dir, ignore=shutil.ignore_patterns("critics*"))
+    for name in ("improve", "critiques"):
+        results = json.loads((stopped.folder(0, name) / "results.json").read_text())
+        finish(stopped, name, **results)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.reproduce", *flags(stopped, "--only=critics")],
+        cwd=ROOT,
+        env=program_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not stopped.log(part, 0).is_file():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate()[0]
+    assert process.returncode == 1
+    assert "stopped; the same command goes on from here" in printed
+    record = stopped.record(part, 0)
+    assert record["failed"]
+    assert record["seconds"] >= 1
+    assert not stopped.done(part, 0)
+    assert (plan.folder(0, "critics") / "results.json").read_bytes() == before
 
 
 def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
