@@ -36,6 +36,7 @@ from jaxcritique.analysis.evidence import (
     actors_by_size,
     common_k,
     last_iteration,
+    levels_of_test_problems,
     mean_over_actors,
     scores_of_actor,
 )
@@ -178,7 +179,7 @@ def _c6(e: Evidence, _: str) -> list[Aspect]:
         harder(
             "critique-in-the-loop - vanilla, on levels 4-5 - on levels 1-3",
             less(last("critique"), last("vanilla")),
-            partial(e.levels, IMPROVE),
+            partial(levels_of_test_problems, e),
         )
     ]
 

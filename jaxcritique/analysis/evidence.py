@@ -118,6 +118,30 @@ class Evidence:
         return found
 
 
+def levels_of_test_problems(e: Evidence) -> Levels:
+    """Returns the levels of the test problems: evaluate's, without it those that improve has.
+
+    Raises:
+      NotMeasured: neither has any.
+    """
+    try:
+        return e.levels(EVALUATE)
+    except NotMeasured:
+        return e.levels(IMPROVE)
+
+
+def level_in(levels: Levels, seed: int, problem: str) -> int:
+    """Returns a problem's level.
+
+    Raises:
+      NotMeasured: it has none there.
+    """
+    try:
+        return levels[seed][problem]
+    except KeyError:
+        raise NotMeasured(f"seed {seed}: problem {problem} has no difficulty level") from None
+
+
 def minus(first: Scores, second: Scores) -> dict[int, dict[str, float]]:
     """Returns the paired difference, of the seeds that both have.
 

@@ -25,6 +25,7 @@ from jaxcritique.analysis.evidence import (
     Levels,
     NotMeasured,
     Scores,
+    level_in,
     minus,
     training_rows,
 )
@@ -214,7 +215,7 @@ def harder(says: str, gain: Lookup, levels: Callable[[], Levels], beside: bool =
         for seed, scores in gain().items():
             hard[seed], easy[seed] = {}, {}
             for problem, score in scores.items():
-                side = hard if str(of[seed][problem]) in HARD else easy
+                side = hard if str(level_in(of, seed, problem)) in HARD else easy
                 side[seed][problem] = [score]
             if not (hard[seed] and easy[seed]):
                 raise NotMeasured(f"seed {seed}: all problems are of one kind, hard or easy")

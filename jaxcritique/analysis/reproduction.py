@@ -222,10 +222,13 @@ def _otherwise(
 
 
 def _levels_by(evidence: Evidence) -> str:
-    """What tells difficulty, in words."""
-    runs = [run for parts in evidence.runs.values() for run in parts.values()]
-    found = {run.results["levels_by"] for run in runs if "levels_by" in run.results}
-    return " and ".join(sorted(found)) or "what the parts say"
+    """What tells difficulty, in words: that of test problems, and that of training problems."""
+    found = []
+    for part, problems in ((EVALUATE, "test problems"), (IMPROVE, "training problems")):
+        runs = [parts[part] for parts in evidence.runs.values() if part in parts]
+        ways = dict.fromkeys(run.results.get("levels_by", "?") for run in runs)
+        found += [f"{way} ({problems})" for way in ways]
+    return ", ".join(found) or "nothing yet"
 
 
 # ---- the paper's tables

@@ -28,6 +28,8 @@ from jaxcritique.analysis.evidence import (
     Scores,
     actors_by_size,
     last_iteration,
+    level_in,
+    levels_of_test_problems,
     minus,
     scores_of_actor,
     training_rows,
@@ -96,7 +98,7 @@ def _bars(rows: Rows, group: str, xlabel: str, ylabel: str) -> tuple[str, Rows]:
 def _at_level(scores: Scores, levels: Levels, level: int) -> Scores:
     """The scores of the problems of a level."""
     return {
-        seed: {p: score for p, score in found.items() if levels[seed][p] == level}
+        seed: {p: score for p, score in found.items() if level_in(levels, seed, p) == level}
         for seed, found in scores.items()
     }
 
@@ -217,7 +219,7 @@ def _level_shares(rows: Iterable[tuple[int, int]]) -> dict[int, float]:
 
 def _figure8(e: Evidence, _: str) -> tuple[str, Rows]:
     gain = minus(*(last_iteration(e, IMPROVE, m) for m in ("critique", "vanilla")))
-    rows = _by_level({"critique-in-the-loop - vanilla": gain}, e.levels(IMPROVE))
+    rows = _by_level({"critique-in-the-loop - vanilla": gain}, levels_of_test_problems(e))
     return _bars(rows, "level", _LEVEL, "Test accuracy, difference")
 
 

@@ -226,6 +226,16 @@ def test_without_levels_what_is_about_them_is_not_measured(evidence):
     assert found(without, "C1")["holds"] == "yes"
 
 
+def test_a_test_problem_that_evaluate_did_not_rate_has_no_level(evidence):
+    fewer = changed(evidence, "evaluate", lambda row: row if row["problem"] != "p7" else None)
+    claim = found(fewer, "C6")
+    assert (claim["holds"], claim["effect"]) == ("undecided", None)
+    assert claim["why"] == "seed 0: problem p7 has no difficulty level"
+    figures = {figure.name: figure for figure in paper_figures(fewer, PROTOCOL)}
+    assert figures["figure_8"].why == claim["why"]
+    assert figures["figure_5"].rows
+
+
 def test_seeds_that_only_one_side_has_are_left_out():
     first = {0: {"a": 1.0}, 1: {"a": 0.0}}
     assert minus(first, {1: {"a": 1.0}}) == {1: {"a": -1.0}}
