@@ -140,7 +140,7 @@ def _markdown(
     verdicts = [
         (
             f"{claim['id']} {claim['says']}",
-            claim["verdict"],
+            f"{claim['verdict']} ({claim['parts']})" if claim["parts"] else claim["verdict"],
             claim["points"],
             _by_seed(claim),
             f"{claim['where']}: {claim['paper']}",
@@ -188,9 +188,12 @@ def _count(n: int | None) -> str:
 
 def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
     """A claim as the page shows it: in words, with its aspects."""
+    required = [aspect["holds"] for aspect in claim["aspects"] if not aspect["beside"]]
+    short = len(required) > 1 and claim["holds"] != "yes"
     return {
         **claim,
         "verdict": _WORDS[claim["holds"]],
+        "parts": f"{required.count('yes')} of {len(required)} parts hold" if short else "",
         "points": _points(claim),
         "aspects": [
             {**aspect, "verdict": _WORDS[aspect["holds"]], "points": _points(aspect)}
@@ -213,8 +216,7 @@ def _otherwise(
     for claim, other in zip(measured, otherwise, strict=True):
         whole = all(a["beside"] or a["effect"] is not None for a in other["aspects"])
         if whole and other["aspects"] != claim["aspects"]:
-            said = f"{other['id']} {other['says']}"
-            rows.append((said, _WORDS[other["holds"]], _points(other), _by_seed(other)))
+            rows.append((other["id"], _WORDS[other["holds"]], _points(other), _by_seed(other)))
     if len(rows) == 1:
         return []
     note = "The other claims do not depend on it, or were not measured so."

@@ -194,7 +194,7 @@ def test_claims_by_the_other_protocol_are_there_where_it_was_run_too(tmp_path):
     results = write(Evidence({0: runs(evaluate=both)}), tmp_path)
     table = results["tables"][0]
     assert table["title"] == "The claims, where answers are refined by refine_all"
-    verdicts = {row[0].split()[0]: row[1:3] for row in table["rows"][1:]}
+    verdicts = {row[0]: row[1:3] for row in table["rows"][1:]}
     # Not claims about training, which are the same, nor those whose other parts were not run so.
     assert verdicts.keys() == {"C1", "C3", "C10", "C11", "C12"}
     assert verdicts["C1"][0] == "does not hold"
@@ -203,6 +203,17 @@ def test_claims_by_the_other_protocol_are_there_where_it_was_run_too(tmp_path):
     assert results["claims_otherwise"]["protocol"] == "refine_all"
     assert by_id["C1"]["effect"] == pytest.approx(0.3 - 0.42, abs=0.011)
     assert {claim["holds"] for claim in results["claims"]} == {"yes"}
+
+
+def test_a_claim_of_which_a_part_fails_says_how_many_hold(tmp_path):
+    evaluate = everything()["evaluate"]
+    beaten = [
+        {**row, "score": 1.0} if row["method"] == "no critic, 3K" else row
+        for row in evaluate.scores
+    ]
+    write(Evidence({0: runs(evaluate=dataclasses.replace(evaluate, scores=beaten))}), tmp_path)
+    assert "3 of 4 parts hold" in (tmp_path / "report.html").read_text()
+    assert "| does not hold (3 of 4 parts hold) | +17.5 (" in (tmp_path / "results.md").read_text()
 
 
 def test_without_sequential_rounds_figure_1_has_its_tokens_all_the_same():
