@@ -5,8 +5,9 @@
 
 Greedy accuracy, Maj@K and Pass@K; rounds of critique and refinement in parallel or in sequence,
 against the actor alone at K, 2K and 3K samples and at equal tokens; all by difficulty. Every sample
-is kept in the run folder: the same command again goes on where a killed run stopped, and what else
-is computed from the same samples costs none.
+is kept in the run folder: the same command again goes on where a killed run stopped, and another
+--protocol or --scaling samples only what it needs more. Another number of samples (a larger or
+smaller largest K, --samples, --noequal_compute) draws them anew.
 """
 
 import json
@@ -92,7 +93,7 @@ flags.DEFINE_bool(
     "Compare also with the actor alone at 2K and 3K samples and at equal tokens: half of the cost.",
 )
 
-# What may change within a run folder: other figures of the same samples. More are drawn anew.
+# What may change within a run folder.
 _FREE = (
     "run_dir", "k", "samples", "protocol", "scaling", "equal_compute", "difficulty_samples",
     "difficulty",

@@ -35,6 +35,8 @@ def run(main: Callable[[list[str]], None]) -> None:
             value = flags.FLAGS[name].value
             if isinstance(value, float) and math.isnan(value):  # Which bounds let pass.
                 sys.exit(f"error: --{name}=nan: give a number.")
+            if name == "run_dir" and value == "":  # As an unset variable of a shell leaves it.
+                sys.exit("error: --run_dir= is empty: name a folder.")
         try:
             main(argv)
             sys.stdout.flush()

@@ -103,6 +103,8 @@ def main(_: list[str]) -> None:
         sys.exit("stopped; the same command goes on from here")
     if unreported:
         sys.exit(f"error: no report: {unreported}")
+    if not results:
+        sys.exit("no part is done: no report is written")
     for claim in results["claims"]:
         print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
     for name in ("results.json", "results.md", "report.html"):
@@ -410,7 +412,7 @@ def _plan_command(plan: Plan, part: Part, seed: int) -> str:
 
 
 def _report(plan: Plan, seeds: list[int]) -> dict[str, Any]:
-    """Writes the report of all parts that are done, those of other calls too."""
+    """Writes the report of all parts that are done, those of other calls too; of none, nothing."""
     runs, costs = {}, []
     for seed in seeds:
         done = [part for part in plan.parts if plan.done(part, seed)]
@@ -424,6 +426,8 @@ def _report(plan: Plan, seeds: list[int]) -> dict[str, Any]:
             }
             for part in done
         ]
+    if not any(runs.values()):
+        return {}
     settings = {
         part.name: " ".join(read_flagfile(plan.settings / part.flagfile)) for part in plan.parts
     }

@@ -78,8 +78,11 @@ def write_reproduction(
     figures = paper_figures(evidence, protocol)
     commands = {(cost["part"], cost["seed"]): cost["command"] for cost in costs}
     for figure in figures:
+        path = run_dir / "figures" / f"{figure.name}.csv"
         if figure.rows:
-            write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
+            write_atomically(path, csv_text(figure.rows))
+        else:  # Of another report, if there is one.
+            path.unlink(missing_ok=True)
     cost_table = _cost_table(costs)
     results = {
         "command": command,

@@ -163,9 +163,9 @@ def _times(left: np.ndarray, right: np.ndarray, degree: int) -> np.ndarray:
     """Multiplies polynomials along the last axis, without the powers beyond it.
 
     Args:
-      left: any.
-      right: of at most this degree.
-      degree: see there.
+      left: one of them.
+      right: the other one.
+      degree: which `right` does not exceed.
     """
     size = left.shape[-1]
     product = np.zeros_like(left)

@@ -225,6 +225,7 @@ def test_without_sequential_rounds_figure_1_has_its_tokens_all_the_same():
 
 
 def test_what_was_not_run_is_said_not_drawn(tmp_path):
+    write(Evidence({0: runs()}), tmp_path)
     results = write(Evidence({0: {"improve": runs()["improve"]}}), tmp_path)
     page = (tmp_path / "report.html").read_text()
     claims = {claim["id"]: claim for claim in results["claims"]}

@@ -112,6 +112,16 @@ def test_what_is_done_is_not_run_again(ran, reproduce, plan):
     assert (plan.folder(0, "critics") / "results.json").stat().st_mtime_ns == before
 
 
+def test_where_nothing_is_done_a_report_stays(ran, reproduce, plan):
+    report = plan.run_dir / "results.json"
+    before = report.read_bytes()
+    code, printed = reproduce(*flags(plan, "--seeds=7", "--only=critics"))
+    assert code == 1
+    assert "critics, seed 7: left out, since improve is not done" in printed
+    assert "no part is done: no report is written" in printed
+    assert report.read_bytes() == before
+
+
 def test_what_cannot_be_read_costs_the_report_not_the_parts(ran, reproduce, plan):
     scores = plan.folder(0, "critics") / "scores.jsonl"
     whole = scores.read_text()
@@ -128,7 +138,6 @@ def test_what_cannot_be_read_costs_the_report_not_the_parts(ran, reproduce, plan
 
 def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
     part = plan.named("critics")
-    before = (plan.folder(0, "critics") / "results.json").read_bytes()
     stopped = dataclasses.replace(plan, run_dir=plan.run_dir.parent / "stopped")
     shutil.copytree(plan.run_dir, stopped.run_dir, ignore=shutil.ignore_patterns("critics*"))
     for name in ("improve", "critiques"):
@@ -154,7 +163,6 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
     assert record["failed"]
     assert record["seconds"] >= 1
     assert not stopped.done(part, 0)
-    assert (plan.folder(0, "critics") / "results.json").read_bytes() == before
 
 
 def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
@@ -198,6 +206,7 @@ def test_who_reads_only_the_first_commands_sees_no_traceback(seeds, program_envi
     [
         ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
         ("--only=evalaute", "there is no part 'evalaute'"),
+        ("--run_dir=", "--run_dir= is empty: name a folder."),
         ("--jobs=9999", "--jobs=9999: cores this process may use: "),
         ("--settings=/nowhere", "--settings=/nowhere: no flagfile of a part"),
     ],
