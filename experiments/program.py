@@ -8,6 +8,7 @@ import os
 import pathlib
 import resource
 import shlex
+import signal
 import socket
 import sys
 import time
@@ -33,8 +34,8 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(f"error: {argv[1]!r} is no flag: they are written --name=value.")
         for name in flags.FLAGS:
             value = flags.FLAGS[name].value
-            if isinstance(value, float) and math.isnan(value):  # Which bounds let pass.
-                sys.exit(f"error: --{name}=nan: give a number.")
+            if isinstance(value, float) and not _is_number(name, value):
+                sys.exit(f"error: --{name}={value}: give a number.")
             if name == "run_dir" and value == "":  # As an unset variable of a shell leaves it.
                 sys.exit("error: --run_dir= is empty: name a folder.")
         try:
@@ -45,8 +46,22 @@ def run(main: Callable[[list[str]], None]) -> None:
         except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            # What is no folder, may not be written, or is one where a file is wanted.
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            goes_on = "run_dir" in flags.FLAGS
+            print(f"stopped{'; the same command goes on from here' * goes_on}", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     app.run(quietly)
+
+
+def _is_number(name: str, value: float) -> bool:
+    """Whether it is a number that the flag can have: bounds let nan pass, and most of them inf."""
+    return math.isfinite(value) or (value == math.inf and name == "clip_norm")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ does not need it goes on, and the exit code is then 1. What the parts are run wi
 flagfiles, in --settings.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -27,11 +28,12 @@ import rich.live
 import rich.markup
 import rich.table
 from absl import flags
+from tqdm import tqdm
 
 from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
 from experiments.program import command, hold, refusing_bad_input, run
 from jaxcritique.analysis.evidence import Evidence
-from jaxcritique.analysis.reproduction import write_reproduction
+from jaxcritique.analysis.reproduction import WORDS, write_reproduction
 from jaxcritique.models.presets import PRESETS
 from jaxcritique.rollout.guard import die_with_parent
 from jaxcritique.tasks import TINY_BASE
@@ -80,33 +82,33 @@ def main(_: list[str]) -> None:
         plan = Plan(pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.settings), FLAGS.model)
         seeds, parts = _seeds(), _chosen(plan)
     if FLAGS.dry_run:
+        with refusing_bad_input():
+            _check_flags(plan, parts, seeds[0])
         _print_commands(plan, parts, seeds)
         return
     with refusing_bad_input():
         shares = _shares(FLAGS.jobs)
         hold(plan.run_dir)
         progress = Progress(plan, parts, seeds)
+        _check_flags(plan, progress.left, seeds[0])
     results: dict[str, Any] = {}
     unreported: Exception | None = None
-    try:
-        with (
-            rich.live.Live(get_renderable=progress.table, console=progress.console),
-            contextlib.closing(progress.run(shares)) as ended,
-        ):
-            for _seed in ended:
-                try:
-                    results, unreported = _report(plan, seeds), None  # Of what there is so far.
-                except (OSError, ValueError) as error:  # The other seeds go on.
-                    unreported = error
-                    progress.say(f"no report: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+    with (
+        rich.live.Live(get_renderable=progress.table, console=progress.console),
+        contextlib.closing(progress.run(shares)) as ended,
+    ):
+        for _seed in ended:
+            try:
+                results, unreported = _report(plan, seeds), None  # Of what there is so far.
+            except (OSError, ValueError) as error:  # The other seeds go on.
+                unreported = error
+                progress.say(f"no report: {error}")
     if unreported:
         sys.exit(f"error: no report: {unreported}")
     if not results:
         sys.exit("no part is done: no report is written")
     for claim in results["claims"]:
-        print(f"{claim['id']:>3}  {claim['holds']:<9}  {claim['says']}")
+        print(f"{claim['id']:>3}  {WORDS[claim['holds']]:<13}  {claim['says']}")
     for name in ("results.json", "results.md", "report.html"):
         print(plan.run_dir / name)
     if progress.failed:
@@ -139,6 +141,34 @@ def _chosen(plan: Plan) -> list[Part]:
                 f"{plan.settings / part.flagfile}: --plan_topology needs --sequence there."
             )
     return chosen
+
+
+def _check_flags(plan: Plan, parts: list[Part], seed: int) -> None:
+    """Has the programs read the flags of parts, which else the last would do hours later.
+
+    Raises:
+      ValueError: one does not take its flags; it says why.
+    """
+    commands = {
+        (part.program, plan.settings / part.flagfile): plan.command(part, seed, shown=True)
+        for part in parts
+    }
+
+    def refusal(argv: list[str]) -> str:
+        checking = [sys.executable, *argv[1:], "--only_check_args"]
+        done = subprocess.run(checking, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return done.stderr if done.returncode else ""
+
+    bar = tqdm(total=len(commands), desc="reading the parts' flags", unit="flagfile", leave=False)
+    with bar, concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        refusals = pool.map(refusal, commands.values())
+        for (program, flagfile), refused in zip(commands, refusals, strict=True):
+            bar.update()
+            if refused:
+                why = refused.removeprefix("FATAL Flags parsing error:").partition("\nPass --help")[
+                    0
+                ]
+                raise ValueError(f"{flagfile}: {program} does not take its flags: {why.strip()}")
 
 
 def _shares(jobs: int) -> list[set[int]]:
@@ -200,6 +230,12 @@ class Progress:
             key: self._noted_seconds(*key) for key, state in self._state.items() if state == "done"
         }
         self._jobs: dict[tuple[str, int], _Job] = {}
+
+    @property
+    def left(self) -> list[Part]:
+        """The parts that are not done for every seed."""
+        names = {name for (name, _), state in self._state.items() if state == "left"}
+        return [part for part in self.parts if part.name in names]
 
     def run(self, shares: Sequence[set[int]]) -> Generator[int]:
         """Runs what is left, as many parts at a time as there are shares of cores.

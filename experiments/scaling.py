@@ -78,8 +78,8 @@ def main(_: list[str]) -> None:
                     f"--actor_base={folder} is also an --actor: name it once, either to be "
                     "fine-tuned (--actor_base) or as it is (--actor)."
                 )
-        bases = {folder: games.model("actor_base", folder) for folder in FLAGS.actor_base}
-        actors = {folder: games.model("actor", folder) for folder in FLAGS.actor}
+        bases = {str(pathlib.Path(f)): games.model("actor_base", f) for f in FLAGS.actor_base}
+        actors = {str(pathlib.Path(f)): games.model("actor", f) for f in FLAGS.actor}
         critics = {
             name: None if name == games.CHECKER else games.model("critic", name)
             for name in FLAGS.critic

@@ -79,8 +79,9 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> d
 
     Returns:
       {id, says, where, paper, method, holds, effect, ci95, n, seeds, why, aspects}, holds being
-      "yes", "no" or "undecided", effects shares (not points), n how many problems, seeds the effect
-      in each. What could not be measured has None for numbers and says why.
+      "yes", "no", "undecided" or (no part of it) "unmeasured", effects shares (not points), n how
+      many problems, seeds the effect in each. What could not be measured has None for numbers and
+      says why.
 
     Raises:
       ValueError: records contradict each other.
@@ -92,11 +93,11 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> d
     measured = [_measured(aspect, seed) for aspect in aspects]
     required = [found for found in measured if not found["beside"]]
     verdicts = [found["holds"] for found in required]
-    holds = "yes" if set(verdicts) == {"yes"} else "no" if "no" in verdicts else "undecided"
+    alike = verdicts[0] if len(set(verdicts)) == 1 else "undecided"
     first = required[0]
     return {
         **{key: getattr(claim, key) for key in ("id", "says", "where", "paper", "method")},
-        "holds": holds,
+        "holds": "no" if "no" in verdicts else alike,
         **{key: first[key] for key in ("effect", "ci95", "n", "seeds")},
         "why": "; ".join(dict.fromkeys(found["why"] for found in required if found["why"])),
         "aspects": measured,
@@ -104,7 +105,7 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> d
 
 
 def _measured(aspect: Aspect, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"says": aspect.says, "beside": aspect.beside, "holds": "undecided"}
+    found: dict[str, Any] = {"says": aspect.says, "beside": aspect.beside, "holds": "unmeasured"}
     try:
         contrast = aspect.contrast()
         estimate = estimate_of(contrast, seed)

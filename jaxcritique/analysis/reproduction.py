@@ -39,7 +39,13 @@ from jaxcritique.analysis.table import markdown, percent
 from jaxcritique.store import write_atomically
 
 Row = tuple[str, ...]
-_WORDS = {"yes": "holds", "no": "does not hold", "undecided": "undecided"}
+# What a claim's "holds" says to people.
+WORDS = {
+    "yes": "holds",
+    "no": "does not hold",
+    "undecided": "undecided",
+    "unmeasured": "not measured",
+}
 _OTHER = {"refine_flagged": "refine_all", "refine_all": "refine_flagged"}
 
 
@@ -127,12 +133,13 @@ def write_reproduction(
 def headline(measured: Sequence[Mapping[str, Any]]) -> str:
     """Says in words how many claims hold."""
     count = Counter(claim["holds"] for claim in measured)
-    unmeasured = [claim["id"] for claim in measured if claim["effect"] is None]
-    text = (
-        f"Of the paper's {len(measured)} claims {count['yes']} hold here by their 95% intervals; "
-        f"{count['no']} do not, and {count['undecided']} are undecided"
+    unmeasured = [claim["id"] for claim in measured if claim["holds"] == "unmeasured"]
+    return (
+        f"Of the paper's {len(measured)} claims {count['yes']} hold here by their 95% intervals, "
+        f"{count['no']} {'does' if count['no'] == 1 else 'do'} not, and {count['undecided']} "
+        f"{'is' if count['undecided'] == 1 else 'are'} undecided"
+        + (f"; not measured: {', '.join(unmeasured)}." if unmeasured else ".")
     )
-    return f"{text} (not measured: {', '.join(unmeasured)})." if unmeasured else f"{text}."
 
 
 def _markdown(
@@ -195,11 +202,11 @@ def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
     short = len(required) > 1 and claim["holds"] != "yes"
     return {
         **claim,
-        "verdict": _WORDS[claim["holds"]],
+        "verdict": WORDS[claim["holds"]],
         "parts": f"{required.count('yes')} of {len(required)} parts hold" if short else "",
         "points": _points(claim),
         "aspects": [
-            {**aspect, "verdict": _WORDS[aspect["holds"]], "points": _points(aspect)}
+            {**aspect, "verdict": WORDS[aspect["holds"]], "points": _points(aspect)}
             for aspect in claim["aspects"]
         ],
     }
@@ -219,7 +226,7 @@ def _otherwise(
     for claim, other in zip(measured, otherwise, strict=True):
         whole = all(a["beside"] or a["effect"] is not None for a in other["aspects"])
         if whole and other["aspects"] != claim["aspects"]:
-            rows.append((other["id"], _WORDS[other["holds"]], _points(other), _by_seed(other)))
+            rows.append((other["id"], WORDS[other["holds"]], _points(other), _by_seed(other)))
     if len(rows) == 1:
         return []
     note = "The other claims do not depend on it, or were not measured so."

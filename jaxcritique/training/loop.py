@@ -15,7 +15,6 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
@@ -181,6 +180,8 @@ class _Report:
         self._pending: tuple[int, Metrics] | None = None
 
     def __enter__(self) -> "_Report":
+        from tensorboardX import SummaryWriter  # It imports torch where that is: seconds.
+
         first = jax.process_index() == 0
         self._log = _open_log(self._run.folder / "metrics.jsonl", self._start) if first else None
         # What an earlier start wrote of later steps is not shown any more. Its file stays: names

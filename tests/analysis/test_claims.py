@@ -88,7 +88,7 @@ def test_what_was_refined_otherwise_is_not_taken_for_it(evidence):
 @pytest.mark.parametrize("id_", ["C1", "C12"])
 def test_one_k_is_not_a_small_one_and_a_large_one(evidence, id_):
     claim = found(changed(evidence, "evaluate", lambda r: r if r["k"] == 5 else None), id_)
-    assert (claim["holds"], claim["effect"]) == ("undecided", None)
+    assert (claim["holds"], claim["effect"]) == ("unmeasured", None)
     assert "needs two of them" in claim["why"]
 
 
@@ -159,9 +159,9 @@ def test_what_is_missing_is_not_measured_and_named(evidence):
     assert claim["holds"] == "undecided"
     assert claim["effect"] is not None  # Of the larger N.
     assert claim["why"] == "improve-small has not been run"
-    assert claim["aspects"][1]["effect"] is None
+    assert (claim["aspects"][1]["holds"], claim["aspects"][1]["effect"]) == ("unmeasured", None)
     nothing = found(Evidence({0: {}}), "C9")
-    assert (nothing["holds"], nothing["effect"], nothing["n"]) == ("undecided", None, None)
+    assert (nothing["holds"], nothing["effect"], nothing["n"]) == ("unmeasured", None, None)
     assert nothing["why"] == "scaling has not been run"
 
 
@@ -170,7 +170,7 @@ def test_missing_rows_of_one_seed_are_not_measured(evidence):
     kept = [row for row in runs["evaluate"].scores if row["metric"] != "pass"]
     runs["evaluate"] = Run({}, kept)
     claim = found(Evidence({0: everything(), 1: runs}), "C11")
-    assert claim["holds"] == "undecided"
+    assert claim["holds"] == "unmeasured"
     assert "evaluate, seed 1, has no scores of metric pass, method parallel" in claim["why"]
 
 
@@ -197,7 +197,7 @@ def test_two_critics_beside_the_actors_are_for_no_claim_of_one(evidence):
         other = [{**row, "critic": "b"} for row in scaling.scores if row["method"] != "no critic"]
         runs["scaling"] = dataclasses.replace(scaling, scores=[*scaling.scores, *other])
     measured = {claim["id"]: claim for claim in measure_claims(both, PROTOCOL)}
-    assert measured["C9"]["holds"] == "undecided"
+    assert measured["C9"]["holds"] == "unmeasured"
     assert measured["C9"]["why"].startswith(
         "cannot be judged: scaling, seed 0, has 2 critics (a, b), and this is about one"
     )
@@ -211,7 +211,7 @@ def test_a_problem_that_one_actor_lacks_is_named(evidence):
         return None if (row["actor"], row["problem"]) == ("large", "p7") else row
 
     claim = found(changed(evidence, "scaling", lacks), "C9")
-    assert [aspect["holds"] for aspect in claim["aspects"]] == ["yes", "yes", "undecided"]
+    assert [aspect["holds"] for aspect in claim["aspects"]] == ["yes", "yes", "unmeasured"]
     assert claim["why"] == (
         "cannot be judged: scaling, seed 0, has no score of actor large with oracle for problem "
         "p7, which others have"
@@ -221,7 +221,7 @@ def test_a_problem_that_one_actor_lacks_is_named(evidence):
 def test_without_levels_what_is_about_them_is_not_measured(evidence):
     without = changed(evidence, "evaluate", lambda row: {**row, "level": None})
     claim = found(without, "C3")
-    assert claim["holds"] == "undecided"
+    assert claim["holds"] == "unmeasured"
     assert claim["why"] == "the problems of evaluate have no difficulty levels"
     assert found(without, "C1")["holds"] == "yes"
 
@@ -229,7 +229,7 @@ def test_without_levels_what_is_about_them_is_not_measured(evidence):
 def test_a_test_problem_that_evaluate_did_not_rate_has_no_level(evidence):
     fewer = changed(evidence, "evaluate", lambda row: row if row["problem"] != "p7" else None)
     claim = found(fewer, "C6")
-    assert (claim["holds"], claim["effect"]) == ("undecided", None)
+    assert (claim["holds"], claim["effect"]) == ("unmeasured", None)
     assert claim["why"] == "seed 0: problem p7 has no difficulty level"
     figures = {figure.name: figure for figure in paper_figures(fewer, PROTOCOL)}
     assert figures["figure_8"].why == claim["why"]

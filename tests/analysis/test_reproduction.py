@@ -242,8 +242,11 @@ def test_what_was_not_run_is_said_not_drawn(tmp_path):
 
 def test_nothing_at_all_is_a_page_too(tmp_path):
     results = write(Evidence({0: {}}), tmp_path)
-    assert {claim["holds"] for claim in results["claims"]} == {"undecided"}
-    assert "0 hold" in (tmp_path / "report.html").read_text()
+    assert {claim["holds"] for claim in results["claims"]} == {"unmeasured"}
+    assert (
+        "0 hold here by their 95% intervals, 0 do not, and 0 are undecided; not measured: C1, "
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_the_same_evidence_gives_the_same_figures():

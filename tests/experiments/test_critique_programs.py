@@ -305,6 +305,7 @@ def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
     ("--tau=1", "--tau=1.0: more than that share must be right; give 0 to less than 1."),
     ("--tau=nan", "--tau=nan: give a number."),
     ("--temperature=nan", "--temperature=nan: give a number."),
+    ("--temperature=inf", "--temperature=inf: give a number."),
     ("--annotator_endpoint=http://host/v1", "name the model it serves with --annotator."),
 ])  # fmt: skip
 def test_bad_flags_are_refused_in_a_line(flag, message, run, tmp_path):

@@ -157,7 +157,7 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     printed = process.communicate()[0]
-    assert process.returncode == 1
+    assert process.returncode == 128 + signal.SIGINT
     assert "stopped; the same command goes on from here" in printed
     record = stopped.record(part, 0)
     assert record["failed"]
@@ -229,6 +229,21 @@ def test_a_flagfile_that_is_named_but_missing_is_refused_before_anything_runs(
     assert "error: " in printed
     assert "nowhere.flags" in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_a_flag_that_a_later_part_does_not_take_is_refused_before_anything_runs(
+    reproduce, plan, tmp_path, more
+):
+    settings, run_dir = tmp_path / "settings", tmp_path / "run"
+    shutil.copytree(plan.settings, settings)
+    (settings / "critic.flags").write_text("--lerning_rate=1e-3\n")
+    later = dataclasses.replace(plan, settings=settings, run_dir=run_dir)
+    code, printed = reproduce(*flags(later, "--only=improve,critic-none", *more))
+    assert code == 1
+    assert f"error: {settings}/critic.flags: sft does not take its flags: Unknown" in printed
+    assert "lerning_rate" in printed
+    assert "python -m experiments.self_improve" not in printed
 
 
 _PARSE = """

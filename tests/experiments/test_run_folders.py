@@ -85,3 +85,38 @@ def test_damaged_settings_are_named(tmp_path):
     (tmp_path / "settings.json").write_text('{"seed"')
     with pytest.raises(DamagedFile, match=r"settings\.json is not a JSON object"):
         claim(tmp_path, {"seed": 1})
+
+
+PROGRAM = """
+from absl import flags
+from experiments.program import run
+
+flags.DEFINE_string("run_dir", "run", "Folder.")
+
+
+def main(_):
+    {does}
+
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "code", "last", "trace"),
+    [
+        ("raise KeyboardInterrupt", 130, "stopped; the same command goes on from here", False),
+        ("open('/', 'w')", 1, "error: [Errno 21] Is a directory: '/'", False),
+        ("raise OSError('of no file')", 1, "OSError: of no file", True),
+    ],
+)
+def test_what_is_not_the_programs_fault_ends_it_without_a_trace(does, code, last, trace):
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(does=does)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert ended.returncode == code
+    assert ended.stderr.splitlines()[-1] == last
+    assert ("Traceback" in ended.stderr) == trace
