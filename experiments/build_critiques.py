@@ -14,13 +14,14 @@ with another --max_flawed, --mixture, --filter_refinements or --alone_samples on
 
 import json
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, command, refusing_bad_input, run, settings_but
+from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import Annotator, ArithmeticAnnotator, ModelAnnotator
 from jaxcritique.critiques.build import (
@@ -189,6 +190,7 @@ _FREE = (
 
 def main(_: list[str]) -> None:
     """Runs the program."""
+    started = time.monotonic()
     run_dir = pathlib.Path(FLAGS.run_dir)
     with refusing_bad_input():
         config = _config()
@@ -256,7 +258,7 @@ def main(_: list[str]) -> None:
         rows = (training_row(game.prompts, c) for c in passed)
         write_rows(run_dir / f"critic-{kind}.jsonl", rows)
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))
-    results = {"command": command(), "seed": FLAGS.seed, **statistics}
+    results = {**about_this_run(started), **statistics}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(statistics))
     print(f"{run_dir / 'dataset'}\n{run_dir / 'results.json'}")

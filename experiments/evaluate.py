@@ -6,8 +6,8 @@
 Greedy accuracy, Maj@K and Pass@K; rounds of critique and refinement in parallel or in sequence,
 against the actor alone at K, 2K and 3K samples and at equal tokens; all by difficulty. Every sample
 is kept in the run folder: the same command again goes on where a killed run stopped, and another
---protocol or --scaling samples only what it needs more. Another number of samples (a larger or
-smaller largest K, --samples, --noequal_compute) draws them anew.
+--protocol or --scaling draws only the stages that it changes. Another number of samples (another
+largest K, --samples, --noequal_compute) draws all anew.
 """
 
 import json

@@ -11,13 +11,14 @@ where such rows have `gold`, the answer, Table 2 is made of them too.
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import claim, command, refusing_bad_input, run, settings_but
+from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
 from jaxcritique.analysis.evaluation_report import costs_table
 from jaxcritique.analysis.intervals import accuracy, of_block_means, paired_difference
 from jaxcritique.analysis.table import aligned, percent
@@ -70,6 +71,7 @@ _COLUMNS = (
 
 def main(_: list[str]) -> None:
     """Runs the program."""
+    started = time.monotonic()
     run_dir, data = pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.data)
     with refusing_bad_input():
         actor_model = ModelFolder.of(FLAGS.actor)
@@ -121,8 +123,7 @@ def main(_: list[str]) -> None:
             failed,
         )
     results = {
-        "command": command(),
-        "seed": FLAGS.seed,
+        **about_this_run(started),
         "actor": FLAGS.actor,
         "data": FLAGS.data,
         "failed": failed,

@@ -4,7 +4,6 @@ A part's command is what a user could type. Where a flag has `{PART}` it is that
 `{PART:MODEL}` the model that the part's results.json names so, and `{model}` the base.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -230,6 +229,8 @@ class Plan:
                 raise ValueError(f"{name} has not come to its results ({path}).")
             models = read_object(path).get("models", {})
             if model not in models:
+                if shown:
+                    return match.group()
                 raise ValueError(f"{path} names no model {model!r}, only {', '.join(models)}.")
             # A model of the part's own is given by its path within the part's folder.
             within = folder / models[model]
@@ -259,12 +260,7 @@ class Plan:
 
     def identity(self, part: Part, seed: int) -> dict[str, Any]:
         """What decides a part's outcome; the parts that it reads must have come to results."""
-        inputs = {
-            name: hashlib.sha256(
-                (self.folder(seed, name) / "results.json").read_bytes()
-            ).hexdigest()
-            for name in part.needs
-        }
+        inputs = {name: _outcome(self.folder(seed, name) / "results.json") for name in part.needs}
         settings = read_flagfile(self.settings / part.flagfile)
         return {
             "command": shlex.join(self.command(part, seed)),
@@ -298,17 +294,23 @@ class Plan:
     def adopt(self, part: Part, seed: int) -> None:
         """Notes a part that somebody has run by its command, on many hosts or on one.
 
-        Its flagfile is taken to be what it was then.
+        Its flagfile is taken to be what it was then, or when we last failed to run it.
         """
-        path = self.folder(seed, part.name) / "results.json"
-        if self._record_path(part, seed).is_file() or not path.is_file():
+        path, noted = self.folder(seed, part.name) / "results.json", self._record_path(part, seed)
+        if not path.is_file():
             return
-        results = read_object(path)
+        results, record = read_object(path), self.record(part, seed)
         ran = [flag for flag in shlex.split(results.get("command", "")) if flag != "--distributed"]
-        with contextlib.suppress(ValueError):  # What it reads is not there.
+        try:
             identity = self.identity(part, seed)
-            if shlex.join(ran) == identity["command"]:
-                self.note(part, seed, identity, results.get("wall_seconds", 0.0))
+        except (ValueError, FileNotFoundError):  # What it reads is not there.
+            return
+        if record:
+            since = record.get("failed") and path.stat().st_mtime > noted.stat().st_mtime
+            if not (since and _same(record, identity)):
+                return
+        if shlex.join(ran) == identity["command"]:
+            self.note(part, seed, identity, results.get("wall_seconds", 0.0))
 
     def log(self, part: Part, seed: int) -> pathlib.Path:
         """Where the part's output goes."""
@@ -343,6 +345,13 @@ class Plan:
             {**row, "method": roles[row["method"]]} for row in run.scores if row["method"] in roles
         ]
         return dataclasses.replace(run, scores=scores)
+
+
+def _outcome(path: pathlib.Path) -> str:
+    """Hashes what a results.json says, but for how long it took and in how much memory."""
+    clocks = ("wall_seconds", "peak_rss_bytes", "seconds")
+    found = {key: value for key, value in read_object(path).items() if key not in clocks}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _same(record: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:

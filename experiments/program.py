@@ -46,11 +46,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except OSError as error:
-            if error.filename is None:
-                raise
-            # What is no folder, may not be written, or is one where a file is wanted.
-            sys.exit(f"error: {error}")
+        except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            sys.exit(f"error: {error}")  # A file or folder is not what its name promises.
         except KeyboardInterrupt:
             goes_on = "run_dir" in flags.FLAGS
             print(f"stopped{'; the same command goes on from here' * goes_on}", file=sys.stderr)

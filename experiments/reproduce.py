@@ -97,7 +97,7 @@ def main(_: list[str]) -> None:
         rich.live.Live(get_renderable=progress.table, console=progress.console),
         contextlib.closing(progress.run(shares)) as ended,
     ):
-        for _seed in ended:
+        for _ in ended:
             try:
                 results, unreported = _report(plan, seeds), None  # Of what there is so far.
             except (OSError, ValueError) as error:  # The other seeds go on.
@@ -157,10 +157,12 @@ def _check_flags(plan: Plan, parts: list[Part], seed: int) -> None:
     def refusal(argv: list[str]) -> str:
         checking = [sys.executable, *argv[1:], "--only_check_args"]
         done = subprocess.run(checking, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        return done.stderr if done.returncode else ""
+        return (done.stderr or f"exit code {done.returncode}") if done.returncode else ""
 
     bar = tqdm(total=len(commands), desc="reading the parts' flags", unit="flagfile", leave=False)
-    with bar, concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    with bar, contextlib.ExitStack() as ending:
+        ending.callback(pool.shutdown, cancel_futures=True)  # The first refusal is enough.
         refusals = pool.map(refusal, commands.values())
         for (program, flagfile), refused in zip(commands, refusals, strict=True):
             bar.update()
@@ -237,11 +239,11 @@ class Progress:
         names = {name for (name, _), state in self._state.items() if state == "left"}
         return [part for part in self.parts if part.name in names]
 
-    def run(self, shares: Sequence[set[int]]) -> Generator[int]:
+    def run(self, shares: Sequence[set[int]]) -> Generator[list[int]]:
         """Runs what is left, as many parts at a time as there are shares of cores.
 
         Yields:
-          Each seed as nothing of it is left or running.
+          Seeds as nothing of them is left or running.
         """
         free, going_on = list(shares), list(self.seeds)
         try:
@@ -258,7 +260,8 @@ class Progress:
                         free.pop()
                 ended = [seed for seed in going_on if not self._unfinished(seed)]
                 going_on = [seed for seed in going_on if seed not in ended]
-                yield from ended
+                if ended:
+                    yield ended
                 if going_on:
                     time.sleep(_LOOK_SECONDS)
         finally:  # Where we end early, so do the parts.
@@ -467,8 +470,9 @@ def _report(plan: Plan, seeds: list[int]) -> dict[str, Any]:
     settings = {
         part.name: " ".join(read_flagfile(plan.settings / part.flagfile)) for part in plan.parts
     }
+    measured = {seed: parts for seed, parts in runs.items() if parts}
     return write_reproduction(
-        Evidence(runs), FLAGS.protocol, command(), settings, costs, plan.run_dir
+        Evidence(measured), FLAGS.protocol, command(), settings, costs, plan.run_dir
     )
 
 

@@ -1,6 +1,6 @@
 """One critic beside actors of several sizes (section 6.1, Figure 9).
 
-    python -m experiments.scaling --flagfile=experiments/flagfiles/scaling_laptop.flags \
+    python -m experiments.scaling --flagfile=experiments/flagfiles/laptop/scaling.flags \
       --critic=DIR
 
 Each base of --actor_base is fine-tuned on the same D_reason and D_refine; those of --actor are used

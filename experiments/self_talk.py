@@ -1,6 +1,7 @@
 """Self-talk via critique (section 7, Table 5): one actor that checks itself step by step.
 
-    python -m experiments.self_talk --flagfile=experiments/flagfiles/self_talk_laptop.flags
+    python -m experiments.self_talk --flagfile=experiments/flagfiles/laptop/self-talk.flags \
+      --critic=DIR --run_dir=runs/self_talk
 
 Builds self-talk data out of the actor's solutions, a critic's feedback on each step and the actor's
 corrections; fine-tunes an actor on it; and compares that with an actor that corrects its whole

@@ -11,6 +11,7 @@ is the Hugging Face folder RUN_DIR/model. Killed, or stopped by SIGTERM, the sam
 import hashlib
 import json
 import pathlib
+import time
 
 import jax
 from absl import flags
@@ -89,6 +90,7 @@ _FREE = (
 
 def main(_: list[str]) -> None:
     """Runs the program."""
+    started = time.monotonic()
     join_processes(_DISTRIBUTED.value)
     run_dir = pathlib.Path(_RUN_DIR.value)
     config = SftConfig(
@@ -122,10 +124,7 @@ def main(_: list[str]) -> None:
         model = ModelFolder.of(folder).key
         claim(run_dir, {**settings_but(_FREE), "model": model, "data": sha256}, _part())
     facts = prepared.train()
-    results = {
-        "command": command(),
-        **facts,
-    }
+    results = {"command": command(), "wall_seconds": time.monotonic() - started, **facts}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(run_dir / "model")
 

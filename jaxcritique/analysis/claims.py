@@ -356,7 +356,8 @@ CLAIMS = (
         "The critic's gain is larger on harder questions.",
         "Figure 5",
         "no figure given",
-        "Gain of greedy answers on levels 4 and 5 against levels 1 to 3.",
+        "Gain of greedy answers on levels 4 and 5 against levels 1 to 3. Where levels are of the "
+        "actor's own right samples, easy questions leave little to gain.",
         _c3,
     ),
     Claim(
@@ -372,7 +373,8 @@ CLAIMS = (
         "Its training data holds a larger share of hard questions.",
         "Figure 7",
         "no figure given",
-        "Share of rows of levels 4 and 5 in the last training set, training problems resampled.",
+        "Share of rows of levels 4 and 5 among the solutions of the last training set, D_refine "
+        "(the same for both) not counted; training problems resampled.",
         _c5,
     ),
     Claim(
@@ -453,7 +455,7 @@ CLAIMS = (
         "Section 3.3",
         "1.2% of the data of low quality",
         "Accuracy of the same responses, refined after critics trained on the same critiques, "
-        "filtered and not.",
+        "filtered and not. What is filtered is also less: the cost table has the training steps.",
         _c14,
     ),
 )

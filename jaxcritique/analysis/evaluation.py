@@ -40,7 +40,7 @@ class Point:
     """A method at one K."""
 
     method: str
-    metric: str  # A key of METRICS.
+    metric: str  # A key of METRICS, SHARE or VOTE.
     k: int  # Of the methods with a critic; what a method without one has to be compared with.
     samples: float  # Answers a problem that are voted on or looked at.
     tokens: float  # Generated for a problem, on average.

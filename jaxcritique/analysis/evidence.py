@@ -130,6 +130,18 @@ def levels_of_test_problems(e: Evidence) -> Levels:
         return e.levels(IMPROVE)
 
 
+def with_levels(scores: Scores, levels: Levels) -> Scores:
+    """Returns the scores of the seeds that have levels.
+
+    Raises:
+      NotMeasured: none has.
+    """
+    found = {seed: of for seed, of in scores.items() if seed in levels}
+    if not found:
+        raise NotMeasured("no seed has both scores and difficulty levels")
+    return found
+
+
 def level_in(levels: Levels, seed: int, problem: str) -> int:
     """Returns a problem's level.
 

@@ -28,6 +28,7 @@ from jaxcritique.analysis.evidence import (
     level_in,
     minus,
     training_rows,
+    with_levels,
 )
 from jaxcritique.analysis.intervals import Estimate, block_difference
 from jaxcritique.analysis.levels import HARD
@@ -206,14 +207,17 @@ def difference(
     return Aspect(says, lambda: _against_zero(minus(above(), below())), beside, at_least)
 
 
-def harder(says: str, gain: Lookup, levels: Callable[[], Levels], beside: bool = False) -> Aspect:
-    """Returns the aspect of a gain on problems of levels 4 and 5 less that on the others."""
+def harder(says: str, gain: Lookup, levels: Callable[[], Levels]) -> Aspect:
+    """Returns the aspect of a gain on problems of levels 4 and 5 less that on the others.
+
+    It is of the seeds whose problems have levels.
+    """
 
     def contrast() -> Contrast:
         hard: dict[int, dict[str, list[float]]] = {}
         easy: dict[int, dict[str, list[float]]] = {}
         of = levels()
-        for seed, scores in gain().items():
+        for seed, scores in with_levels(gain(), of).items():
             hard[seed], easy[seed] = {}, {}
             for problem, score in scores.items():
                 side = hard if str(level_in(of, seed, problem)) in HARD else easy
@@ -222,7 +226,7 @@ def harder(says: str, gain: Lookup, levels: Callable[[], Levels], beside: bool =
                 raise NotMeasured(f"seed {seed}: all problems are of one kind, hard or easy")
         return Contrast(hard, easy)
 
-    return Aspect(says, contrast, beside)
+    return Aspect(says, contrast)
 
 
 def _against_zero(scores: Scores) -> Contrast:

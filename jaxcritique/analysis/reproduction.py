@@ -146,7 +146,9 @@ def _markdown(
     results: Mapping[str, Any], claims: Sequence[Mapping[str, Any]], tables: Sequence[Table]
 ) -> str:
     """The claims and tables of the page, to be read in a repository."""
-    head = [("Claim", "Verdict", "Points (95% interval)", "By seed", "In the paper", "n")]
+    head = [
+        ("Claim", "Verdict", "First part, points (95% interval)", "By seed", "In the paper", "n")
+    ]
     verdicts = [
         (
             f"{claim['id']} {claim['says']}",
@@ -161,7 +163,7 @@ def _markdown(
     aspects = [("Difference", "Verdict", "Points (95% interval)", "n")] + [
         (
             f"{claim['id']} {aspect['says']}",
-            "beside the claim" if aspect["beside"] else aspect["verdict"],
+            "supplementary" if aspect["beside"] else aspect["verdict"],
             f"{aspect['points']}{'; ' if aspect['why'] else ''}{aspect['why']}",
             _count(aspect["n"]),
         )
@@ -171,15 +173,15 @@ def _markdown(
     blocks = [
         "# arXiv 2411.16579, reproduced",
         f"`{results['command']}`",
-        f"{headline(results['claims'])} Seeds: {', '.join(map(str, results['seeds']))}; an answer "
-        f"is refined by `{results['protocol']}`, unless it says otherwise. Levels of difficulty, 1 "
-        f"(easy) to 5, are by {results['levels_by']}.",
+        f"{headline(results['claims'])} Seeds: {', '.join(map(str, results['seeds']))}. Unless it "
+        f"says otherwise, answers are refined by `{results['protocol']}`. Levels of difficulty, 1 "
+        f"(easy) to 5: {results['levels_by']}.",
         f"## Claims\n\n{markdown(head + verdicts)}",
-        "A claim holds if the interval of each of its parts (below, but for what is beside it) "
+        "A claim holds if the interval of each of its parts (below, without what is supplementary) "
         "lies above zero, or begins there where it says at least; it does not hold if one lies "
-        "below, and is undecided otherwise. Its figure is its first part's. Intervals are of "
-        "resampled problems, each with all its scores: they say what other problems would change, "
-        "not what further seeds would.",
+        "below, and is undecided otherwise. Points and n are those of its first part, n being how "
+        "many problems. Intervals are of resampled problems, each with all its scores: they say "
+        "what other problems would change, not what further seeds would.",
         f"## What each claim was measured by\n\n{markdown(aspects)}",
     ]
     for table in tables:
@@ -199,7 +201,7 @@ def _count(n: int | None) -> str:
 def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
     """A claim as the page shows it: in words, with its aspects."""
     required = [aspect["holds"] for aspect in claim["aspects"] if not aspect["beside"]]
-    short = len(required) > 1 and claim["holds"] != "yes"
+    short = len(required) > 1 and claim["holds"] in ("no", "undecided")
     return {
         **claim,
         "verdict": WORDS[claim["holds"]],
@@ -239,8 +241,8 @@ def _levels_by(evidence: Evidence) -> str:
     for part, problems in ((EVALUATE, "test problems"), (IMPROVE, "training problems")):
         runs = [parts[part] for parts in evidence.runs.values() if part in parts]
         ways = dict.fromkeys(run.results.get("levels_by", "?") for run in runs)
-        found += [f"{way} ({problems})" for way in ways]
-    return ", ".join(found) or "nothing yet"
+        found += [f"of {problems} by {way}" for way in ways]
+    return "; ".join(found) or "none yet"
 
 
 # ---- the paper's tables
@@ -348,7 +350,8 @@ def _table2(e: Evidence, _: str) -> tuple[list[Row], str]:
         ]
         if set(cells) != {"-"}:
             rows.append((name, *cells))
-    return rows, _INTERVALS
+    apart = "The critics of filtered data learnt from Table 1's critiques, the trained one did not."
+    return rows, f"{_INTERVALS} {apart}"
 
 
 def _table3(e: Evidence, protocol: str) -> tuple[list[Row], str]:
@@ -377,7 +380,7 @@ def _table3(e: Evidence, protocol: str) -> tuple[list[Row], str]:
                 for method, metric, at in wanted
             ]
             rows.append((training, name, *cells))
-    return rows, _INTERVALS
+    return rows, f"{_INTERVALS} Acc. is of greedy answers, the others are of samples."
 
 
 def _table4(e: Evidence, _: str) -> tuple[list[Row], str]:
@@ -405,7 +408,7 @@ def _table5(e: Evidence, protocol: str) -> tuple[list[Row], str]:
     rows: list[Row] = [("Method", "Acc.")]
     for method, name in names.items():
         rows.append((name, _cell(e.scores(SELF_TALK, method=method, metric="greedy"))))
-    return rows, _INTERVALS
+    return rows, f"{_INTERVALS} Self-correction is a fine-tuning of this part's own, not Table 3's."
 
 
 _INTERVALS = "In brackets 95% intervals, problems resampled with their scores in all seeds."
@@ -423,13 +426,13 @@ _TABLES: dict[str, _Make] = {
 
 
 def _commands(figure: Drawn, commands: Mapping[tuple[str, int], str]) -> list[str]:
-    """The commands that made a figure, of the first seed that has them all."""
+    """The commands that made a figure, of the first seed that has the most of them."""
     seeds = sorted({seed for _, seed in commands})
-    for seed in seeds:
-        found = [commands.get((part, seed)) for part in figure.parts]
-        if all(found):
-            return [command for command in found if command]
-    return []
+    found = [
+        [commands[part, seed] for part in figure.parts if (part, seed) in commands]
+        for seed in seeds
+    ]
+    return max(found, key=len, default=[])
 
 
 def _flips(evidence: Evidence, protocol: str) -> str:

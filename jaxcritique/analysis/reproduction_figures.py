@@ -33,6 +33,7 @@ from jaxcritique.analysis.evidence import (
     minus,
     scores_of_actor,
     training_rows,
+    with_levels,
 )
 from jaxcritique.analysis.measuring import average, estimate_of, share_contrast
 
@@ -99,7 +100,7 @@ def _at_level(scores: Scores, levels: Levels, level: int) -> Scores:
     """The scores of the problems of a level."""
     return {
         seed: {p: score for p, score in found.items() if level_in(levels, seed, p) == level}
-        for seed, found in scores.items()
+        for seed, found in with_levels(scores, levels).items()
     }
 
 
@@ -320,7 +321,7 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], _Draw], ...] = (
         "figure_8",
         "Figure 8. Test accuracy after the last iteration by difficulty: critique-in-the-loop less "
         "vanilla",
-        (IMPROVE,),
+        (IMPROVE, EVALUATE),
         _figure8,
     ),
     (

@@ -112,6 +112,30 @@ def changed(evidence: Evidence, part: str, change) -> Evidence:
     )
 
 
+def test_each_seed_has_its_own_effects_levels_and_training_problems(evidence):
+    """In the second seed what is hard in the first is easy, and other problems are trained on."""
+    runs = dict(everything())
+    turned = [{**row, "level": 6 - row["level"]} for row in runs["evaluate"].scores]
+    runs["evaluate"] = dataclasses.replace(runs["evaluate"], scores=turned)
+    others = [{**row, "problem": f"other-{row['problem']}"} for row in runs["improve"].training]
+    runs["improve"] = dataclasses.replace(runs["improve"], training=others)
+    both = Evidence({0: everything(), 1: runs})
+    claim = found(both, "C3")
+    assert claim["seeds"] == pytest.approx({0: 0.3, 1: 0 - (0.3 + 0.3 + 0) / 3})
+    assert claim["effect"] == pytest.approx((0.3 + 0) / 2 - (0 + 0.2) / 2)
+    assert found(both, "C6")["seeds"] == pytest.approx({0: 0.2, 1: 0.1 - (0.3 + 0.3 + 0.1) / 3})
+    assert found(both, "C5")["n"] == 2 * len(PROBLEMS)
+    assert found(both, "C4")["n"] == len(PROBLEMS)
+
+
+def test_a_seed_without_levels_leaves_what_is_about_them_to_the_others(evidence):
+    runs = {name: run for name, run in everything().items() if name != "evaluate"}
+    some = Evidence({0: everything(), 1: runs})
+    assert found(some, "C6")["seeds"].keys() == {0}
+    figures = {figure.name: figure for figure in paper_figures(some, PROTOCOL)}
+    assert figures["figure_8"].rows
+
+
 def test_a_claim_with_one_aspect_the_wrong_way_round_does_not_hold(evidence):
     def beaten(row):
         return {**row, "score": 1.0} if row["method"] == "no critic, 3K" else row

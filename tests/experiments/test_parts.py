@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shlex
+import time
 
 import pytest
 
@@ -122,6 +124,9 @@ def test_a_model_that_is_not_there_is_named(plan):
     with pytest.raises(ValueError, match="names no model 'sft actor', only critic"):
         command(plan, "evaluate")
     assert not plan.done(plan.named("evaluate"), 0)
+    # Its flags can be looked at all the same, as those of parts whose inputs are not there yet.
+    shown = plan.command(plan.named("evaluate"), 0, shown=True)
+    assert {"--actor={improve:sft actor}", "--critic=there"} <= set(shown)
 
 
 # ---- what is done
@@ -153,6 +158,13 @@ def test_other_inputs_undo_a_part(improved):
     finish(improved, "critiques", rows=3)
     assert improved.done(improved.named("critiques"), 0)
     assert not improved.done(improved.named("critic-soft"), 0)
+
+
+def test_the_same_outcome_in_another_time_undoes_nothing(improved):
+    finish(improved, "critiques", rows=3, wall_seconds=60.0)
+    finish(improved, "critic-soft")
+    finish(improved, "critiques", rows=3, wall_seconds=2.0, peak_rss_bytes=1)
+    assert improved.done(improved.named("critic-soft"), 0)
 
 
 def test_seconds_of_all_starts_are_added(improved):
@@ -212,8 +224,17 @@ def test_a_part_that_somebody_ran_by_its_command_is_done(improved):
     assert improved.done(part, 0)
     assert improved.record(part, 0)["seconds"] == 4.5
     improved.note(part, 0, improved.identity(part, 0), 1.0, failed=True)
-    improved.adopt(part, 0)  # What has been noted stays.
+    improved.adopt(part, 0)  # What has been noted stays,
     assert not improved.done(part, 0)
+    noted = improved.record(part, 0)
+    os.utime(folder / "results.json", (time.time() + 9,) * 2)  # unless it was run since.
+    improved.note(part, 0, noted | {"settings": ["--k=9"]}, 1.0, failed=True)
+    improved.adopt(part, 0)
+    assert not improved.done(part, 0)  # By other settings than it failed with, perhaps.
+    improved.note(part, 0, improved.identity(part, 0), 1.0, failed=True)
+    improved.adopt(part, 0)
+    assert improved.done(part, 0)
+    assert improved.record(part, 0)["seconds"] == 1.0 + 4.5
     elsewhere = dataclasses.replace(improved, run_dir=improved.run_dir.parent / "nothing")
     elsewhere.adopt(part, 0)
     assert not elsewhere.done(part, 0)

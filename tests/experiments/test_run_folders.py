@@ -108,6 +108,12 @@ run(main)
         ("raise KeyboardInterrupt", 130, "stopped; the same command goes on from here", False),
         ("open('/', 'w')", 1, "error: [Errno 21] Is a directory: '/'", False),
         ("raise OSError('of no file')", 1, "OSError: of no file", True),
+        (
+            "open('/nowhere')",
+            1,
+            "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere'",
+            True,
+        ),
     ],
 )
 def test_what_is_not_the_programs_fault_ends_it_without_a_trace(does, code, last, trace):

@@ -9,7 +9,7 @@ from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.files import read_examples
 
 SMALLEST = (
-    "--flagfile=experiments/flagfiles/self_talk_laptop.flags",
+    "--flagfile=experiments/flagfiles/laptop/self-talk.flags",
     "--critic=checker",
     f"--actor={TINY_BASE}",
     "--train_problems=8",
@@ -18,7 +18,6 @@ SMALLEST = (
     "--samples=2",
     "--rounds=1",
     "--k=1,2",
-    "--protocol=refine_flagged",
     "--rows=4",
     "--micro_rows=4",
     "--sequence=384",
@@ -49,7 +48,7 @@ def finished(start, run, run_dir) -> tuple[dict, str]:
 def test_table_5_is_made(finished, run_dir):
     results, printed = finished
     points = {(p["method"], p["metric"], p["k"]): p for p in results["points"]}
-    methods = ("no critic", "self-correction", "self-talk", "refine_flagged")
+    methods = ("no critic", "self-correction", "self-talk", "refine_all", "refine_flagged")
     columns = [("greedy", 1), *((metric, k) for metric in ("maj", "pass") for k in (1, 2))]
     assert list(points) == [(method, *column) for method in methods for column in columns]
     for point in points.values():
