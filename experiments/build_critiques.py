@@ -21,7 +21,14 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
+from experiments.program import (
+    about_this_run,
+    claim,
+    command,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import Annotator, ArithmeticAnnotator, ModelAnnotator
 from jaxcritique.critiques.build import (

@@ -205,7 +205,7 @@ def test_who_reads_only_the_first_commands_sees_no_traceback(seeds, program_envi
     ("flag", "words"),
     [
         ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
-        ("--only=evalaute", "there is no part 'evalaute'"),
+        ("--only=evalaute", "--only=evalaute: there is no part 'evalaute'"),
         ("--run_dir=", "--run_dir= is empty: name a folder."),
         ("--jobs=9999", "--jobs=9999: cores this process may use: "),
         ("--settings=/nowhere", "--settings=/nowhere: no flagfile of a part"),
