@@ -78,6 +78,11 @@ def main(_: list[str]) -> None:
         critics = {
             name: None if name == games.CHECKER else ModelFolder.of(name) for name in FLAGS.critic
         }
+        if not data.is_file():
+            raise FileNotFoundError(
+                f"--data={data}: no such file. experiments.build_critiques leaves one, "
+                "test_problems.jsonl, in its run folder."
+            )
         samples: list[Sample] = []
         problems: list[Problem] = []
         if has_steps(first_row(data)):
@@ -90,7 +95,7 @@ def main(_: list[str]) -> None:
         if games.CHECKER in critics and samples:
             raise ValueError(
                 f"--critic={games.CHECKER} works steps out against reference solutions; "
-                f"{data} has none. Leave it out for rows of steps."
+                f"{data} has none. Leave it out, here and in the flagfile, for rows of steps."
             )
         if games.CHECKER in critics:
             games.refuse_without_calculations(problems)

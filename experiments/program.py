@@ -35,7 +35,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         for name in flags.FLAGS:
             value = flags.FLAGS[name].value
             if isinstance(value, float) and not _is_number(name, value):
-                sys.exit(f"error: --{name}={value}: give a number.")
+                sys.exit(f"error: --{name}={value}: give a finite number.")
             if name == "run_dir" and value == "":  # As an unset variable of a shell leaves it.
                 sys.exit("error: --run_dir= is empty: name a folder.")
         try:

@@ -97,7 +97,7 @@ def main(_: list[str]) -> None:
         rich.live.Live(get_renderable=progress.table, console=progress.console),
         contextlib.closing(progress.run(shares)) as ended,
     ):
-        for _seeds in ended:
+        for _ended_seeds in ended:
             try:
                 results, unreported = _report(plan, seeds), None  # Of what there is so far.
             except (OSError, ValueError) as error:  # The other seeds go on.

@@ -58,8 +58,8 @@ class VllmConfig:
             raise ValueError(f"--vllm_python={self.python}: {error.strerror}") from error
         if found.returncode:
             raise ValueError(
-                f"--vllm_python={self.python}: there is no vLLM in this environment. README.md, "
-                "'Rollouts', says how to make one."
+                f"--vllm_python={self.python}: there is no vLLM in this environment. "
+                "docs/rollouts.md says how to make one."
             )
         return found.stdout.strip()
 

@@ -34,8 +34,9 @@ def load_problems(
     if task not in TASKS:
         raise ValueError(f"--task={task}: there are {', '.join(TASKS)}.")
     if not data_dir:
+        file = hendrycks_math.FILES[split] if task == "math" else f"{split}.jsonl"
         raise ValueError(
-            f"--task={task} needs --data_dir: a folder that holds {task}/{split}.jsonl, "
+            f"--task={task} needs --data_dir: a folder that holds {task}/{file}, "
             "or 'hub' to download the data with `datasets` (pip install 'jaxcritique[hub]')."
         )
     loader = gsm8k if task == "gsm8k" else hendrycks_math

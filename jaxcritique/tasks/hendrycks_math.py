@@ -9,7 +9,7 @@ from absl import logging
 from jaxcritique.records import Problem, digest
 from jaxcritique.tasks.files import hub_problems, read_problems, text_field
 
-_FILES = {"train": "train.jsonl", "test": "math500.jsonl"}
+FILES = {"train": "train.jsonl", "test": "math500.jsonl"}
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
 
 
@@ -28,7 +28,7 @@ def load(split: Literal["train", "test"], data_dir: str) -> list[Problem]:
     elif data_dir == "hub":
         problems = hub_problems("DigitalLearningGmbH/MATH-lighteval", None, "train", problem)
     else:
-        problems = read_problems(pathlib.Path(data_dir) / "math" / _FILES[split], problem)
+        problems = read_problems(pathlib.Path(data_dir) / "math" / FILES[split], problem)
     usable = [problem for problem in problems if problem.answer]
     if len(usable) < len(problems):
         logging.warning("MATH %s: %d rows have an empty \\boxed{} and are left out",

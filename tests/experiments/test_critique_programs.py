@@ -304,9 +304,9 @@ def test_bad_data_is_refused_in_a_line(row, flags, message, run, tmp_path):
     ("--annotator=/nowhere", "/nowhere/config.json: no such file"),
     ("tau=0.5", "'tau=0.5' is no flag: they are written --name=value."),
     ("--tau=1", "--tau=1.0: more than that share must be right; give 0 to less than 1."),
-    ("--tau=nan", "--tau=nan: give a number."),
-    ("--temperature=nan", "--temperature=nan: give a number."),
-    ("--temperature=inf", "--temperature=inf: give a number."),
+    ("--tau=nan", "--tau=nan: give a finite number."),
+    ("--temperature=nan", "--temperature=nan: give a finite number."),
+    ("--temperature=inf", "--temperature=inf: give a finite number."),
     ("--annotator_endpoint=http://host/v1", "name the model it serves with --annotator."),
 ])  # fmt: skip
 def test_bad_flags_are_refused_in_a_line(flag, message, run, tmp_path):
