@@ -167,10 +167,9 @@ def _check_flags(plan: Plan, parts: list[Part], seed: int) -> None:
         for (program, flagfile), refused in zip(commands, refusals, strict=True):
             bar.update()
             if refused:
-                why = refused.removeprefix("FATAL Flags parsing error:").partition("\nPass --help")[
-                    0
-                ]
-                raise ValueError(f"{flagfile}: {program} does not take its flags: {why.strip()}")
+                why, _, _ = refused.partition("\nPass --help")
+                why = why.removeprefix("FATAL Flags parsing error:").strip()
+                raise ValueError(f"{flagfile}: {program} does not take its flags: {why}")
 
 
 def _shares(jobs: int) -> list[set[int]]:

@@ -23,9 +23,7 @@ def read_examples(path: pathlib.Path) -> list[Example]:
             try:
                 examples.append(_example(json.loads(line.decode())))
             except ValueError as error:
-                why = (
-                    f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else error
-                )
+                why = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise ValueError(
                     f"{path}:{number}: {why}. A row has 'prompt' or 'messages', 'target', and "
                     "perhaps 'weight'."

@@ -116,7 +116,7 @@ run(main)
         ),
     ],
 )
-def test_what_is_not_the_programs_fault_ends_it_without_a_trace(does, code, last, trace):
+def test_only_the_programs_own_faults_leave_a_trace(does, code, last, trace):
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(does=does)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
