@@ -13,7 +13,7 @@ _IGNORED = {
     "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
     "initializer_range", "max_window_layers", "model_type", "name_or_path", "pad_token_id",
     "pretraining_tp", "tokenizer_class", "torch_dtype", "transformers.js_config",
-    "transformers_version", "use_cache", "is_llama_config",
+    "transformers_version", "use_cache", "is_llama_config", "_attn_implementation_autoset",
 }  # fmt: skip
 # What `transformers` takes for a field that is not there, where that is not derived from others.
 _DEFAULTS = {
@@ -136,6 +136,7 @@ class ModelConfig:
             "mlp_bias": False,
             "rope_interleaved": False,
             "use_sliding_window": False,
+            "use_mrope": False,
             "sliding_window": None,
         }.items():
             value = hf.pop(name, only)

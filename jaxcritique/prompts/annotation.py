@@ -41,15 +41,15 @@ _SECRET = (
     "final answer away."
 )
 _FIRST_WRONG = re.compile(
-    r"first\W+(?:wrong|incorrect|erroneous|flawed|mistaken)\W+step\W*(?:is\W*)?(?:in\W*)?"
-    r"(?:at\W*)?(?:step\W*)?(?:number\W*)?#?\s*(\d{1,4}\b|none|no\b)"
-    r"|first\W+(?:error|mistake)\W*(?:is|occurs|appears|happens)?\W*(?:in|at|is)?\W*step\W*"
+    r"first\W++(?:wrong|incorrect|erroneous|flawed|mistaken)\W++step\W*+(?:is\W*+)?(?:in\W*+)?"
+    r"(?:at\W*+)?(?:step\W*+)?(?:number\W*+)?(\d{1,4}\b|none|no\b)"
+    r"|first\W++(?:error|mistake)\W*+(?:is|occurs|appears|happens)?\W*+(?:in|at|is)?\W*+step\W*+"
     r"(\d{1,4})\b",
     re.I,
 )
 _EXPLANATION = re.compile(
     r"(?:explanation|feedback|reason)[*_]*\s*[:：][*_\s]*(.*?)"
-    r"(?=^\W*(?:final answer|first\W+wrong)|\Z)",
+    r"(?=^[^\w\n]*+(?:final answer|first\W++wrong)|\Z)",
     re.I | re.M | re.S,
 )
 

@@ -16,10 +16,13 @@ from collections.abc import Sequence
 _CALCULATION = re.compile(r"<<[^<>\n]*>>")
 _ANSWER_LINE = re.compile(r"^\W*(?:####|(?:so |therefore,? )?the (?:final )?answer is\b)", re.I)
 
+# Models also write blanks without end: where two repetitions could share them, the first is
+# possessive (*+) or both are bounded, so that no pattern's time grows as their square.
+
 # Labels as models write them: any mixture of bold marks, bullets and numbering around the word.
 _OPEN = r"^[\W\d_]*"
 # "Correct or Wrong" is the prompt repeated, not a verdict.
-_ECHO = r"\W*(?:\bor\b|[/|])\W*(?:final answer\W*)?(?:wrong|incorrect|inaccurate)\b"
+_ECHO = r"\W{0,9}(?:\bor\b|[/|])\W{0,9}(?:final answer\W{0,9})?(?:wrong|incorrect|inaccurate)\b"
 _WORD = (
     rf"((?:correct|right|accurate)(?!{_ECHO})|wrong|incorrect|inaccurate"
     r"|not (?:entirely )?correct|partially correct)"
@@ -41,7 +44,7 @@ _TAKEN_BACK = re.compile(
     r"[^.]*\bbut\b[^.]*\b(?:wrong|incorrect|not)\b|\W*\?\W*(?:no|not|wrong|incorrect)\b", re.I
 )
 _STEP = re.compile(
-    r"^\W*(?:\d{1,4}[.)]\W*)?step(?:\s+sentence\b|\s*#?\s*(\d{1,4})\b|\s*(?=:))[\W_]*(.*)$", re.I
+    r"^\W*(?:\d{1,4}[.)]\W*)?step(?:\s+sentence\b|\s*+#?\s*+(\d{1,4})\b|\s*(?=:))[\W_]*(.*)$", re.I
 )
 _STEP_VERDICT = re.compile(rf"^(?:is\W*)?{_WORD}\b\W*(?:$|[.:;,)*—–-]\s*)(.*)$", re.I)
 _TRAILING_VERDICT = re.compile(rf"\s(?:[—–-]+>?|=>|→)\s*[*_]*{_WORD}\W*$", re.I)
@@ -53,8 +56,8 @@ _PIECE = re.compile(
 )
 # A label whose verdict stands on the next line.
 _HANGING = re.compile(
-    rf"^([^\w\n]*(?:{_LABEL}(?: of the step)?|final answer)[^\w\n]*)\n\s*"
-    rf"(?=[^\w\n]*{_WORD}\b\s*(?:$|[^\w\s]))",
+    rf"^([^\w\n]*+(?:{_LABEL}(?: of the step)?|final answer)[^\w\n]*+)\n\s*+"
+    rf"(?=[^\w\n]*+{_WORD}\b\s*+(?:$|[^\w\s]))",
     re.I | re.M,
 )
 

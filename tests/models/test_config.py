@@ -71,6 +71,7 @@ QWEN25_15B = {
     "rope_theta": 1000000.0,
     "sliding_window": 131072,
     "tie_word_embeddings": True,
+    "use_mrope": False,
     "use_sliding_window": False,
     "vocab_size": 151936,
 }
@@ -147,6 +148,7 @@ def test_every_head_has_its_own_keys_unless_told_otherwise():
         (LLAMA_31_8B, "quantization_config", {"bits": 4}),
         (SMOLLM2_135M, "rope_interleaved", True),
         (QWEN25_15B, "use_sliding_window", True),
+        (QWEN25_15B, "use_mrope", True),
         (QWEN25_15B, "layer_types", ["full_attention", "sliding_attention"]),
         (QWEN3_06B, "attention_bias", True),
         (QWEN3_06B, "a_field_of_tomorrow", 1),

@@ -117,6 +117,16 @@ def test_unusable_holistic_replies(text):
     assert read_annotation(WRONG, text, "holistic") is None
 
 
+def test_blanks_without_end_are_read_in_no_time():
+    blanks = 100_000  # Minutes, where a pattern's time grows as their square.
+    for blank in (" ", "\n", "# ", "*", "\u2003"):
+        text = f"First wrong step: 2{blank * blanks}\nExplanation: it{blank * blanks}x"
+        critique, says_correct = read_annotation(WRONG, text, "holistic") or ("", True)
+        assert not says_correct
+        assert "Explanation: it" in critique
+        assert read_annotation(WRONG, f"First wrong step is{blank * blanks}x", "holistic") is None
+
+
 def test_a_holistic_annotator_may_see_no_error():
     read = read_annotation(WRONG, "First wrong step: none\nFinal answer: Correct", "holistic")
     assert read is not None

@@ -25,6 +25,23 @@ LABELS = st.sampled_from([
 ])  # fmt: skip
 
 
+def test_blanks_without_end_are_read_in_no_time():
+    many = 100_000  # A quarter of an hour, where a pattern's time grows as their square.
+    for blank in (" ", "\n", "/", "* ", "_", "\u2003", "# "):
+        blanks = blank * many
+        for text in (
+            blanks,
+            f"Correctness:\n{blanks}",
+            f"Correctness: {blanks}x",
+            f"Correctness: Correct {blanks}x",
+            f"Final answer: correct {blanks}x",
+            f"Step{blanks}x",
+            f"Step 1:{blanks}x",
+            f"Explanation: {blanks}x\nFinal answer",
+        ):
+            assert parse_critique(text).says_correct in (None, True)
+
+
 @pytest.mark.parametrize(("solution", "steps"), [
     ("", []),
     ("\n \n", []),
