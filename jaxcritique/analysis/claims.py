@@ -438,7 +438,7 @@ CLAIMS = (
         "Figure 12",
         "no figure given",
         "At the largest K, and the smallest above 1: of a response and one refinement the vote is "
-        "the response's.",
+        "the response's. A parallel vote of two is the first's, too.",
         _c12,
     ),
     Claim(

@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcritique.analysis import figures
-from jaxcritique.analysis.evaluation import ALONE, METRICS, MULTIPLES, multiple
+from jaxcritique.analysis.evaluation import (
+    ALONE,
+    METRICS,
+    MULTIPLES,
+    in_parallel,
+    in_sequence,
+    multiple,
+)
 from jaxcritique.analysis.levels import has_levels
 from jaxcritique.analysis.report import write_page
 from jaxcritique.analysis.table import percent
 from jaxcritique.prompts.players import COSTS
 from jaxcritique.store import write_atomically
+from jaxcritique.testtime.rounds import PROTOCOLS
 
 Row = Mapping[str, Any]
 
@@ -40,8 +48,11 @@ class Figure:
 def write_evaluation(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
     """Writes report.html, and the numbers of its figures to figures/NAME.csv."""
     drawn = evaluation_figures(results)
-    for figure in drawn:
-        write_atomically(run_dir / "figures" / f"{figure.name}.csv", csv_text(figure.rows))
+    numbers = {run_dir / "figures" / f"{figure.name}.csv": figure.rows for figure in drawn}
+    for path, rows in numbers.items():
+        write_atomically(path, csv_text(rows))
+    for stale in set(run_dir.glob("figures/*.csv")) - numbers.keys():  # Of other --scaling, say.
+        stale.unlink()
     tables = evaluation_tables(results)
     page = run_dir / "report.html"
     write_page("evaluation.html.jinja", results, page, tables=tables, figures=drawn)
@@ -88,8 +99,7 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
     points = results["points"]
     critics = [m for m in _methods(points, "maj") if not m.startswith(ALONE)]
     baselines = [multiple(times) for times in MULTIPLES]
-    parallel = [method for method in critics if method.startswith("parallel")]
-    sequential = [method for method in critics if method.startswith("sequential")]
+    parallel = [in_parallel(protocol) for protocol in PROTOCOLS if in_parallel(protocol) in critics]
     found = [
         _curves(
             "maj_at_k",
@@ -113,10 +123,12 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
             "k",
         ),
     ]
-    for method in sequential:
-        protocol = method.removeprefix("sequential, ")
+    for protocol in PROTOCOLS:
+        method = in_sequence(protocol)
+        if method not in critics:
+            continue
         series = {
-            "parallel: vote": _points(points, f"parallel, {protocol}", "maj"),
+            "parallel: vote": _points(points, in_parallel(protocol), "maj"),
             "sequential: vote": _points(points, method, "maj"),
             "sequential: final": _points(points, method, "final"),
         }

@@ -6,13 +6,13 @@ undecided, but no score is ever made up.
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from jaxcritique.store import DamagedFile, read_object
+from jaxcritique.tasks.files import read_rows
 
 Row = Mapping[str, Any]
 Scores = Mapping[int, Mapping[str, float]]  # Seed, then problem id, to the problem's score.
@@ -278,17 +278,12 @@ def read_run(folder: pathlib.Path) -> Run:
 def _rows(path: pathlib.Path) -> list[Row]:
     if not path.is_file():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DamagedFile(
-                    f"{path}, line {number}: not JSON ({error}). Delete results.json beside it, "
-                    "and the same command makes both anew."
-                ) from None
-    return rows
+    try:
+        return [row for _, row in read_rows(path)]
+    except ValueError as error:
+        raise DamagedFile(
+            f"{error} Or delete results.json beside it, and the same command makes both anew."
+        ) from None
 
 
 def _has(what: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

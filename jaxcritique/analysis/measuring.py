@@ -91,7 +91,7 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> d
         aspects = claim.aspects(evidence, protocol)
     except NotMeasured as error:
         aspects = [Aspect(claim.says, _missing(str(error)))]
-    measured = [_measured(aspect, seed) for aspect in aspects]
+    measured = [_measured(aspect, evidence.runs, seed) for aspect in aspects]
     required = [found for found in measured if not found["beside"]]
     verdicts = [found["holds"] for found in required]
     alike = verdicts[0] if len(set(verdicts)) == 1 else "undecided"
@@ -105,7 +105,8 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> d
     }
 
 
-def _measured(aspect: Aspect, seed: int) -> dict[str, Any]:
+def _measured(aspect: Aspect, seeds: Iterable[int], seed: int) -> dict[str, Any]:
+    """Measures an aspect; `seeds` are those that there could be, `seed` that of the bootstrap."""
     found: dict[str, Any] = {"says": aspect.says, "beside": aspect.beside, "holds": "unmeasured"}
     try:
         contrast = aspect.contrast()
@@ -119,13 +120,15 @@ def _measured(aspect: Aspect, seed: int) -> dict[str, Any]:
         return {**found, **dict.fromkeys(("effect", "ci95", "n", "seeds")), "why": str(error)}
     # One hard problem, say, never varies in resamples: the interval would be about easy ones alone.
     fewest = min(len(above), len(below))
-    why = "" if fewest >= FEWEST else f"{fewest} problems are too few"
+    few = [f"{fewest} problems are too few"] if fewest < FEWEST else []
+    lacking = ", ".join(str(number) for number in seeds if number not in by_seed)
+    partial = [f"without seed {lacking}"] if lacking else []
     found |= {"effect": estimate.mean, "ci95": list(estimate.ci95)}
     found |= {"n": len(above | below), "seeds": by_seed}
     return {
         **found,
-        "holds": "undecided" if why else verdict(estimate, aspect.at_least),
-        "why": why,
+        "holds": "undecided" if few else verdict(estimate, aspect.at_least),
+        "why": ", ".join([*few, *partial]),
     }
 
 

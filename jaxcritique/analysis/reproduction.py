@@ -65,7 +65,8 @@ def write_reproduction(
         other one too.
       command: that made all of it.
       settings: flags by part.
-      costs: {part, seed, seconds, generated_tokens, training_steps, command} of what is done.
+      costs: {part, seed, seconds, generated_tokens, training_steps, failed (samples), command} of
+        what is done.
       run_dir: where to write.
 
     Returns:
@@ -112,6 +113,7 @@ def write_reproduction(
         "reproduction.html.jinja",
         {
             **results,
+            "failed": sum(cost["failed"] for cost in costs),
             "seed": ", ".join(map(str, evidence.runs)),
             "wall_seconds": sum(cost["seconds"] for cost in costs),
             "peak_rss_bytes": max((r.results.get("peak_rss_bytes", 0) for r in runs), default=0),
@@ -154,17 +156,18 @@ def _markdown(
             f"{claim['id']} {claim['says']}",
             f"{claim['verdict']} ({claim['parts']})" if claim["parts"] else claim["verdict"],
             claim["points"],
-            _by_seed(claim),
+            claim["by_seed"],
             f"{claim['where']}: {claim['paper']}",
             _count(claim["n"]),
         )
         for claim in claims
     ]
-    aspects = [("Difference", "Verdict", "Points (95% interval)", "n")] + [
+    aspects = [("Difference", "Verdict", "Points (95% interval)", "By seed", "n")] + [
         (
             f"{claim['id']} {aspect['says']}",
             "supplementary" if aspect["beside"] else aspect["verdict"],
             f"{aspect['points']}{'; ' if aspect['why'] else ''}{aspect['why']}",
+            aspect["by_seed"],
             _count(aspect["n"]),
         )
         for claim in claims
@@ -181,7 +184,8 @@ def _markdown(
         "lies above zero, or begins there where it says at least; it does not hold if one lies "
         "below, and is undecided otherwise. Points and n are those of its first part, n being how "
         "many problems. Intervals are of resampled problems, each with all its scores: they say "
-        "what other problems would change, not what further seeds would.",
+        "what other problems would change, not what further seeds would; the effect in each seed "
+        "is therefore given too.",
         f"## What each claim was measured by\n\n{markdown(aspects)}",
     ]
     for table in tables:
@@ -190,8 +194,9 @@ def _markdown(
     return "\n\n".join(blocks) + "\n"
 
 
-def _by_seed(claim: Mapping[str, Any]) -> str:
-    return ", ".join(f"{100 * effect:+.1f}" for effect in (claim["seeds"] or {}).values()) or "-"
+def _by_seed(measured: Mapping[str, Any]) -> str:
+    """The effect in each seed, of a claim or of one of its aspects."""
+    return ", ".join(f"{100 * effect:+.1f}" for effect in (measured["seeds"] or {}).values()) or "-"
 
 
 def _count(n: int | None) -> str:
@@ -207,8 +212,14 @@ def _claim_cells(claim: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": WORDS[claim["holds"]],
         "parts": f"{required.count('yes')} of {len(required)} parts hold" if short else "",
         "points": _points(claim),
+        "by_seed": _by_seed(claim),
         "aspects": [
-            {**aspect, "verdict": WORDS[aspect["holds"]], "points": _points(aspect)}
+            {
+                **aspect,
+                "verdict": WORDS[aspect["holds"]],
+                "points": _points(aspect),
+                "by_seed": _by_seed(aspect),
+            }
             for aspect in claim["aspects"]
         ],
     }
@@ -331,7 +342,8 @@ def _table2(e: Evidence, _: str) -> tuple[list[Row], str]:
         "discriminability": "Discrimin.",
         "helpfulness": "Helpfulness",
     }
-    alone = _cell(e.scores(CRITICS, method=TRAINED, metric="accuracy_without"))
+    # Of either critic the same; where no critique passed the filter the trained one is the base.
+    alone = _cell(e.scores(CRITICS, method=UNTRAINED, metric="accuracy_without"))
     rows: list[Row] = [("Critic", *columns.values()), ("no critic", alone, alone, alone, "-", "-")]
     parts = [(CRITICS, critic, f"{critic} critic") for critic in (UNTRAINED, TRAINED)]
     with contextlib.suppress(NotMeasured):
@@ -449,7 +461,9 @@ def _flips(evidence: Evidence, protocol: str) -> str:
 
 def _cost_table(costs: Sequence[Mapping[str, Any]]) -> Table:
     """What each part cost, all seeds together."""
-    rows: list[Row] = [("Part", "Seeds", "Minutes", "Generated tokens", "Training steps")]
+    rows: list[Row] = [
+        ("Part", "Seeds", "Minutes", "Generated tokens", "Training steps", "Failed samples")
+    ]
     names = list(dict.fromkeys(cost["part"] for cost in costs))
     for name in (*names, "all"):
         found = [cost for cost in costs if name in (cost["part"], "all")]
@@ -458,8 +472,10 @@ def _cost_table(costs: Sequence[Mapping[str, Any]]) -> Table:
                 name,
                 str(len({cost["seed"] for cost in found})),
                 f"{sum(cost['seconds'] for cost in found) / 60:.1f}",
-                f"{sum(cost['generated_tokens'] for cost in found):,}",
-                f"{sum(cost['training_steps'] for cost in found):,}",
+                *(
+                    f"{sum(cost[what] for cost in found):,}"
+                    for what in ("generated_tokens", "training_steps", "failed")
+                ),
             )
         )
     return Table("What it cost", rows)

@@ -198,6 +198,15 @@ def test_missing_rows_of_one_seed_are_not_measured(evidence):
     assert "evaluate, seed 1, has no scores of metric pass, method parallel" in claim["why"]
 
 
+def test_a_part_that_a_seed_lacks_is_said_to_be_without_it():
+    less = {name: run for name, run in everything().items() if name != "improve-small"}
+    claim = found(Evidence({0: everything(), 1: less, 2: less}), "C4")
+    whole, partial = claim["aspects"][:2]
+    assert (list(whole["seeds"]), whole["why"]) == ([0, 1, 2], "")
+    assert (list(partial["seeds"]), partial["why"]) == ([0], "without seed 1, 2")
+    assert (claim["holds"], claim["why"]) == ("yes", "without seed 1, 2")
+
+
 def test_one_missing_problem_is_an_error_not_a_zero(evidence):
     def all_but_one(row):
         gone = row["method"] == "vanilla" and row["iteration"] == 3 and row["problem"] == "p7"
@@ -368,7 +377,13 @@ def test_a_run_is_read_as_it_was_left(tmp_path):
 def test_a_damaged_file_is_named_with_its_line(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n{"prob')
-    with pytest.raises(ValueError, match=r"scores\.jsonl, line 2: not JSON"):
+    with pytest.raises(ValueError, match=r"scores\.jsonl:2: not JSON"):
+        read_run(tmp_path)
+    (tmp_path / "scores.jsonl").write_bytes(b'{"problem": "\xff"}')
+    with pytest.raises(ValueError, match=r"scores\.jsonl:1: not JSON"):
+        read_run(tmp_path)
+    (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n5')
+    with pytest.raises(ValueError, match=r"scores\.jsonl:2: not a JSON object. Or delete results"):
         read_run(tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ValueError, match=r"results\.json is not a JSON object"):

@@ -283,6 +283,8 @@ def results():
 
 
 def test_the_page_holds_tables_and_figures_and_their_numbers(results, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "sequential_oracle.csv").write_text("of another --protocol")
     write_evaluation(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 6

@@ -36,7 +36,7 @@ def runs(**changed: Run) -> dict[str, Run]:
     return {**found, **{name.replace("_", "-"): run for name, run in changed.items()}}
 
 
-def write(evidence: Evidence, run_dir, settings=None):
+def write(evidence: Evidence, run_dir, settings=None, failed=0):
     costs = [
         {
             "part": part,
@@ -44,6 +44,7 @@ def write(evidence: Evidence, run_dir, settings=None):
             "seconds": 60.0,
             "generated_tokens": 1000,
             "training_steps": 5,
+            "failed": failed,
             "command": f"python -m experiments.{part} --seed={seed}",
         }
         for seed, found in evidence.runs.items()
@@ -86,6 +87,35 @@ def test_results_have_all_that_is_asked_of_them(results):
     assert results["cost"][0]["generated_tokens"] == 1000
     command = "python -m experiments.improve --seed=0"
     assert results["commands"][0] == {"part": "improve", "seed": 0, "command": command}
+
+
+def test_samples_that_could_not_be_had_head_the_page(page, tmp_path):
+    assert "could not be had" not in page
+    write(Evidence({0: runs()}), tmp_path, failed=2)
+    failing = (tmp_path / "report.html").read_text()
+    assert f"{2 * len(runs())} samples could not be had" in failing
+    assert failing.index("could not be had") < failing.index("<h1>")
+    cost = (tmp_path / "results.md").read_text().split("## What it cost")[1]
+    assert "Failed samples" in cost
+    assert cost.strip().endswith(f"| {2 * len(runs())} |")
+
+
+def test_each_part_of_a_claim_has_its_effect_in_each_seed(results, run_dir):
+    text = (run_dir / "results.md").read_text().split("## What each claim was measured by")[1]
+    for claim in results["claims"]:
+        for aspect in claim["aspects"]:
+            [line] = [
+                x for x in text.split("\n") if x.startswith(f"| {claim['id']} {aspect['says']} |")
+            ]
+            assert ", ".join(f"{100 * effect:+.1f}" for effect in aspect["seeds"].values()) in line
+
+
+def test_without_a_trained_critic_table_2_has_the_others(tmp_path):
+    critics = everything()["critics"]
+    kept = [row for row in critics.scores if row["method"] != "trained"]
+    results = write(Evidence({0: runs(critics=Run(critics.results, kept))}), tmp_path)
+    [table] = [table for table in results["tables"] if table["title"].startswith("Table 2")]
+    assert [row[0] for row in table["rows"][1:3]] == ["no critic", "untrained critic"]
 
 
 def test_every_figure_is_drawn_and_has_its_numbers(results, run_dir, page):
