@@ -25,6 +25,7 @@ from experiments.program import (
     about_this_run,
     claim,
     command,
+    failed_samples,
     refusing_bad_input,
     run,
     settings_but,
@@ -153,7 +154,7 @@ flags.DEFINE_integer("filter_refinements", 10, "Refinements a critique.", lower_
 flags.DEFINE_enum(
     "filter", "soft", KINDS, "soft: more than --tau of the refinements right; hard: at least one."
 )
-flags.DEFINE_float("tau", 0.3, "Threshold of the soft filter (paper: 0.3).")
+games.define_tau()
 flags.DEFINE_integer(
     "alone_samples",
     10,
@@ -203,9 +204,9 @@ def main(_: list[str]) -> None:
         config = _config()
         if FLAGS.annotator == "checker" and FLAGS.annotator_endpoint:
             raise ValueError("--annotator_endpoint: name the model it serves with --annotator.")
-        models = {"actor": ModelFolder.of(FLAGS.actor)}
+        models = {"actor": games.model("actor", FLAGS.actor)}
         if FLAGS.annotator != "checker" and not FLAGS.annotator_endpoint:
-            models["annotator"] = ModelFolder.of(FLAGS.annotator)
+            models["annotator"] = games.model("annotator", FLAGS.annotator)
         data = FLAGS.task, FLAGS.data_dir
         problems = load_problems(*data, "train", FLAGS.train_problems, FLAGS.seed)
         tests = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
@@ -265,7 +266,11 @@ def main(_: list[str]) -> None:
         rows = (training_row(game.prompts, c) for c in passed)
         write_rows(run_dir / f"critic-{kind}.jsonl", rows)
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))
-    results = {**about_this_run(started), **statistics}
+    results = {
+        **about_this_run(started),
+        "failed": failed_samples(statistics["costs"].values()),
+        **statistics,
+    }
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(statistics))
     print(f"{run_dir / 'dataset'}\n{run_dir / 'results.json'}")
@@ -305,10 +310,6 @@ def _config() -> CritiqueDataConfig:
     Raises:
       ValueError: a list of weights cannot be read, or names what there is not; nothing can pass.
     """
-    if not 0 <= FLAGS.tau < 1:
-        raise ValueError(
-            f"--tau={FLAGS.tau}: more than that share must be right; give 0 to less than 1."
-        )
     possible = PROGRAM_TYPES if FLAGS.mistakes == "program" else tuple(ERROR_TYPES)
     positions = _weights("positions", THIRDS, [f"{t}={w}" for t, w in _thirds()])
     wanted = (FLAGS.rg1_right, FLAGS.rg1_wrong)
@@ -322,7 +323,7 @@ def _config() -> CritiqueDataConfig:
         rg3_attempts=FLAGS.rg3_attempts,
         refinements=FLAGS.filter_refinements,
         filter=FLAGS.filter,
-        tau=FLAGS.tau,
+        tau=games.tau(),
         alone_samples=FLAGS.alone_samples,
         max_flawed=FLAGS.max_flawed,
         placement=Placement(

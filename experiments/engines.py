@@ -10,14 +10,16 @@ from typing import Any
 
 from absl import flags
 
+from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.rollout import guard
 from jaxcritique.rollout.engine import JaxConfig
 from jaxcritique.rollout.load import Engine, load_jax, load_vllm
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.rollout.server import ClientConfig, Endpoints, ServerSampler, api_key
 from jaxcritique.rollout.vllm import VllmConfig
-from jaxcritique.training.sft import Placement, fine_tune
+from jaxcritique.training.sft import Placement, SftConfig, fine_tune
 
 _ENGINE = flags.DEFINE_enum(
     "engine",
@@ -112,6 +114,19 @@ def engine() -> Engine:
     vllm, client = vllm_config(), own_client_config()
     vllm.check()
     return Engine(lambda model: load_vllm(model, vllm, client))
+
+
+def check_training(base: ModelFolder, config: SftConfig) -> None:
+    """Checks in a moment that --mesh suits model and rows, before a run folder is claimed.
+
+    Only of our own engine: beside servers no other process may take the accelerator.
+
+    Raises:
+      ValueError: it does not; the message says what does.
+    """
+    if _ENGINE.value == "jax":
+        mesh = make_mesh(_MESH.value)
+        Placement(_MESH.value).execution(config, ModelConfig.load(base.folder), mesh)
 
 
 def trainer(engine: Engine) -> Callable[..., ModelFolder]:

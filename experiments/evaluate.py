@@ -15,10 +15,17 @@ import pathlib
 import time
 from statistics import fmean
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import engines, games
-from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
+from experiments.program import (
+    about_this_run,
+    claim,
+    failed_samples,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.evaluation import (
     MULTIPLES,
@@ -130,16 +137,13 @@ def main(_: list[str]) -> None:
         points, samplewise, rated_problems, costs = _evaluate(
             games.game(grader), actor, critic, problems, ks, samples
         )
-    failed = sum(cost["failed"] for cost in costs.values())
-    if failed:
-        logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
     results = {
         **about_this_run(started),
         "task": FLAGS.task,
         "actor": FLAGS.actor,
         "critic": FLAGS.critic,
         "problems": len(problems),
-        "failed": failed,
+        "failed": failed_samples(costs.values()),
         "points": rows_of(points, FLAGS.seed),
         "differences": differences(points, FLAGS.seed),
         "levels_by": games.levels_by(),

@@ -15,20 +15,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import engines, games
-from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
+from experiments.program import (
+    about_this_run,
+    claim,
+    failed_samples,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.analysis.evaluation_report import costs_table
 from jaxcritique.analysis.intervals import accuracy, of_block_means, paired_difference
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.grading import Grader
-from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.players import Game, Start, costs_of, refine, respond
 from jaxcritique.records import Problem, Solution, digest
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
-from jaxcritique.tasks import TINY_BASE, read_any_problems
+from jaxcritique.tasks import TINY_BASE, read_any_problems, refuse_doubles
 from jaxcritique.tasks.files import first_row
 from jaxcritique.testtime.critic import critique_answers, report_on, table2_scores
 from jaxcritique.testtime.localisation import (
@@ -74,9 +80,10 @@ def main(_: list[str]) -> None:
     started = time.monotonic()
     run_dir, data = pathlib.Path(FLAGS.run_dir), pathlib.Path(FLAGS.data)
     with refusing_bad_input():
-        actor_model = ModelFolder.of(FLAGS.actor)
+        actor_model = games.model("actor", FLAGS.actor)
         critics = {
-            name: None if name == games.CHECKER else ModelFolder.of(name) for name in FLAGS.critic
+            name: None if name == games.CHECKER else games.model("critic", name)
+            for name in FLAGS.critic
         }
         if not data.is_file():
             raise FileNotFoundError(
@@ -88,10 +95,10 @@ def main(_: list[str]) -> None:
         if has_steps(first_row(data)):
             samples = read_samples(data)[: FLAGS.limit or None]
             known = [s.solution.problem for s in samples if s.solution.problem.answer]
-            _refuse_doubles(data, known)
+            refuse_doubles(str(data), known)
         else:
             problems = read_any_problems(data)[: FLAGS.limit or None]
-            _refuse_doubles(data, problems)
+            refuse_doubles(str(data), problems)
         if games.CHECKER in critics and samples:
             raise ValueError(
                 f"--critic={games.CHECKER} works steps out against reference solutions; "
@@ -99,10 +106,9 @@ def main(_: list[str]) -> None:
             )
         if games.CHECKER in critics:
             games.refuse_without_calculations(problems)
-        keys = {f"critic {name}": model and model.key for name, model in critics.items()}
-        keys["actor model"] = actor_model.key
-        content = {"rows of the data": digest(*(samples or problems))}
-        claim(run_dir, settings_but(("run_dir", "data", "critic")) | keys | content)
+        # Stages are of their critic's weights, so that critics may change within a folder.
+        asked = {"actor model": actor_model.key, "rows of the data": digest(*(samples or problems))}
+        claim(run_dir, settings_but(("run_dir", "data", "critic")) | asked)
         engine = engines.engine()
     actor = engine.sampler(actor_model)
     costs: dict[str, dict[str, int]] = {}
@@ -120,18 +126,11 @@ def main(_: list[str]) -> None:
             critic = games.critic(model, engine)
             report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples, costs)
             reports.append(report)
-    failed = sum(cost["failed"] for cost in costs.values())
-    if failed:
-        logging.warning(
-            "%d samples could not be had; they count as wrong answers and as critiques without a "
-            "verdict.",
-            failed,
-        )
     results = {
         **about_this_run(started),
         "actor": FLAGS.actor,
         "data": FLAGS.data,
-        "failed": failed,
+        "failed": failed_samples(costs.values()),
         "critics": reports,
         "comparisons": _comparisons(scores),
         "costs": costs,
@@ -141,17 +140,6 @@ def main(_: list[str]) -> None:
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(_tables(results))
     print(run_dir / "results.json")
-
-
-def _refuse_doubles(data: pathlib.Path, problems: Sequence[Problem]) -> None:
-    """Raises ValueError where one is there twice: Table 2's columns are kept by problem."""
-    first: dict[str, Problem] = {}
-    for problem in problems:
-        if first.setdefault(problem.id, problem) is not problem:
-            raise ValueError(
-                f"{data}: problem {problem.id} is there twice ({problem.question[:60]!r}); leave "
-                "it once."
-            )
 
 
 def _evaluate(

@@ -57,7 +57,9 @@ def define_training_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_integer("epochs", 1, "Of the actor's fine-tuning.", lower_bound=1)
     flags.DEFINE_integer("rows", 32, "Packed rows in a training step.", lower_bound=1)
-    flags.DEFINE_integer("micro_rows", 4, "Rows worked on at a time.", lower_bound=1)
+    flags.DEFINE_integer(
+        "micro_rows", 4, "Rows worked on at a time; at least one a device.", lower_bound=1
+    )
     flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=16)
     flags.register_validator(
         "micro_rows",
@@ -100,6 +102,29 @@ def define_difficulty_flags(samples: int, of: str) -> None:
         EDGES,
         "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
     )
+
+
+def define_tau() -> None:
+    """Defines the soft filter's threshold."""
+    flags.DEFINE_float(
+        "tau",
+        0.3,
+        "Soft filter: a critique is kept if more than this share of refinements after it are right "
+        "(paper: 0.3).",
+    )
+
+
+def tau() -> float:
+    """Reads --tau.
+
+    Raises:
+      ValueError: nothing could pass.
+    """
+    if not 0 <= FLAGS.tau < 1:
+        raise ValueError(
+            f"--tau={FLAGS.tau}: more than that share must be right; give 0 to less than 1."
+        )
+    return FLAGS.tau
 
 
 def levels_by() -> str:

@@ -317,7 +317,7 @@ class Plan:
         return self.run_dir / f"seed-{seed}" / f"{part.name}.log"
 
     def cost(self, part: Part, seed: int) -> dict[str, int]:
-        """What a part took, by what its stages noted: generated tokens and training steps."""
+        """What a part took, by what its stages noted: tokens, training steps, failed samples."""
         folder = self.folder(seed, part.name)
         notes = [*folder.glob("stages/*/manifest.json")]
         if part.program == "sft":
@@ -326,6 +326,7 @@ class Plan:
         return {
             "generated_tokens": sum(note.get("generated_tokens", 0) for note in found),
             "training_steps": sum(note.get("steps", 0) for note in found),
+            "failed": sum(note.get("failed", 0) for note in found),
         }
 
     def _record_path(self, part: Part, seed: int) -> pathlib.Path:

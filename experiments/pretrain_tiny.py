@@ -9,6 +9,7 @@ import functools
 import io
 import itertools
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -70,7 +71,7 @@ def main(_: list[str]) -> None:
     """Runs the program."""
     run_dir = pathlib.Path(_RUN_DIR.value)
     with refusing_bad_input():
-        weights = [float(weight) for weight in _LEVEL_WEIGHTS.value]
+        weights = _level_weights()
         if _STOP_AT.value > _STEPS.value:
             raise ValueError("--stop_at must not be beyond --steps.")
         claim(run_dir, settings_but(["run_dir"]))
@@ -137,6 +138,24 @@ def main(_: list[str]) -> None:
     }
     write_atomically(output / "pretraining.json", json.dumps(record, indent=2) + "\n")
     print(output)
+
+
+def _level_weights() -> list[float]:
+    """Reads --level_weights.
+
+    Raises:
+      ValueError: it is not five numbers from 0, one of them above.
+    """
+    try:
+        weights = [float(weight) for weight in _LEVEL_WEIGHTS.value]
+    except ValueError:
+        weights = []
+    if len(weights) != 5 or not 0 <= min(weights) <= sum(weights) < math.inf or not sum(weights):
+        raise ValueError(
+            f"--level_weights={','.join(_LEVEL_WEIGHTS.value)}: give five numbers from 0, such as "
+            "45,35,15,4,1."
+        )
+    return weights
 
 
 def _config(dim: int, layers: int) -> ModelConfig:

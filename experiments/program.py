@@ -12,13 +12,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from absl import app, flags, logging
 
 from jaxcritique.rollout.sampler import SamplerError
 from jaxcritique.store import DamagedFile, read_object, write_atomically
+from jaxcritique.training import CannotTrain
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -38,10 +39,19 @@ def run(main: Callable[[list[str]], None]) -> None:
                 sys.exit(f"error: --{name}={value}: give a finite number.")
             if name == "run_dir" and value == "":  # As an unset variable of a shell leaves it.
                 sys.exit("error: --run_dir= is empty: name a folder.")
+            if name == "run_dir" and "://" in str(value):
+                sys.exit(
+                    f"error: --run_dir={value}: name a folder; mount a bucket to write to one."
+                )
         try:
             main(argv)
             sys.stdout.flush()
-        except (SamplerError, DamagedFile, FloatingPointError) as error:  # Or training diverged.
+        except (
+            SamplerError,
+            CannotTrain,
+            DamagedFile,
+            FloatingPointError,
+        ) as error:  # It diverged.
             sys.exit(f"error: {error}")
         except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,6 +107,22 @@ def about_this_run(started: float) -> dict[str, Any]:
         "wall_seconds": time.monotonic() - started,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def failed_samples(costs: Iterable[Mapping[str, int]]) -> int:
+    """Adds up the samples that could not be had, and warns where there are any.
+
+    Args:
+      costs: `players.COSTS` of every stage.
+    """
+    failed = sum(cost["failed"] for cost in costs)
+    if failed:
+        logging.warning(
+            "%d samples could not be had; they count as answers or critiques that cannot be read. "
+            "Each stage's manifest.json, in stages/, says how many of its own.",
+            failed,
+        )
+    return failed
 
 
 def _program() -> str:
@@ -161,10 +187,14 @@ def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") ->
                 "one."
             )
         settings = json.loads(json.dumps(settings))  # Tuples are lists there.
-        changed = sorted(k for k in settings if theirs.get(k) != settings[k])
+        # What is no flag has spaces: of a flag's file, what is in it. Flags are named first.
+        changed = sorted(
+            (k for k in settings if theirs.get(k) != settings[k]), key=lambda k: (" " in k, k)
+        )
         if changed:
+            what = changed[0] if " " in changed[0] else f"--{changed[0]}"
             raise ValueError(
-                f"{run_dir} holds a run with another --{changed[0]} "
+                f"{run_dir} holds a run with another {what} "
                 f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
                 "Choose another folder, or delete this one."
             )
@@ -188,4 +218,10 @@ def join_processes(pod: bool = False) -> None:
             int(os.environ["JAX_PROCESS_ID"]),
         )
     elif pod:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            sys.exit(
+                f"error: --distributed: {error} This is for TPU pods, Slurm and the like; several "
+                "processes on one machine are started by launchers.local."
+            )

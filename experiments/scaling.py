@@ -14,10 +14,17 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import engines, games
-from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
+from experiments.program import (
+    about_this_run,
+    claim,
+    failed_samples,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.analysis.scaling import (
     MOST_CRITICS,
     ActorScores,
@@ -93,6 +100,8 @@ def main(_: list[str]) -> None:
         if games.CHECKER in critics:
             games.refuse_without_calculations(test)
         # Actors and critics may be added to those that a run folder has.
+        for base in bases.values():
+            engines.check_training(base, games.sft_config())
         claim(run_dir, settings_but(["run_dir", "actor_base", "actor", "critic"]))
         engine = engines.engine()
     costs: dict[str, dict[str, int]] = {}
@@ -104,14 +113,11 @@ def main(_: list[str]) -> None:
             for name, actor in _named(actors).items()
             for scored in _scores(game, engine, name, actor, critics, test, costs)
         ]
-    failed = sum(cost["failed"] for cost in costs.values())
-    if failed:
-        logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
     results = {
         **about_this_run(started),
         "task": FLAGS.task,
         "problems": len(test),
-        "failed": failed,
+        "failed": failed_samples(costs.values()),
         "critics": [
             {"name": name, "parameters": _parameters(model) if model else None}
             for name, model in critics.items()

@@ -18,7 +18,14 @@ from typing import Any
 from absl import flags, logging
 
 from experiments import engines, games
-from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
+from experiments.program import (
+    about_this_run,
+    claim,
+    failed_samples,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.analysis.difficulty import rated
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
@@ -37,7 +44,7 @@ from jaxcritique.improvement.self_improve import (
     self_correction_data,
 )
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, respond
+from jaxcritique.prompts.players import Game, Start, costs_of, respond
 from jaxcritique.records import Problem, Refinement, Solution
 from jaxcritique.rollout.load import Engine
 from jaxcritique.rollout.sampler import Sampler
@@ -91,9 +98,7 @@ flags.DEFINE_float("rg2_temperature", 1.0, "RG2: temperature of the first round.
 flags.DEFINE_float("rg2_increase", 0.2, "RG2: what each round adds to it.", lower_bound=0.0)
 flags.DEFINE_integer("rg3_attempts", 16, "RG3: attempts a path (paper: 16).", lower_bound=0)
 flags.DEFINE_integer("filter_refinements", 10, "Refinements a critique.", lower_bound=1)
-flags.DEFINE_float(
-    "tau", 0.3, "Critiques are kept above this success rate.", lower_bound=0.0, upper_bound=1.0
-)
+games.define_tau()
 flags.DEFINE_integer(
     "max_flawed", 0, "Critiques of flawed paths that are filtered; 0: all.", lower_bound=0
 )
@@ -117,7 +122,8 @@ def main(_: list[str]) -> None:
     run_dir = pathlib.Path(FLAGS.run_dir)
     with refusing_bad_input():
         methods = _methods()
-        base = ModelFolder.of(FLAGS.model)
+        critique_data = _critique_data()
+        base = games.model("model", FLAGS.model)
         given = {
             name: games.model(name, folder)
             for name in ("actor", "critic")
@@ -129,13 +135,15 @@ def main(_: list[str]) -> None:
         train = explored[: FLAGS.train_problems or None]
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
         annotator = games.annotator(train)
+        engines.check_training(base, games.sft_config())
         models = {"model": base, **given}
-        keys = {name: model.key for name, model in models.items()}
-        claim(run_dir, {**settings_but(_FREE), **keys})
+        claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
         engine = engines.engine()
     with Grader() as grader, engine:
         game = games.game(grader)
-        results = _experiment(game, engine, methods, annotator, base, given, train, explored, test)
+        results = _experiment(
+            game, engine, methods, critique_data, annotator, base, given, train, explored, test
+        )
     results = {
         **about_this_run(started),
         **results,
@@ -167,10 +175,30 @@ def _methods() -> list[Arm]:
     return [arm for name, arm in found.items() if name in FLAGS.methods]
 
 
+def _critique_data() -> CritiqueDataConfig:
+    """Reads how D_critique is built.
+
+    Raises:
+      ValueError: nothing could pass the filter.
+    """
+    return CritiqueDataConfig(
+        samples=FLAGS.rg1_samples,
+        temperature=FLAGS.temperature,
+        rg2_temperature=FLAGS.rg2_temperature,
+        rg2_increase=FLAGS.rg2_increase,
+        rg2_rounds=FLAGS.rg2_rounds,
+        rg3_attempts=FLAGS.rg3_attempts,
+        refinements=FLAGS.filter_refinements,
+        tau=games.tau(),
+        max_flawed=FLAGS.max_flawed,
+    )
+
+
 def _experiment(
     game: Game,
     engine: Engine,
     methods: list[Arm],
+    critique_data: CritiqueDataConfig,
     annotator: ArithmeticAnnotator,
     base: ModelFolder,
     given: Mapping[str, ModelFolder],
@@ -207,15 +235,20 @@ def _experiment(
     # ---- critic
     player = engine.sampler(actor)
     counts: dict[str, Any] = {}
+    costs: dict[str, Mapping[str, int]] = {}  # Of every stage that asked a model.
     critic_model = given.get("critic")
     if critic_model is None:
-        critic_model, counts = _trained_critic(game, engine, player, annotator, base, train)
+        critic_model, facts = _trained_critic(
+            game, engine, player, annotator, base, train, critique_data
+        )
+        counts = facts["counts"]
+        costs |= facts["costs"]
     models["critic"] = critic_model
     critic = engine.sampler(critic_model)
 
     # ---- how difficult the problems are: what results are split by
-    explored_rated = _rated(game, "difficulty-train", player, explored)
-    test_rated = _rated(game, "difficulty-test", player, test)
+    explored_rated = _rated(game, "difficulty-train", player, explored, costs)
+    test_rated = _rated(game, "difficulty-test", player, test, costs)
 
     # ---- every method, every actor evaluated greedily on the test problems
     loop = LoopConfig(
@@ -250,18 +283,17 @@ def _experiment(
         )
         models[f"{method} actor"] = histories[method][-1].actor
         for number, iteration in enumerate([start, *histories[method]]):
-            solutions = list(
-                respond(
-                    game,
-                    f"test-{method if number else 'actor'}-{number}",
-                    engine.sampler(iteration.actor),
-                    [Start(problem) for problem in test],
-                    1,
-                    0.0,
-                )
+            tested = respond(
+                game,
+                f"test-{method if number else 'actor'}-{number}",
+                engine.sampler(iteration.actor),
+                [Start(problem) for problem in test],
+                1,
+                0.0,
             )
-            first = first or solutions
-            scores[method] = {s.problem.id: float(s.correct) for s in solutions}
+            costs |= {**iteration.costs, tested.key: costs_of(tested)}
+            first = first or list(tested)
+            scores[method] = {s.problem.id: float(s.correct) for s in tested}
             trained_on = Counter(problem.id for problem in iteration.trained_on)
             rows.append(_row(method, number, iteration, test_rated, explored_rated, scores[method]))
             named = {"method": method, "iteration": number}
@@ -270,12 +302,14 @@ def _experiment(
             print(f"{method}, iteration {number}: accuracy {rows[-1]['accuracy']:.3f}")
     write_rows(game.store.run_dir / "scores.jsonl", score_rows)
     write_rows(game.store.run_dir / "training.jsonl", training_rows)
-    critic_report, refinements = evaluate_critic(
+    critic_report, refinements, spent = evaluate_critic(
         game, "test-critic", player, critic, first[:_CRITIC_PROBLEMS]
     )
+    costs |= spent
     difference = paired_difference(scores["critique"], scores["vanilla"], FLAGS.seed)
     found: dict[str, Any] = {
         "test_problems": len(test),
+        "failed": failed_samples(costs.values()),
         "iterations": rows,
         "comparison": {
             "critique_minus_vanilla": difference.mean,
@@ -300,33 +334,24 @@ def _trained_critic(
     annotator: ArithmeticAnnotator,
     base: ModelFolder,
     train: list[Problem],
+    config: CritiqueDataConfig,
 ) -> tuple[ModelFolder, dict[str, Any]]:
     """Fine-tunes a critic on D_critique by AutoMathCritique (section 3, equation 1).
 
     Returns:
-      The critic (the base itself where no critique passed the filter), and how many rows of data
-      each stage left.
+      The critic (the base itself where no critique passed the filter), and of the stages that made
+      its data "counts" of rows and "costs".
     """
     data = build_critiques(
         game,
         player,
         train,
         annotator,
-        CritiqueDataConfig(
-            samples=FLAGS.rg1_samples,
-            temperature=FLAGS.temperature,
-            rg2_temperature=FLAGS.rg2_temperature,
-            rg2_increase=FLAGS.rg2_increase,
-            rg2_rounds=FLAGS.rg2_rounds,
-            rg3_attempts=FLAGS.rg3_attempts,
-            refinements=FLAGS.filter_refinements,
-            tau=FLAGS.tau,
-            max_flawed=FLAGS.max_flawed,
-        ),
+        config,
     )
     if not len(data):
         logging.warning("no critique passed the filter: the base itself is the critic.")
-        return base, data.facts["counts"]
+        return base, data.facts
     critic = engines.trainer(engine)(
         game.store,
         "critic",
@@ -335,19 +360,27 @@ def _trained_critic(
         games.sft_config(FLAGS.critic_epochs),
         game.seed,
     )
-    return critic, data.facts["counts"]
+    return critic, data.facts
 
 
-def _rated(game: Game, name: str, actor: Sampler, problems: list[Problem]) -> dict[str, Problem]:
+def _rated(
+    game: Game,
+    name: str,
+    actor: Sampler,
+    problems: list[Problem],
+    costs: dict[str, Mapping[str, int]],
+) -> dict[str, Problem]:
     """Returns the problems by id, with the levels by which results are split.
 
-    The loop itself is given the problems as they are: levels do not decide what is sampled.
+    Adds what it cost to `costs`. The loop itself is given the problems as they are: levels do not
+    decide what is sampled.
     """
     if FLAGS.difficulty_samples:
         # Samples of their own: by those that are trained on, or scored, chance would decide both.
         starts = [Start(problem) for problem in problems]
         n = FLAGS.difficulty_samples
         samples = respond(game.again(1), name, actor, starts, n, FLAGS.temperature)
+        costs[name] = costs_of(samples)
         problems = rated(problems, samples, n, FLAGS.difficulty)
     return {problem.id: problem for problem in problems}
 

@@ -16,10 +16,17 @@ import sys
 import time
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import engines, games
-from experiments.program import about_this_run, claim, refusing_bad_input, run, settings_but
+from experiments.program import (
+    about_this_run,
+    claim,
+    failed_samples,
+    refusing_bad_input,
+    run,
+    settings_but,
+)
 from jaxcritique.analysis.evaluation import ALONE, Point, rows_of, score_rows
 from jaxcritique.analysis.self_talk_report import (
     METHODS,
@@ -129,22 +136,20 @@ def main(_: list[str]) -> None:
         keys = {
             f"{name} model": model.key if model else None for name, model in vars(models).items()
         }
+        engines.check_training(models.base, games.sft_config())
         claim(run_dir, settings_but(["run_dir"]) | keys)
         engine = engines.engine()
     with Grader() as grader, engine:
         results, points = _experiment(
             games.game(grader), engine, models, annotator, train, test, ks
         )
-    failed = sum(cost["failed"] for cost in results["costs"].values())
-    if failed:
-        logging.warning("%d samples could not be had; they count as unreadable answers.", failed)
     results = {
         **about_this_run(started),
         "task": FLAGS.task,
         "critic": FLAGS.critic,
         "data_critic": data_critic,
         "problems": len(test),
-        "failed": failed,
+        "failed": failed_samples(results["costs"].values()),
         **results,
     }
     write_rows(run_dir / "scores.jsonl", score_rows(test, points))

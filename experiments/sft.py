@@ -47,7 +47,7 @@ _CLIP_NORM = flags.DEFINE_float("clip_norm", 1.0, "Largest norm of a gradient; i
 _EPOCHS = flags.DEFINE_integer("epochs", 1, "Times each example is seen.", lower_bound=1)
 _ROWS = flags.DEFINE_integer("rows", 32, "Packed rows in a step.", lower_bound=1)
 _MICRO_ROWS = flags.DEFINE_integer(
-    "micro_rows", 0, "Rows worked on at a time, over all devices; 0: all.", lower_bound=0
+    "micro_rows", 0, "Rows worked on at a time, at least one a device; 0: all.", lower_bound=0
 )
 _SEQUENCE = flags.DEFINE_integer("sequence", 4096, "Tokens in a packed row.", lower_bound=2)
 _TOO_LONG = flags.DEFINE_enum(

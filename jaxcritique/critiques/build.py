@@ -86,7 +86,7 @@ def build_critiques(
     annotator: Annotator,
     config: CritiqueDataConfig,
 ) -> Dataset[Critique]:
-    """Builds D_critique; the counts of every stage are among the dataset's facts.
+    """Builds D_critique; "counts" and "costs" of every stage are among its facts.
 
     Flawed paths come from RG1, RG2 and RG3; right ones that arose on the way give critiques of
     correct responses, as many as there are of flawed ones. Critiques of flawed responses must pass
@@ -95,11 +95,13 @@ def build_critiques(
     annotations = annotate_paths(game, actor, problems, annotator, config, ProgramInserter())
     candidates = build_candidates(game, actor, annotations, annotator.name, config)
     kept, counts = keep(candidates, config.rule, game.seed)
-    tokens = sum(cost["generated_tokens"] for cost in candidates.facts["costs"].values())
     return Dataset(
         digest(candidates.key, dataclasses.asdict(config.rule)),
         [candidate.critique for candidate in kept],
-        {"counts": {**candidates.facts["counts"], **counts}, "generated_tokens": tokens},
+        {
+            "counts": {**candidates.facts["counts"], **counts},
+            "costs": candidates.facts["costs"],
+        },
     )
 
 

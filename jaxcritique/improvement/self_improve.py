@@ -1,11 +1,19 @@
 """Algorithm 1: critique-in-the-loop self-improvement, and all that it is compared with."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jaxcritique.improvement.arms import Arm, samples_beyond, spread
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, criticise, no_critique, refine, respond
+from jaxcritique.prompts.players import (
+    Game,
+    Start,
+    costs_of,
+    criticise,
+    no_critique,
+    refine,
+    respond,
+)
 from jaxcritique.prompts.templates import (
     PromptSet,
     critique_messages,
@@ -33,8 +41,9 @@ class Exploration:
     """All that was written in one exploration step."""
 
     responses: Sequence[Solution]
-    critiques: Sequence[Critique] = ()
-    refinements: Sequence[Refinement] = ()
+    critiques: Sequence[Critique]
+    refinements: Sequence[Refinement]
+    costs: Mapping[str, Mapping[str, int]]  # `players.COSTS` of each stage, by its key.
 
     @property
     def tokens(self) -> int:
@@ -55,6 +64,7 @@ class Iteration:
     critiques: int = 0
     refinements: int = 0
     correct_refinements: int = 0
+    costs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def actor_examples(
@@ -146,6 +156,7 @@ def improve(
                 critiques=len(found.critiques),
                 refinements=len(found.refinements),
                 correct_refinements=len(refined),
+                costs=found.costs,
             )
         )
     return history
@@ -175,17 +186,21 @@ def explore(
     """
     starts = [Start(problem) for problem in problems]
     heat = config.temperature
-    responses = list(respond(game, f"explore-{number}", actor, starts, config.samples, heat))
+    asked = [respond(game, f"explore-{number}", actor, starts, config.samples, heat)]
+    responses = list(asked[0])
     if arm.tokens_of:
         spent = sum(response.tokens for response in responses)
         more = spread(starts, samples_beyond(len(responses), spent, budget), game.seed)
-        responses += respond(game.again(1), f"explore-more-{number}", actor, more, 1, heat)
+        asked.append(respond(game.again(1), f"explore-more-{number}", actor, more, 1, heat))
+        responses += asked[-1]
+    costs = {stage.key: costs_of(stage) for stage in asked}
     if arm.shown is None:
-        return Exploration(responses)
+        return Exploration(responses, [], [], costs)
     shown = arm.shown(responses, game.seed)
-    critiques = list(criticise(game, f"criticise-{number}", critic, shown, arm.critiques, heat))
-    refinements = refine(game, f"refine-{number}", actor, critiques, arm.refinements, heat)
-    return Exploration(responses, critiques, list(refinements))
+    critiques = criticise(game, f"criticise-{number}", critic, shown, arm.critiques, heat)
+    refinements = refine(game, f"refine-{number}", actor, list(critiques), arm.refinements, heat)
+    costs |= {critiques.key: costs_of(critiques), refinements.key: costs_of(refinements)}
+    return Exploration(responses, list(critiques), list(refinements), costs)
 
 
 def _distinct(pairs: Iterable[tuple[Problem, str]]) -> list[tuple[Problem, str]]:

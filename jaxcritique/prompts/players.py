@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+from absl import logging
+
 from jaxcritique.grading import Grade, Grader
 from jaxcritique.prompts.critique import parse_critique
 from jaxcritique.prompts.templates import (
@@ -228,14 +230,25 @@ def play(
     def make(stage: Any) -> tuple[Iterable[T], dict[str, int]]:
         answers = complete(stage, name, player, requests)
         completions = [completion for answer in answers for completion in answer]
+        failed = [completion for completion in completions if completion.finish_reason == "error"]
         costs = {
             "requests": len(requests),
             "samples": len(completions),
             "prompt_tokens": sum(answer[0].prompt_tokens for answer in answers),
             "generated_tokens": sum(completion.completion_tokens for completion in completions),
             "cut_off": sum(completion.finish_reason == "length" for completion in completions),
-            "failed": sum(completion.finish_reason == "error" for completion in completions),
+            "failed": len(failed),
         }
+        if failed:
+            logging.warning(
+                "%s: %d of %d samples could not be had (%s). To ask for them again, delete %s (and "
+                "beside it annotations-* and candidates-*, if there are any).",
+                name,
+                len(failed),
+                len(completions),
+                failed[0].error,
+                stage.folder,
+            )
         return records(subjects, answers), costs
 
     ids = [request.id for request in requests]

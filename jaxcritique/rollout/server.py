@@ -20,8 +20,9 @@ from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
-# A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key.
-_FORBIDDEN = 20
+# A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key. Other refusals
+# are of what all requests have in common, such as a parameter that the server does not know.
+_REFUSALS = 20
 _UNPAID = frozenset({401, 402})  # No key that is valid, no credit: nobody is answered any more.
 _LONGEST_PAUSE = 30.0
 _DEATHS = 3  # A request that saw so many of a server, the last one alone, is the cause.
@@ -202,6 +203,7 @@ class ServerSampler:
         self._local = local
         self._answered: set[str] = set()  # The routes that ever worked.
         self._forbidden = 0  # Requests answered with 403.
+        self._refused, self._refusal = 0, ""  # Requests refused for any reason, and the last one.
         self._well: set[int] = set()  # Servers that answered since they were last restarted.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
@@ -211,8 +213,8 @@ class ServerSampler:
         """Answers all requests; see `Sampler.generate`.
 
         Raises:
-          SamplerError: the server refuses the key or the model, or a server of ours died and
-            cannot be started again.
+          SamplerError: the server refuses the key or the model, or all that it is sent; or a server
+            of ours died and cannot be started again.
         """
         answers = self._answers(requests)
 
@@ -227,6 +229,8 @@ class ServerSampler:
                     yield from completions
             finally:
                 self._ended.set()  # The runner waits for a check that is going on.
+        if self._refused >= _REFUSALS and not self._answered:
+            raise SamplerError(f"all {self._refused} requests were refused: {self._refusal}")
 
     def close(self) -> None:
         """Ends the servers, where they are ours."""
@@ -240,6 +244,7 @@ class ServerSampler:
         self._next_start = 0.0
         waiting = iter(requests)
         tasks: set[asyncio.Task[list[Completion]]] = set()
+        done: set[asyncio.Task[list[Completion]]] = set()
         async with httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._config.api_key}"}
             if self._config.api_key
@@ -259,6 +264,8 @@ class ServerSampler:
             finally:
                 for task in tasks:
                     task.cancel()
+                # Of several that found out at once what ends it, one is reported.
+                await asyncio.gather(*done, *tasks, return_exceptions=True)
 
     async def _answer(self, client: httpx2.AsyncClient, request: Request) -> list[Completion]:
         """Asks until there is an answer, or it is too late."""
@@ -368,9 +375,11 @@ class ServerSampler:
                 self._chat_only = True
                 return await self._ask(client, request, index, seconds)
             self._forbidden += response.status_code == 403
-            wrong_settings = response.status_code == 404 or self._forbidden >= _FORBIDDEN
+            wrong_settings = response.status_code == 404 or self._forbidden >= _REFUSALS
             if wrong_settings and not self._answered:
                 raise SamplerError(said)
+            self._refused += 1
+            self._refusal = said
             raise _Refused(said)
         completions = self._read(request, response)
         self._answered.add(path)

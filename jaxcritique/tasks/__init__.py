@@ -1,6 +1,7 @@
 """Where problems come from: GSM8K, MATH, and the generated stories of the laptop default."""
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from jaxcritique.records import Problem, from_json
@@ -24,7 +25,8 @@ def load_problems(
       seed: decides the generated stories; files are read in their order.
 
     Raises:
-      ValueError: the task is unknown, the data has fewer problems, or a row is not usable.
+      ValueError: the task is unknown, the data has fewer problems or one twice, or a row is not
+        usable.
       FileNotFoundError: there is no data in `data_dir`.
     """
     if task == "word_problems":
@@ -41,6 +43,7 @@ def load_problems(
         )
     loader = gsm8k if task == "gsm8k" else hendrycks_math
     problems = loader.load(split, data_dir)
+    refuse_doubles(f"--data_dir={data_dir}: the {split} split of {task}", problems)
     if not problems:
         raise ValueError(
             f"--data_dir={data_dir}: the {split} split of {task} is empty; give data with problems."
@@ -50,6 +53,17 @@ def load_problems(
             f"{count} {split} problems are asked for, but {data_dir} has {len(problems)} of {task}."
         )
     return problems[: count or None]
+
+
+def refuse_doubles(where: str, problems: Iterable[Problem]) -> None:
+    """Raises ValueError where a problem is there twice: scores are kept by problem."""
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        if first.setdefault(problem.id, problem) is not problem:
+            raise ValueError(
+                f"{where}: problem {problem.id} is there twice ({problem.question[:60]!r}); leave "
+                "it once."
+            )
 
 
 def read_any_problems(path: pathlib.Path) -> list[Problem]:

@@ -52,9 +52,13 @@ def hub_problems(
     """Downloads a dataset from the Hugging Face hub and converts its rows.
 
     Raises:
+      ImportError: `datasets` is not installed; the message says how.
       ValueError: a row is not usable; it is named by its number.
     """
-    import datasets  # An optional dependency: pip install 'jaxcritique[hub]'.
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(f"{error}: --data_dir=hub needs pip install -e '.[hub]'.") from error
 
     rows = datasets.load_dataset(name, config, split=split)
     return [_convert(f"{name}[{i}]", dict(row), convert) for i, row in enumerate(rows)]

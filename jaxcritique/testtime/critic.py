@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxcritique.prompts.players import Game, criticise, refine
+from jaxcritique.prompts.players import Game, costs_of, criticise, refine
 from jaxcritique.records import Critique, Refinement, Solution
 from jaxcritique.rollout.sampler import Sampler
 
@@ -33,8 +33,11 @@ class CriticReport:
 
 def evaluate_critic(
     game: Game, name: str, actor: Sampler, critic: Sampler, solutions: Sequence[Solution]
-) -> tuple[CriticReport, list[Refinement]]:
+) -> tuple[CriticReport, list[Refinement], dict[str, dict[str, int]]]:
     """Has each solution criticised and refined once, greedily; every one is shown to the critic.
+
+    Returns:
+      The report, the refinements, and what each stage cost.
 
     Raises:
       ValueError: there are no solutions.
@@ -42,8 +45,9 @@ def evaluate_critic(
     if not solutions:
         raise ValueError("a critic cannot be evaluated on no solutions")
     critiques = criticise(game, f"{name}-criticise", critic, solutions, 1, 0.0)
-    refinements = list(refine(game, f"{name}-refine", actor, list(critiques), 1, 0.0))
-    return report_on(refinements), refinements
+    refinements = refine(game, f"{name}-refine", actor, list(critiques), 1, 0.0)
+    costs = {f"{name}-criticise": costs_of(critiques), f"{name}-refine": costs_of(refinements)}
+    return report_on(list(refinements)), list(refinements), costs
 
 
 def report_on(refinements: Sequence[Refinement]) -> CriticReport:

@@ -11,6 +11,7 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
+from jaxcritique.models.attention import check_attention
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import (
     ModelFolder,
@@ -23,6 +24,7 @@ from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.records import digest
 from jaxcritique.store import Store
+from jaxcritique.training import CannotTrain
 from jaxcritique.training.data import (
     Epochs,
     Example,
@@ -43,7 +45,7 @@ class SftConfig:
     epochs: int
     rows: int  # Packed rows in a step.
     sequence: int  # Tokens in a row.
-    micro_rows: int  # Rows worked on at a time; divides `rows`.
+    micro_rows: int  # Rows worked on at a time, at the least; divides `rows`.
     weight_decay: float = 0.0
     schedule: str = "cosine"  # One of step.SCHEDULES.
     warmup_share: float = 0.0  # Of all steps.
@@ -61,11 +63,43 @@ class Placement:
     attention: str | None = None
     compute_dtype: str | None = None
 
-    def execution(self, micro_rows: int) -> Execution:
-        """Returns the execution on the platform at hand."""
+    def execution(self, config: SftConfig, model: ModelConfig, mesh: Mesh) -> Execution:
+        """Returns the execution on the mesh's devices.
+
+        As many more rows are worked on at a time as the devices need to have one each. Where
+        nothing else was chosen, shapes that the platform's attention cannot do get the reference.
+
+        Raises:
+          ValueError: the devices do not divide rows or model, or cannot do what was chosen.
+        """
+        ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        if config.rows % ways:
+            raise ValueError(
+                f"--rows={config.rows} cannot be divided over data x fsdp = {ways} devices; use a "
+                "multiple of it, or another --mesh."
+            )
+        if config.rows % config.micro_rows:
+            raise ValueError(
+                f"--micro_rows={config.micro_rows} must divide the {config.rows} rows of a step."
+            )
+        micro_rows = next(
+            rows
+            for rows in range(config.micro_rows, config.rows + 1)
+            if rows % ways == 0 == config.rows % rows
+        )
         chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
         chosen = {key: value for key, value in chosen.items() if value is not None}
-        return Execution.on(jax.default_backend(), micro_rows=micro_rows, **chosen)
+        execution = Execution.on(jax.default_backend(), micro_rows=micro_rows, **chosen)
+        sequence = _row_length(config, model)
+        if self.attention is None:
+            platform, dtype = mesh.devices.flat[0].platform, execution.compute_dtype
+            try:
+                check_attention(execution.attention, platform, sequence, model.head_dim, dtype)
+            except ValueError as error:
+                logging.warning("Attention is the reference, slower and larger: %s", error)
+                execution = dataclasses.replace(execution, attention="reference")
+        check_execution(model, mesh, execution, config.rows, sequence)
+        return execution
 
 
 def fine_tune(
@@ -83,13 +117,17 @@ def fine_tune(
     it goes on from its newest checkpoint.
 
     Raises:
-      ValueError: there is nothing to train on, or no example fits into a row.
+      CannotTrain: there is nothing to train on, no example fits into a row, or the devices do not
+        suit model and rows.
     """
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
-    if not stage.finished:
+    if not (stage.finished and (model.folder / "config.json").is_file()):  # Or it was deleted.
         run = Run(stage.folder, name)
-        sft = prepare(run, base.folder, examples, config, seed, placement)
+        try:
+            sft = prepare(run, base.folder, examples, config, seed, placement)
+        except ValueError as error:
+            raise CannotTrain(str(error)) from error
         stage.finish(**sft.train())
     # The model has all. Also where a kill came between the two.
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
@@ -162,11 +200,10 @@ def prepare(
     run.check()
     placement = placement or Placement()
     mesh = make_mesh(placement.mesh)
-    execution = placement.execution(config.micro_rows)
     model_config = ModelConfig.load(base)
     check_weights(base)
-    sequence = min(config.sequence, model_config.max_positions)
-    check_execution(model_config, mesh, execution, config.rows, sequence)
+    execution = placement.execution(config, model_config, mesh)
+    sequence = _row_length(config, model_config)
     kept, too_long = _tokenized(run.name, base, examples, config, sequence)
     epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)
     if not run.checkpoint_steps:
@@ -181,6 +218,11 @@ def prepare(
         moment_dtype=config.moment_dtype,
     )
     return Sft(run, base, model_config, epochs, optimizer, execution, mesh, len(kept), too_long)
+
+
+def _row_length(config: SftConfig, model: ModelConfig) -> int:
+    """A row's tokens: no more than the model's context."""
+    return min(config.sequence, model.max_positions)
 
 
 def _tokenized(

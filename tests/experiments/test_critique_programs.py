@@ -236,6 +236,15 @@ def test_table_2(built, run, tmp_path):
             mean = sum(of) / len(of) if of else None
             assert mean == (found["table2"][column] and pytest.approx(found["table2"][column]))
     assert "refine flagged" in process.stdout
+    # Another critic joins them: what the first cost is not spent again.
+    process = run(*EVALUATE, *flags, f"--critic={tmp_path / 'copy'}")
+    assert "copy/config.json" in process.stderr  # There is none yet.
+    shutil.copytree(TINY_BASE, tmp_path / "copy")
+    process = run(*EVALUATE, *flags, f"--critic={tmp_path / 'copy'}")
+    assert process.returncode == 0, process.stderr
+    more = json.loads((tmp_path / "results.json").read_text())
+    assert more["critics"][:2] == critics
+    assert more["critics"][2]["table2"] == critics[0]["table2"]  # It is the first critic's copy.
     # The program asks no model.
     samples = {name: cost["samples"] for name, cost in results["costs"].items()}
     assert samples == {

@@ -77,6 +77,14 @@ def test_the_folder_of_another_program_is_said_to_be_one(tmp_path, monkeypatch):
         claim(tmp_path, {"seed": 1})
 
 
+def test_what_differs_is_named_as_flag_or_as_what_is_in_its_file(tmp_path):
+    claim(tmp_path, {"samples": 1, "actor model": "k1"})
+    with pytest.raises(ValueError, match=r"another actor model \('k1', now 'k2'\)"):
+        claim(tmp_path, {"samples": 1, "actor model": "k2"})
+    with pytest.raises(ValueError, match=r"another --samples \(1, now 2\)"):
+        claim(tmp_path, {"samples": 2, "actor model": "k2"})
+
+
 def test_damaged_settings_are_named(tmp_path):
     claim(tmp_path, {"seed": 1})
     claim(tmp_path, {"seed": 1})
@@ -85,6 +93,14 @@ def test_damaged_settings_are_named(tmp_path):
     (tmp_path / "settings.json").write_text('{"seed"')
     with pytest.raises(DamagedFile, match=r"settings\.json is not a JSON object"):
         claim(tmp_path, {"seed": 1})
+
+
+@pytest.mark.parametrize("weights", ["a,b", "1,2,3", "0,0,0,0,0", "1,1,1,1,-1", "1,1,1,1,nan"])
+def test_level_weights_are_five_numbers(weights, run, tmp_path):
+    done = run("pretrain_tiny", f"--run_dir={tmp_path}", f"--level_weights={weights}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: --level_weights={weights}: give five numbers from 0")
+    assert not list(tmp_path.iterdir())
 
 
 PROGRAM = """
@@ -107,6 +123,12 @@ run(main)
     [
         ("raise KeyboardInterrupt", 130, "stopped; the same command goes on from here", False),
         ("open('/', 'w')", 1, "error: [Errno 21] Is a directory: '/'", False),
+        (
+            "from jaxcritique.training import CannotTrain; raise CannotTrain('--rows=9 ...')",
+            1,
+            "error: --rows=9 ...",
+            False,
+        ),
         ("raise OSError('of no file')", 1, "OSError: of no file", True),
         (
             "open('/nowhere')",
@@ -126,3 +148,16 @@ def test_only_the_programs_own_faults_leave_a_trace(does, code, last, trace):
     assert ended.returncode == code
     assert ended.stderr.splitlines()[-1] == last
     assert ("Traceback" in ended.stderr) == trace
+
+
+@pytest.mark.parametrize("value", ["", "gs://bucket/run"])
+def test_a_run_folder_is_a_folder(value):
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(does="pass"), f"--run_dir={value}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: --run_dir={value}")
+    assert "name a folder" in ended.stderr

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -193,6 +194,21 @@ def test_the_same_command_again_redoes_nothing(results, finish, run_dir):
     assert manifests(run_dir) == before
 
 
+def test_a_model_that_was_deleted_is_made_anew(results, finish, run_dir):
+    model = run_dir / results["models"]["vanilla actor"]
+    weights = (model / "model.safetensors").read_bytes()
+    shutil.rmtree(model)
+    assert lasting(finish(run_dir)) == lasting(results)
+    assert (model / "model.safetensors").read_bytes() == weights
+
+
+def test_rows_that_devices_do_not_divide_claim_no_folder(run, tmp_path):
+    flags = *SMALLEST, f"--run_dir={tmp_path}"
+    done = run("self_improve", *flags, "--rows=9", "--micro_rows=9", JAX_NUM_CPU_DEVICES="2")
+    assert done.stderr.startswith("error: --rows=9 cannot be divided over data x fsdp = 2 devices")
+    assert not list(tmp_path.iterdir())
+
+
 def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
     for stage in ("actor-0", "filter"):  # As a training begins, and as a sampling does.
         program = start("self_improve", *SMALLEST, f"--run_dir={tmp_path}")
@@ -203,10 +219,11 @@ def test_killed_runs_end_as_the_uninterrupted(results, start, finish, tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (["--model=/nowhere"], "error: /nowhere/config.json: no such file"),
+    (["--model=/nowhere"], "error: --model=/nowhere: /nowhere/config.json: no such file"),
     (["--train_problems=0"], "flag --explore_problems=5: --explore_problems needs"),
     (["--train_problems=0", "--explore_problems=0"], "error: --train_problems: say how many"),
     (["--methods=vanilla,critique,best"], "error: --methods=vanilla,critique,best: there is no"),
+    (["--tau=1"], "error: --tau=1.0: more than that share must be right"),
     (["--methods=critique"], "error: --methods=critique lacks vanilla, which every run compares"),
     (["--methods=vanilla,critique,more_refinements", "--critiques=1"], "--critiques=1: with one"),
     (["--samples=0"], "flag --samples=0: 0 is not a positive integer"),

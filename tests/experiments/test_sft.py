@@ -199,6 +199,17 @@ def test_what_cannot_go_on_is_refused_in_a_line(flags, message, data, finished, 
     assert message in result.stderr
 
 
+def test_each_device_works_on_a_row_at_least(data, train, tmp_path):
+    """Also where --micro_rows says fewer; rows that cannot be divided are refused."""
+    result = train(data, tmp_path / "fits", "--micro_rows=2", "--epochs=1", devices=4)
+    assert result.returncode == 0, result.stderr
+    result = train(data, tmp_path / "not", devices=3)
+    assert result.returncode == 1
+    message = "error: --rows=8 cannot be divided over data x fsdp = 3 devices; use a multiple of it"
+    assert message in result.stderr
+    assert not (tmp_path / "not").exists()
+
+
 def test_what_was_refused_claims_no_folder(data, train, tmp_path):
     for flags, code in ((["--sequence=8"], 1), ([], 0)):
         result = train(data, tmp_path, *flags, "--epochs=1")

@@ -72,6 +72,22 @@ def test_critiques_are_parsed_and_refinements_graded(game):
     assert [r.max_tokens for r in actor.requests] == [80, 80]
 
 
+def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(game, caplog):
+    class Refusing(Script):
+        def generate(self, requests, progress):
+            return [r.failure(0, "HTTP 413: too long") for r in requests]
+
+    solutions = respond(game, "solve", Refusing(), [Start(p) for p in PROBLEMS], 1, 0.7)
+    assert solutions.facts["failed"] == 2
+    assert [s.verdict for s in solutions] == ["unparsable"] * 2
+    [message] = [record.getMessage() for record in caplog.records]
+    [folder] = game.store.run_dir.glob("stages/solve-*")
+    assert message == (
+        "solve: 2 of 2 samples could not be had (HTTP 413: too long). To ask for them again, "
+        f"delete {folder} (and beside it annotations-* and candidates-*, if there are any)."
+    )
+
+
 def test_equal_prompts_are_drawn_apart(game):
     actor = Script("The answer is 4.")
     respond(game, "solve", actor, [Start(PROBLEMS[0])] * 3 + [Start(PROBLEMS[1])], 1, 0.7)

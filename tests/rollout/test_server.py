@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import time
 
 import pytest
@@ -209,12 +210,29 @@ def test_a_forbidden_prompt_is_one_failed_row_even_if_it_is_the_first():
     assert found["good", 0].error is None
 
 
-def test_nothing_but_forbidden_prompts_end_it():
+def test_nothing_but_forbidden_prompts_end_it(caplog):
     with (
         serve(doomed=lambda text: "403") as server,
         pytest.raises(SamplerError, match="answers 403"),
     ):
         answers(sampler(server.url), ask(*map(str, range(40))))
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def test_settings_that_every_request_is_refused_for_end_it():
+    with serve(doomed=lambda text: "400") as server:
+        asker = sampler(server.url)
+        with pytest.raises(SamplerError, match=r"all 40 requests were refused: .* answers 400"):
+            answers(asker, ask(*map(str, range(40)), n=1))
+
+
+def test_refused_prompts_among_others_are_failed_rows():
+    doomed = {str(i) for i in range(30)}
+    with serve(doomed=lambda text: "400" if text in doomed else None) as server:
+        found = answers(sampler(server.url), ask(*doomed, "good", n=1))
+    assert sum(c.error is not None for c in found.values()) == 30
+    assert found["good", 0].error is None
 
 
 def test_what_is_sent():

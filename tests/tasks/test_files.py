@@ -1,5 +1,6 @@
 import json
 import pathlib
+import sys
 
 import pytest
 
@@ -87,6 +88,18 @@ def test_ids_follow_the_question_alone(task, load):
     first = load(task, ROWS[task], {**ROWS[task], question: "Another?"})
     assert [p.id for p in load(task, "", ROWS[task])] == [first[0].id]
     assert first[0].id != first[1].id
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_a_question_that_is_there_twice_is_named(task, load):
+    with pytest.raises(ValueError, match=rf"the train split of {task}: problem .* is there twice"):
+        load(task, ROWS[task], ROWS[task])
+
+
+def test_the_hub_without_its_library_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"--data_dir=hub needs pip install -e '\.\[hub\]'"):
+        load_problems("gsm8k", "hub", "test", 0, 0)
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])

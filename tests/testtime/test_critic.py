@@ -57,7 +57,11 @@ def test_counts_and_rates(game):
         (WRONG, GOOD, RIGHT),  # Not flagged: right only where all are refined.
         (WRONG, "I cannot tell.", WRONG),
     ]
-    report, refinements = evaluate(game, *cases)
+    report, refinements, costs = evaluate(game, *cases)
+    assert {name: cost["samples"] for name, cost in costs.items()} == {
+        "test-criticise": len(cases),
+        "test-refine": len(cases),
+    }
     assert report == CriticReport(
         n=5,
         accuracy_without=2 / 5,
@@ -79,14 +83,14 @@ def test_counts_and_rates(game):
 
 
 def test_what_the_critic_cannot_judge_is_refined(game):
-    report, _ = evaluate(game, (WRONG, "Hm.", RIGHT), (RIGHT, "", RIGHT), (RIGHT, "Hm.", "No."))
+    report, *_ = evaluate(game, (WRONG, "Hm.", RIGHT), (RIGHT, "", RIGHT), (RIGHT, "Hm.", "No."))
     assert report.accuracy_refine_flagged == 2 / 3
     assert report.discriminability == 0
     assert report.unparsable == 3
 
 
 def test_without_a_wrong_response_there_is_no_helpfulness(game):
-    report, _ = evaluate(game, (RIGHT, GOOD, RIGHT))
+    report, *_ = evaluate(game, (RIGHT, GOOD, RIGHT))
     assert report.helpfulness is None
     assert report.discriminability == 1
 
