@@ -105,6 +105,8 @@ def main(_: list[str]) -> None:
         print(f"{times} failed: {reason}", file=sys.stderr)
     if reasons:
         print("run it again with --retry_failed to ask for these again.", file=sys.stderr)
+    if mine and sums["error"] == manifest["samples"]:
+        sys.exit(1)  # Nothing was answered: what comes after would find no text.
 
 
 def _defaults() -> Defaults:

@@ -23,7 +23,9 @@ def read_examples(path: pathlib.Path) -> list[Example]:
             try:
                 examples.append(_example(json.loads(line.decode())))
             except ValueError as error:
-                why = error.msg if isinstance(error, json.JSONDecodeError) else error
+                why = str(error)
+                if isinstance(error, json.JSONDecodeError):
+                    why = f"not JSON (column {error.colno}: {error.msg})"
                 raise ValueError(
                     f"{path}:{number}: {why}. A row has 'prompt' or 'messages', 'target', and "
                     "perhaps 'weight'."

@@ -17,6 +17,22 @@ sys.path.append(str(ROOT / "tests" / "rollout"))
 from flaky import serve  # noqa: E402
 
 
+def test_where_nothing_is_answered_the_exit_code_says_so(run, tmp_path):
+    prompts = write(tmp_path / "p.jsonl", [{"id": text, "prompt": text} for text in "abc"])
+    flags = (prompts, f"--output={tmp_path / 'out'}", "--engine=server", "--model=m")
+    with serve(doomed=lambda text: "400" if refusing else None) as server:
+        flags = (*flags, f"--endpoint={server.url}")
+        refusing = True
+        for again in ((), ("--retry_failed",)):
+            done = run("generate", *flags, *again)
+            assert done.returncode == 1
+            assert "3 failed: " in done.stderr
+            assert "Traceback" not in done.stderr
+        refusing = False
+        assert run("generate", *flags).returncode == 1  # What failed is kept until it is asked for.
+        assert run("generate", *flags, "--retry_failed").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def finish(run) -> Callable[..., None]:
     """Returns a function that runs the program with these flags to its end."""

@@ -62,6 +62,13 @@ def test_line_that_is_not_text_is_named(tmp_path):
         read_examples(path)
 
 
+def test_broken_json_is_named(tmp_path):
+    path = write(tmp_path / "data.jsonl", {"prompt": "a", "target": "b"})
+    path.write_text(path.read_text() + '{"prompt": "a\n')
+    with pytest.raises(ValueError, match=r"data\.jsonl:2: not JSON \(column 12: Unterminated"):
+        read_examples(path)
+
+
 def test_empty_and_missing_files(tmp_path):
     with pytest.raises(ValueError, match="holds no examples"):
         read_examples(write(tmp_path / "data.jsonl"))
