@@ -99,9 +99,9 @@ def main(_: list[str]) -> None:
         test = load_problems(*data, "test", FLAGS.test_problems, games.TEST_SEED)
         if games.CHECKER in critics:
             games.refuse_without_calculations(test)
-        # Actors and critics may be added to those that a run folder has.
         for base in bases.values():
             engines.check_training(base, games.sft_config())
+        # Actors and critics may be added to those that a run folder has.
         claim(run_dir, settings_but(["run_dir", "actor_base", "actor", "critic"]))
         engine = engines.engine()
     costs: dict[str, dict[str, int]] = {}

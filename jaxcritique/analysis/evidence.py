@@ -4,15 +4,16 @@ A lookup that finds nothing raises `NotMeasured` with what is missing: a claim m
 undecided, but no score is ever made up.
 """
 
+import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from jaxcritique.store import DamagedFile, read_object
-from jaxcritique.tasks.files import read_rows
 
 Row = Mapping[str, Any]
 Scores = Mapping[int, Mapping[str, float]]  # Seed, then problem id, to the problem's score.
@@ -278,12 +279,19 @@ def read_run(folder: pathlib.Path) -> Run:
 def _rows(path: pathlib.Path) -> list[Row]:
     if not path.is_file():
         return []
-    try:
-        return [row for _, row in read_rows(path)]
-    except ValueError as error:
-        raise DamagedFile(
-            f"{error} Or delete results.json beside it, and the same command makes both anew."
-        ) from None
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line:
+            row = None
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+            if not isinstance(row, dict):
+                raise DamagedFile(
+                    f"{path}, line {number}: not a JSON object. Delete results.json beside it, and "
+                    "the same command makes both anew."
+                )
+            rows.append(row)
+    return rows
 
 
 def _has(what: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

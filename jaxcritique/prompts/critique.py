@@ -57,7 +57,7 @@ _PIECE = re.compile(
 # A label whose verdict stands on the next line.
 _HANGING = re.compile(
     rf"^([^\w\n]*+(?:{_LABEL}(?: of the step)?|final answer)[^\w\n]*+)\n\s*+"
-    rf"(?=[^\w\n]*+{_WORD}\b\s*+(?:$|[^\w\s]))",
+    rf"(?=[^\w\n]*+{_WORD}\b[^\S\n]*+(?:$|[^\w\s]))",
     re.I | re.M,
 )
 

@@ -241,8 +241,9 @@ def play(
         }
         if failed:
             logging.warning(
-                "%s: %d of %d samples could not be had (%s). To ask for them again, delete %s (and "
-                "beside it annotations-* and candidates-*, if there are any).",
+                "%s: %d of %d samples could not be had (%s). To ask for them again, delete %s "
+                "(beside it annotations-* and candidates-*, if there are any, and the run's "
+                "results.json).",
                 name,
                 len(failed),
                 len(completions),

@@ -44,13 +44,11 @@ def complete(
 ) -> list[list[Completion]]:
     """Answers requests as part of a stage; see `generate_shards`.
 
-    What failed before the stage was finished is asked for again.
-
     Returns:
       The completions of each request, in the order of the requests.
     """
     answers: dict[str, list[Completion]] = {}
-    for shard in generate_shards(stage.folder, name, sampler, requests, retry_failed=True):
+    for shard in generate_shards(stage.folder, name, sampler, requests):
         for completion in read_shard(shard):
             answers.setdefault(completion.request, []).append(completion)
     return [answers[request.id] for request in requests]

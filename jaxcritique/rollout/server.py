@@ -221,16 +221,22 @@ class ServerSampler:
         async def following() -> list[Completion] | None:
             return await anext(answers, None)
 
+        # Failures before any answer: not told, so that they are asked again, where they end it.
+        held: list[Completion] = []
         self._ended = threading.Event()
         with asyncio.Runner() as runner:
             try:
                 while (completions := runner.run(following())) is not None:
                     progress(sum(c.completion_tokens for c in completions), len(completions))
-                    yield from completions
+                    held += completions
+                    if self._answered:
+                        yield from held
+                        held.clear()
             finally:
                 self._ended.set()  # The runner waits for a check that is going on.
         if self._refused >= _REFUSALS and not self._answered:
             raise SamplerError(f"all {self._refused} requests were refused: {self._refusal}")
+        yield from held
 
     def close(self) -> None:
         """Ends the servers, where they are ours."""

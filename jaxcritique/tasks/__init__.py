@@ -43,7 +43,6 @@ def load_problems(
         )
     loader = gsm8k if task == "gsm8k" else hendrycks_math
     problems = loader.load(split, data_dir)
-    refuse_doubles(f"--data_dir={data_dir}: the {split} split of {task}", problems)
     if not problems:
         raise ValueError(
             f"--data_dir={data_dir}: the {split} split of {task} is empty; give data with problems."
@@ -52,7 +51,9 @@ def load_problems(
         raise ValueError(
             f"{count} {split} problems are asked for, but {data_dir} has {len(problems)} of {task}."
         )
-    return problems[: count or None]
+    wanted = problems[: count or None]
+    refuse_doubles(f"--data_dir={data_dir}: the {split} split of {task}", wanted)
+    return wanted
 
 
 def refuse_doubles(where: str, problems: Iterable[Problem]) -> None:

@@ -70,16 +70,16 @@ class Placement:
         nothing else was chosen, shapes that the platform's attention cannot do get the reference.
 
         Raises:
-          ValueError: the devices do not divide rows or model, or cannot do what was chosen.
+          CannotTrain: the devices do not divide rows or model, or cannot do what was chosen.
         """
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         if config.rows % ways:
-            raise ValueError(
+            raise CannotTrain(
                 f"--rows={config.rows} cannot be divided over data x fsdp = {ways} devices; use a "
                 "multiple of it, or another --mesh."
             )
         if config.rows % config.micro_rows:
-            raise ValueError(
+            raise CannotTrain(
                 f"--micro_rows={config.micro_rows} must divide the {config.rows} rows of a step."
             )
         micro_rows = next(
@@ -95,10 +95,20 @@ class Placement:
             platform, dtype = mesh.devices.flat[0].platform, execution.compute_dtype
             try:
                 check_attention(execution.attention, platform, sequence, model.head_dim, dtype)
-            except ValueError as error:
-                logging.warning("Attention is the reference, slower and larger: %s", error)
+            except ValueError:
+                logging.warning(
+                    "%s attention cannot do rows of %d tokens with heads of %d in %s; the "
+                    "reference does, slower and in more memory",
+                    execution.attention,
+                    sequence,
+                    model.head_dim,
+                    dtype,
+                )
                 execution = dataclasses.replace(execution, attention="reference")
-        check_execution(model, mesh, execution, config.rows, sequence)
+        try:
+            check_execution(model, mesh, execution, config.rows, sequence)
+        except ValueError as error:
+            raise CannotTrain(str(error)) from error
         return execution
 
 
@@ -124,10 +134,7 @@ def fine_tune(
     model = ModelFolder(stage.folder / "model", stage.key)
     if not (stage.finished and (model.folder / "config.json").is_file()):  # Or it was deleted.
         run = Run(stage.folder, name)
-        try:
-            sft = prepare(run, base.folder, examples, config, seed, placement)
-        except ValueError as error:
-            raise CannotTrain(str(error)) from error
+        sft = prepare(run, base.folder, examples, config, seed, placement)
         stage.finish(**sft.train())
     # The model has all. Also where a kill came between the two.
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
@@ -230,14 +237,14 @@ def _tokenized(
 ) -> tuple[list[TokenizedExample], int]:
     """Returns the examples that are trained on, and how many were too long."""
     if not examples:
-        raise ValueError(f"{name}: there are no examples to train on.")
+        raise CannotTrain(f"{name}: there are no examples to train on.")
     tokenizer = Tokenizer(base)
     tokenized = []
     for index, example in enumerate(examples):
         try:
             tokenized.append(tokenize(tokenizer, example))
         except ValueError as error:
-            raise ValueError(f"{name}: example {index}: {error}") from None
+            raise CannotTrain(f"{name}: example {index}: {error}") from None
     check_masks(tokenized)
     kept, dropped = drop_too_long(tokenized, sequence)
     by_flag = sequence == config.sequence
@@ -245,13 +252,13 @@ def _tokenized(
     remedy = "Raise it, or l" if by_flag else "L"
     if dropped and config.too_long == "error":
         lengths = [len(example.tokens) for example in tokenized]
-        raise ValueError(
+        raise CannotTrain(
             f"{name}: {dropped} of {len(examples)} examples exceed {limit} (example "
             f"{lengths.index(max(lengths)) + 1} has {max(lengths)} tokens). {remedy}eave them out "
             "with --too_long=drop."
         )
     if not kept:
-        raise ValueError(f"{name}: no example fits {limit}.")
+        raise CannotTrain(f"{name}: no example fits {limit}.")
     if dropped:
         logging.warning("%s: %d of %d examples exceed %d tokens and are left out",
                         name, dropped, len(examples), sequence)  # fmt: skip

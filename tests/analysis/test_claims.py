@@ -377,13 +377,15 @@ def test_a_run_is_read_as_it_was_left(tmp_path):
 def test_a_damaged_file_is_named_with_its_line(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n{"prob')
-    with pytest.raises(ValueError, match=r"scores\.jsonl:2: not JSON"):
+    with pytest.raises(ValueError, match=r"scores\.jsonl, line 2: not a JSON"):
         read_run(tmp_path)
     (tmp_path / "scores.jsonl").write_bytes(b'{"problem": "\xff"}')
-    with pytest.raises(ValueError, match=r"scores\.jsonl:1: not JSON"):
+    with pytest.raises(ValueError, match=r"scores\.jsonl, line 1: not a JSON"):
         read_run(tmp_path)
     (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n5')
-    with pytest.raises(ValueError, match=r"scores\.jsonl:2: not a JSON object. Or delete results"):
+    with pytest.raises(
+        ValueError, match=r"scores\.jsonl, line 2: not a JSON object. Delete results"
+    ):
         read_run(tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ValueError, match=r"results\.json is not a JSON object"):

@@ -241,12 +241,16 @@ def test_a_part_that_somebody_ran_by_its_command_is_done(improved):
 
 
 def test_a_parts_cost_is_what_its_stages_noted(improved):
-    for name, note in (("a", {"generated_tokens": 7}), ("b", {"steps": 3}), ("c", {"rows": 1})):
+    for name, note in (
+        ("a", {"generated_tokens": 7, "failed": 2}),
+        ("b", {"steps": 3}),
+        ("c", {"rows": 1}),
+    ):
         stage = improved.folder(0, "improve") / "stages" / name
         stage.mkdir()
         (stage / "manifest.json").write_text(json.dumps(note))
     cost = improved.cost(improved.named("improve"), 0)
-    assert cost == {"generated_tokens": 7, "training_steps": 3}
+    assert cost == {"generated_tokens": 7, "training_steps": 3, "failed": 2}
 
 
 def test_time_left_is_what_the_parts_done_took():

@@ -25,6 +25,16 @@ LABELS = st.sampled_from([
 ])  # fmt: skip
 
 
+def test_a_verdict_on_the_line_after_its_label_may_have_lines_behind_it():
+    parsed = parse_critique(
+        "Step 1: a\nCorrectness:\nCorrect\nStep 2: b\nCorrectness:\n\nWrong\nExplanation: bad\n"
+        "Final answer:\nWrong\nbecause"
+    )
+    assert parsed.step_verdicts == (True, False)
+    assert parsed.says_correct is False
+    assert parse_critique("Final answer:\n\nCorrect\n\nThanks").says_correct is True
+
+
 def test_blanks_without_end_are_read_in_no_time():
     many = 100_000  # A quarter of an hour, where a pattern's time grows as their square.
     for blank in (" ", "\n", "/", "* ", "_", "\u2003", "# "):

@@ -84,7 +84,8 @@ def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(game, cap
     [folder] = game.store.run_dir.glob("stages/solve-*")
     assert message == (
         "solve: 2 of 2 samples could not be had (HTTP 413: too long). To ask for them again, "
-        f"delete {folder} (and beside it annotations-* and candidates-*, if there are any)."
+        f"delete {folder} (beside it annotations-* and candidates-*, if there are any, and the "
+        "run's results.json)."
     )
 
 
