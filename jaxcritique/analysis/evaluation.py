@@ -14,7 +14,7 @@ from typing import Any
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import level_of
 from jaxcritique.records import Problem, Solution
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Protocol
+from jaxcritique.testtime.rounds import Chain, Protocol
 from jaxcritique.testtime.voting import (
     Answer,
     Ballot,
@@ -298,8 +298,8 @@ def _rivals(method: str, metric: str) -> list[tuple[str, str]]:
         return [(ALONE, metric)]
     rivals = [(multiple(times), metric) for times in MULTIPLES]
     rivals.append((equal_tokens(method), metric))
-    sequential = next((in_sequence(p) for p in PROTOCOLS if method == in_parallel(p)), None)
-    if sequential:
+    if method.startswith(in_parallel("")):
+        sequential = in_sequence(method.removeprefix(in_parallel("")))
         rivals += [(sequential, metric), (sequential, "final")][: 2 if metric == "maj" else 1]
     elif metric == "maj":
         rivals.append((method, "final"))
