@@ -27,7 +27,7 @@ from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.store import replace_folder, write_atomically
 from jaxcritique.training.data import Batch, Batches, Example, drop_too_long, pack, tokenize
 from jaxcritique.training.loop import Run, train
-from jaxcritique.training.step import Execution, OptimizerConfig
+from jaxcritique.training.step import Execution, OptimizerConfig, check_execution
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything goes.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Decides the stories and the initial weights.")
@@ -53,6 +53,7 @@ _DIM = flags.DEFINE_integer(
     "dim", 192, "Width, a multiple of 64: one head for each 64.", lower_bound=64
 )
 _LAYERS = flags.DEFINE_integer("layers", 5, "Transformer blocks.", lower_bound=1)
+flags.register_validator("rows", lambda rows: rows % 2 == 0, message="--rows must be even.")
 flags.register_validator(
     "dim", lambda dim: dim % 64 == 0, message="--dim must be a multiple of 64, a head's width."
 )
@@ -74,6 +75,9 @@ def main(_: list[str]) -> None:
         weights = _level_weights()
         if _STOP_AT.value > _STEPS.value:
             raise ValueError("--stop_at must not be beyond --steps.")
+        mesh, config = make_mesh(), _config(_DIM.value, _LAYERS.value)
+        execution = Execution(micro_rows=max(2, mesh.size))
+        check_execution(config, mesh, execution, _ROWS.value, _SEQUENCE.value)
         claim(run_dir, settings_but(["run_dir"]))
 
     # ---- tokenizer
@@ -101,7 +105,6 @@ def main(_: list[str]) -> None:
         return Batch(*(array[start:][rows] for array in block(step // _BLOCK)))
 
     # ---- train
-    mesh, config = make_mesh(), _config(_DIM.value, _LAYERS.value)
     params = train(
         Run(run_dir / "training", "pretraining", checkpoint_steps=50),
         config,
@@ -114,7 +117,7 @@ def main(_: list[str]) -> None:
             weight_decay=0.1,
             b2=0.95,
         ),
-        Execution(micro_rows=2),
+        execution,
         mesh,
         stop_at=_STOP_AT.value,
     )

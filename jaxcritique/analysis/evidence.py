@@ -283,7 +283,7 @@ def _rows(path: pathlib.Path) -> list[Row]:
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line:
             row = None
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
             if not isinstance(row, dict):
                 raise DamagedFile(

@@ -141,7 +141,7 @@ def parse_critique(text: str) -> ParsedCritique:
     the caller counts it as unparsable.
     """
     reader = _Reader()
-    for line in _HANGING.sub(r"\1 ", text).splitlines():
+    for line in _HANGING.sub(r"\1 ", "\n".join(text.splitlines())).splitlines():
         for piece in _PIECE.findall(line):
             reader.read(piece)
     steps = reader.finish()

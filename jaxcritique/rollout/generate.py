@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxcritique.records import digest
-from jaxcritique.rollout.sampler import Completion, Request, Sampler
+from jaxcritique.rollout.sampler import AllRefused, Completion, Request, Sampler
 from jaxcritique.store import Stage, read_object, read_rows, write_atomically, write_rows
 
 _SHARD_SAMPLES = 2048
@@ -75,15 +76,17 @@ def generate_shards(
 
     Raises:
       DamagedFile: a finished shard is not what its manifest says.
+      SamplerError: the sampler cannot go on.
     """
     shards = _divide(folder, requests)
     known = [_answered(shard, retry_failed) for shard in shards]
     total = sum(request.n for request in requests)
-    done = sum(len(completions) for answers in known for completions in answers.values())
-    with _bar(name, total, done) as progress:
+    before = [c for answers in known for completions in answers.values() for c in completions]
+    works = any(completion.finish_reason != "error" for completion in before)
+    with _bar(name, total, len(before)) as progress:
         for shard, answers in zip(shards, known, strict=True):
             if len(answers) < len(shard.requests) or not shard.finished:
-                _finish(shard, answers, sampler, progress)
+                _finish(shard, answers, sampler, progress, works)
             shard.journal.unlink(missing_ok=True)  # Also one that a kill left beside a manifest.
     return shards
 
@@ -143,15 +146,18 @@ def _finish(
     answers: dict[str, list[Completion]],
     sampler: Sampler,
     progress: Callable[[int, int], None],
+    works: bool,
 ) -> None:
     """Samples what `answers` lacks, and writes the shard."""
+    missing = {r.id: r for r in shard.requests if r.id not in answers}
+    sampled = _sample(sampler, list(missing.values()), progress, works)
+    first = list(itertools.islice(sampled, 1))  # Where none comes, all stays as it was.
     kept = [completion for completions in answers.values() for completion in completions]
     write_atomically(shard.journal, "".join(map(_line, kept)))
     shard.manifest.unlink(missing_ok=True)  # Only now: what it vouched for is in the journal.
-    missing = {r.id: r for r in shard.requests if r.id not in answers}
     open_samples: dict[str, list[Completion]] = {}
     with shard.journal.open("a", encoding="utf-8") as journal:
-        for completion in sampler.generate(list(missing.values()), progress):
+        for completion in itertools.chain(first, sampled):
             samples = open_samples.setdefault(completion.request, [])
             samples.append(completion)
             if len(samples) == missing[completion.request].n:
@@ -166,6 +172,21 @@ def _finish(
     ]
     sha256 = write_rows(shard.path, rows)
     write_atomically(shard.manifest, json.dumps({"rows": len(rows), "sha256": sha256}))
+
+
+def _sample(
+    sampler: Sampler,
+    requests: list[Request],
+    progress: Callable[[int, int], None],
+    works: bool,
+) -> Iterator[Completion]:
+    """Samples; what `works`, as earlier answers show, may refuse all that is left to ask."""
+    try:
+        yield from sampler.generate(requests, progress)
+    except AllRefused as refused:
+        if not works:
+            raise
+        yield from refused.failures
 
 
 def _row(completion: Completion) -> dict[str, Any]:

@@ -116,6 +116,15 @@ class SamplerError(RuntimeError):
     """An engine cannot go on; the message says why, to whoever started the program."""
 
 
+class AllRefused(SamplerError):
+    """Nothing was answered and many requests were refused: what they have in common seems wrong."""
+
+    def __init__(self, why: str, failures: "list[Completion]"):
+        """Takes the message, and the completions of all that was asked."""
+        super().__init__(why)
+        self.failures = failures
+
+
 def too_long(tokens: int, context: int) -> str:
     """The reason where a prompt of so many tokens leaves no room for a reply."""
     return f"the prompt has {tokens} tokens, the context {context}"

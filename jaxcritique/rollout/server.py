@@ -17,7 +17,7 @@ import tenacity
 from absl import logging
 
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
+from jaxcritique.rollout.sampler import AllRefused, Completion, Request, SamplerError, too_long
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
 # A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key. Other refusals
@@ -213,8 +213,9 @@ class ServerSampler:
         """Answers all requests; see `Sampler.generate`.
 
         Raises:
-          SamplerError: the server refuses the key or the model, or all that it is sent; or a server
-            of ours died and cannot be started again.
+          SamplerError: the server refuses the key or the model, or a server of ours died and
+            cannot be started again.
+          AllRefused: the server refuses all that it is sent, a request at a time.
         """
         answers = self._answers(requests)
 
@@ -235,7 +236,11 @@ class ServerSampler:
             finally:
                 self._ended.set()  # The runner waits for a check that is going on.
         if self._refused >= _REFUSALS and not self._answered:
-            raise SamplerError(f"all {self._refused} requests were refused: {self._refusal}")
+            raise AllRefused(
+                f"nothing was answered, and {self._refused} requests were refused, the last one: "
+                f"{self._refusal}",
+                held,
+            )
         yield from held
 
     def close(self) -> None:
@@ -389,6 +394,8 @@ class ServerSampler:
             raise _Refused(said)
         completions = self._read(request, response)
         self._answered.add(path)
+        if not self._local and not any(completion.text for completion in completions):
+            raise _Empty(completions)
         return completions
 
     async def _keep_to_the_rate(self) -> float:
@@ -484,8 +491,6 @@ class ServerSampler:
             raise _Failed(f"the answer is malformed: {type(error).__name__}: {error}") from error
         if len(completions) < request.n:
             completions = [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
-        if not self._local and not any(completion.text for completion in completions):
-            raise _Empty(completions)
         return completions
 
 

@@ -70,22 +70,21 @@ class Placement:
         nothing else was chosen, shapes that the platform's attention cannot do get the reference.
 
         Raises:
-          CannotTrain: the devices do not divide rows or model, or cannot do what was chosen.
+          ValueError: the devices do not divide rows or model, or cannot do what was chosen.
         """
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         if config.rows % ways:
-            raise CannotTrain(
+            raise ValueError(
                 f"--rows={config.rows} cannot be divided over data x fsdp = {ways} devices; use a "
                 "multiple of it, or another --mesh."
             )
-        if config.rows % config.micro_rows:
-            raise CannotTrain(
-                f"--micro_rows={config.micro_rows} must divide the {config.rows} rows of a step."
-            )
         micro_rows = next(
-            rows
-            for rows in range(config.micro_rows, config.rows + 1)
-            if rows % ways == 0 == config.rows % rows
+            (
+                rows
+                for rows in range(config.micro_rows, config.rows + 1, config.micro_rows)
+                if rows % ways == 0 == config.rows % rows
+            ),
+            config.micro_rows,  # The check below says why there is none.
         )
         chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
         chosen = {key: value for key, value in chosen.items() if value is not None}
@@ -105,10 +104,7 @@ class Placement:
                     dtype,
                 )
                 execution = dataclasses.replace(execution, attention="reference")
-        try:
-            check_execution(model, mesh, execution, config.rows, sequence)
-        except ValueError as error:
-            raise CannotTrain(str(error)) from error
+        check_execution(model, mesh, execution, config.rows, sequence)
         return execution
 
 
@@ -127,14 +123,16 @@ def fine_tune(
     it goes on from its newest checkpoint.
 
     Raises:
-      CannotTrain: there is nothing to train on, no example fits into a row, or the devices do not
-        suit model and rows.
+      CannotTrain: what `prepare` refuses.
     """
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
     if not (stage.finished and (model.folder / "config.json").is_file()):  # Or it was deleted.
         run = Run(stage.folder, name)
-        sft = prepare(run, base.folder, examples, config, seed, placement)
+        try:
+            sft = prepare(run, base.folder, examples, config, seed, placement)
+        except ValueError as error:
+            raise CannotTrain(str(error)) from error
         stage.finish(**sft.train())
     # The model has all. Also where a kill came between the two.
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
@@ -237,14 +235,14 @@ def _tokenized(
 ) -> tuple[list[TokenizedExample], int]:
     """Returns the examples that are trained on, and how many were too long."""
     if not examples:
-        raise CannotTrain(f"{name}: there are no examples to train on.")
+        raise ValueError(f"{name}: there are no examples to train on.")
     tokenizer = Tokenizer(base)
     tokenized = []
     for index, example in enumerate(examples):
         try:
             tokenized.append(tokenize(tokenizer, example))
         except ValueError as error:
-            raise CannotTrain(f"{name}: example {index}: {error}") from None
+            raise ValueError(f"{name}: example {index}: {error}") from None
     check_masks(tokenized)
     kept, dropped = drop_too_long(tokenized, sequence)
     by_flag = sequence == config.sequence
@@ -252,13 +250,13 @@ def _tokenized(
     remedy = "Raise it, or l" if by_flag else "L"
     if dropped and config.too_long == "error":
         lengths = [len(example.tokens) for example in tokenized]
-        raise CannotTrain(
+        raise ValueError(
             f"{name}: {dropped} of {len(examples)} examples exceed {limit} (example "
             f"{lengths.index(max(lengths)) + 1} has {max(lengths)} tokens). {remedy}eave them out "
             "with --too_long=drop."
         )
     if not kept:
-        raise CannotTrain(f"{name}: no example fits {limit}.")
+        raise ValueError(f"{name}: no example fits {limit}.")
     if dropped:
         logging.warning("%s: %d of %d examples exceed %d tokens and are left out",
                         name, dropped, len(examples), sequence)  # fmt: skip

@@ -272,6 +272,8 @@ def check_execution(
     check_attention(execution.attention, platform, sequence, head, dtype)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     micro_rows = execution.micro_rows or rows
+    if rows % micro_rows:
+        raise ValueError(f"--micro_rows={micro_rows} must divide the {rows} rows of a step.")
     if micro_rows % ways:
         raise ValueError(
             f"{micro_rows} rows worked on at a time cannot be divided over data x fsdp = {ways} "

@@ -88,6 +88,7 @@ def test_actors_of_two_sizes_and_two_critics(small, run, tmp_path):
     ("scaling", ["--critic=checker", f"--actor={TINY_BASE}", f"--actor_base={TINY_BASE}/."],
      f"error: --actor_base={TINY_BASE}/. is also an --actor"),
     ("scaling", [*4 * ["--critic=checker"], f"--actor={TINY_BASE}"], "at the most"),
+    ("pretrain_tiny", ["--rows=17"], "flag --rows=17: --rows must be even."),
     ("pretrain_tiny", ["--dim=100"], "flag --dim=100: --dim must be a multiple of 64"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_a_line(program, flags, message, run, tmp_path):

@@ -26,12 +26,13 @@ LABELS = st.sampled_from([
 
 
 def test_a_verdict_on_the_line_after_its_label_may_have_lines_behind_it():
-    parsed = parse_critique(
+    text = (
         "Step 1: a\nCorrectness:\nCorrect\nStep 2: b\nCorrectness:\n\nWrong\nExplanation: bad\n"
         "Final answer:\nWrong\nbecause"
     )
-    assert parsed.step_verdicts == (True, False)
-    assert parsed.says_correct is False
+    for parsed in (parse_critique(text), parse_critique(text.replace("\n", "\r\n"))):
+        assert parsed.step_verdicts == (True, False)
+        assert parsed.says_correct is False
     assert parse_critique("Final answer:\n\nCorrect\n\nThanks").says_correct is True
 
 

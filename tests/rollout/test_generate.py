@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -6,7 +7,7 @@ import os
 import pytest
 
 from jaxcritique.rollout.generate import complete, generate_shards, read_shard
-from jaxcritique.rollout.sampler import Completion, Request
+from jaxcritique.rollout.sampler import AllRefused, Completion, Request, SamplerError
 from jaxcritique.store import DamagedFile, Stage, Store
 
 
@@ -146,6 +147,52 @@ class Failing(Echo):
         for completion in super().generate(requests, progress):
             bad = "bad" in completion.text
             yield dataclasses.replace(completion, finish_reason="error") if bad else completion
+
+
+class Refusing(Echo):
+    """Refuses all, each request for itself or the model as a whole."""
+
+    def __init__(self, model: bool):
+        super().__init__()
+        self._model = model
+
+    def generate(self, requests, progress):
+        if self._model:
+            raise SamplerError("no such model")
+        yield from ()
+        raise AllRefused(
+            "refused",
+            [request.failure(i, "refused") for request in requests for i in range(request.n)],
+        )
+
+
+def test_where_nothing_was_ever_answered_refusals_end_it_and_are_asked_again(tmp_path):
+    asked = requests("a", "b", n=3)
+    with pytest.raises(AllRefused):
+        generate_shards(tmp_path, "echo", Refusing(model=False), asked)
+    generate_shards(tmp_path, "echo", sampler := Echo(), asked)
+    assert sampler.asked == [["a", "b"]]
+
+
+def test_where_others_were_answered_refusals_are_failed_rows(tmp_path):
+    asked = requests("good", "bad")  # A shard each.
+    with pytest.raises(OSError, match="device is lost"):
+        generate_shards(tmp_path, "echo", Echo(breaks_at=1), asked)
+    shards = generate_shards(tmp_path, "echo", Refusing(model=False), asked)
+    reasons = [{c.finish_reason for c in read_shard(shard)} for shard in shards]
+    assert reasons == [{"stop"}, {"error"}]
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_asking_again_in_vain_leaves_what_there_was(model, tmp_path):
+    asked = requests("good", "bad", n=3)
+    [before] = generate_shards(tmp_path, "echo", Failing(), asked)
+    with contextlib.suppress(SamplerError):
+        generate_shards(tmp_path, "echo", Refusing(model), asked, retry_failed=True)
+    [after] = generate_shards(tmp_path, "echo", sampler := Echo(), asked)
+    assert after == before
+    assert sampler.asked == []
+    assert sum(c.finish_reason == "error" for c in read_shard(after)) == 3
 
 
 @pytest.mark.parametrize("moment", range(6))

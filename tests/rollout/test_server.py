@@ -223,8 +223,20 @@ def test_nothing_but_forbidden_prompts_end_it(caplog):
 def test_settings_that_every_request_is_refused_for_end_it():
     with serve(doomed=lambda text: "400") as server:
         asker = sampler(server.url)
-        with pytest.raises(SamplerError, match=r"all 40 requests were refused: .* answers 400"):
+        with pytest.raises(
+            SamplerError,
+            match=r"nothing was answered, and 40 requests were refused, .* answers 400",
+        ):
             answers(asker, ask(*map(str, range(40)), n=1))
+
+
+def test_empty_answers_are_answers_where_the_rest_is_refused():
+    config = dataclasses.replace(IMPATIENT, attempts=2)
+    doomed = {str(i) for i in range(30)}
+    with serve(doomed=lambda text: "400" if text in doomed else "empty") as server:
+        found = answers(sampler(server.url, config=config), ask(*doomed, "silent", n=1))
+    assert sum(c.error is not None for c in found.values()) == 30
+    assert (found["silent", 0].finish_reason, found["silent", 0].text) == ("stop", "")
 
 
 def test_refused_prompts_among_others_are_failed_rows():

@@ -1,0 +1,27 @@
+import shutil
+
+import pytest
+
+from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.store import Store
+from jaxcritique.tasks import TINY_BASE
+from jaxcritique.training import CannotTrain
+from jaxcritique.training.data import Example
+from jaxcritique.training.sft import Placement, SftConfig, fine_tune
+
+CONFIG = SftConfig(learning_rate=1e-3, epochs=1, rows=2, sequence=64, micro_rows=2)
+EXAMPLES = [Example([{"role": "user", "content": "What is 2+2?"}], "It is 4.")]
+
+
+def test_a_base_without_a_whole_tokenizer_ends_in_a_line(tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(TINY_BASE, base)
+    (base / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes()[:1000])
+    with pytest.raises(CannotTrain, match=f"{base}: its tokenizer cannot be read"):
+        fine_tune(Store(tmp_path / "run"), "sft", ModelFolder.of(base), EXAMPLES, CONFIG, seed=0)
+
+
+def test_a_mesh_that_devices_do_not_make_ends_in_a_line(tmp_path):
+    base, placement = ModelFolder.of(TINY_BASE), Placement(mesh="fsdp=3,tensor=5")
+    with pytest.raises(CannotTrain, match="devices"):
+        fine_tune(Store(tmp_path), "sft", base, EXAMPLES, CONFIG, 0, placement)
