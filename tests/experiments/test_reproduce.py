@@ -150,6 +150,8 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not stopped.log(part, 0).is_file():
         assert process.poll() is None, process.stdout.read()
