@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import path_of, shardings
+from jaxcritique.models.tokenizer import check_tokenizer
 from jaxcritique.models.transformer import Params, Structure, abstract
 from jaxcritique.store import replace_folder
 
@@ -70,13 +71,12 @@ class ModelFolder:
 
         Raises:
           FileNotFoundError: it is not a model folder.
-          ValueError: its architecture is not supported, or its weights are not what its config
-            says.
+          ValueError: its architecture is not supported, its weights are not what its config says,
+            or its tokenizer is damaged.
         """
         folder = pathlib.Path(folder)
         check_weights(folder)
-        if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-            raise FileNotFoundError(f"{folder}: no tokenizer.json or tokenizer.model.")
+        check_tokenizer(folder)
         sha = hashlib.sha256()
         for path in sorted(path for path in folder.iterdir() if path.suffix in _CONTENT):
             with path.open("rb") as file:

@@ -2,11 +2,33 @@
 
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+
+# Else it says at each start that there is no PyTorch, which we have no use for.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+def check_tokenizer(folder: str | pathlib.Path) -> None:
+    """Checks in a moment that a folder has a tokenizer and that its files are whole.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: a file is damaged; it is named.
+    """
+    folder = pathlib.Path(folder)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise FileNotFoundError(f"{folder}: no tokenizer.json or tokenizer.model.")
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        if (path := folder / name).is_file():
+            try:
+                json.loads(path.read_bytes())
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}: damaged or cut off ({error}); copy it anew.") from None
 
 
 class Tokenizer:
@@ -26,10 +48,7 @@ class Tokenizer:
         from transformers import AutoTokenizer  # Takes seconds to import; not all need it.
 
         self.folder = pathlib.Path(folder)
-        if not any((self.folder / n).is_file() for n in ("tokenizer.json", "tokenizer.model")):
-            raise FileNotFoundError(
-                f"{self.folder}: no tokenizer.json or tokenizer.model in this model folder."
-            )
+        check_tokenizer(self.folder)
         try:
             self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
         except Exception as error:  # What the libraries below raise has no class of its own.

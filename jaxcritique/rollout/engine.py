@@ -151,7 +151,7 @@ class JaxSampler:
                 )
         if len(self.shapes) > known:
             tqdm.write(
-                f"jax engine: {len(self.shapes)} programs needed so far by this model",
+                f"jax engine: compiled for {len(self.shapes)} shapes of this model so far",
                 file=sys.stderr,
             )
 

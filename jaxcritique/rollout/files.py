@@ -85,10 +85,14 @@ def read_requests(path: pathlib.Path, defaults: Defaults) -> Prompts:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode())
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
                 request = _request(row, defaults)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: not JSON (column {error.colno}: {error.msg})"
+                ) from error
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
             rows += 1

@@ -94,7 +94,7 @@ def train(
     ):
         start, end = checkpoints.choose(run.from_step), stop_at or optimizer.total_steps
         if jax.process_index() == 0:  # It takes from seconds to minutes, in which no bar moves.
-            print(f"{run.name}: compiling the step, once for all runs alike", file=sys.stderr)
+            print(f"{run.name}: compiling the step, unless one like it is there", file=sys.stderr)
         step = compile_step(
             config,
             mesh,
@@ -258,9 +258,8 @@ class _Report:
         used, compiling = bytes_needed(self._step.run), self._step.seconds
         if self._log is not None:
             tqdm.write(
-                f"{self._run.name}: step compiled (once for all runs alike) in {compiling:.1f} s, "
-                f"the first took {seconds:.2f} s, "
-                f"{used / 2**20:,.0f} MiB a device"
+                f"{self._run.name}: the first step took {seconds:.2f} s, {used / 2**20:,.0f} MiB a "
+                f"device; compiled in {compiling:.1f} s, once for all trainings alike in this start"
             )
         return {
             "compile_seconds": compiling,

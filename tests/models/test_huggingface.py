@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from jaxcritique.models import huggingface
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.huggingface import load_pretrained, save_pretrained
+from jaxcritique.models.huggingface import ModelFolder, load_pretrained, save_pretrained
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import abstract
+from jaxcritique.tasks import TINY_BASE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FAMILIES = ["llama", "qwen2", "qwen3"]
@@ -135,6 +137,18 @@ def test_missing_shard_and_broken_index(make_hf_model, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {}}')
     with pytest.raises(ValueError, match=r"index\.json: not an index of weights"):
         load_pretrained(tmp_path)
+
+
+def test_a_tokenizer_that_was_cut_off_is_found_with_the_model(tmp_path):
+    folder = shutil.copytree(TINY_BASE, tmp_path / "model")
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"tokenizer\.json: damaged or cut off .* copy it anew"):
+        ModelFolder.of(folder)
+    path.unlink()
+    (folder / "tokenizer.model").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json or tokenizer\.model"):
+        ModelFolder.of(folder)
 
 
 def test_file_that_was_cut_off(make_hf_model, tmp_path):

@@ -16,9 +16,10 @@ EXAMPLES = [Example([{"role": "user", "content": "What is 2+2?"}], "It is 4.")]
 def test_a_base_without_a_whole_tokenizer_ends_in_a_line(tmp_path):
     base = tmp_path / "base"
     shutil.copytree(TINY_BASE, base)
-    (base / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes()[:1000])
+    model = ModelFolder.of(base)
+    (base / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(CannotTrain, match=f"{base}: its tokenizer cannot be read"):
-        fine_tune(Store(tmp_path / "run"), "sft", ModelFolder.of(base), EXAMPLES, CONFIG, seed=0)
+        fine_tune(Store(tmp_path / "run"), "sft", model, EXAMPLES, CONFIG, seed=0)
 
 
 def test_a_mesh_that_devices_do_not_make_ends_in_a_line(tmp_path):
