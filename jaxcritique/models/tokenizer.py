@@ -28,7 +28,10 @@ def check_tokenizer(folder: str | pathlib.Path) -> None:
             try:
                 json.loads(path.read_bytes())
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}: damaged or cut off ({error}); copy it anew.") from None
+                raise ValueError(
+                    f"{folder}: its tokenizer cannot be read: {name} is damaged or cut off "
+                    f"({error}); copy it anew."
+                ) from None
 
 
 class Tokenizer:

@@ -238,7 +238,7 @@ def asking(**settings) -> str:
     [
         ("", "there are no rows"),
         ('{"prompt": "a"}\n{"prompt": 3}\n', "line 2: 'prompt' is not a text"),
-        ("not json\n", "line 1: not JSON (column 1: Expecting value)"),
+        ("not json\n", r"line 1: not JSON \(column 1: Expecting value\)"),
         ('{"prompt": "a"}\n{"prompt": ""}\n', "line 2: 'prompt' is empty"),
         ('{"text": "a"}\n', "line 1: a row needs either .* and this has neither"),
         ('{"prompt": "a", "messages": []}\n', "line 1: a row needs either .* and this has both"),

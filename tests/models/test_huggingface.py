@@ -143,7 +143,7 @@ def test_a_tokenizer_that_was_cut_off_is_found_with_the_model(tmp_path):
     folder = shutil.copytree(TINY_BASE, tmp_path / "model")
     path = folder / "tokenizer.json"
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"tokenizer\.json: damaged or cut off .* copy it anew"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or cut off .* copy it anew"):
         ModelFolder.of(folder)
     path.unlink()
     (folder / "tokenizer.model").unlink()
