@@ -143,6 +143,8 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
     for name in ("improve", "critiques"):
         results = json.loads((stopped.folder(0, name) / "results.json").read_text())
         finish(stopped, name, **results)
+    # Where a shell runs the tests in the background, Ctrl-C is ignored, and would be by this too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.reproduce", *flags(stopped, "--only=critics")],
         cwd=ROOT,
@@ -150,9 +152,8 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    signal.signal(signal.SIGINT, before)
     while not stopped.log(part, 0).is_file():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
