@@ -41,7 +41,10 @@ _STOP_AT = flags.DEFINE_integer(
     lower_bound=1,
 )
 _ROWS = flags.DEFINE_integer(
-    "rows", 18, "Rows of --sequence tokens in a step, an even number.", lower_bound=1
+    "rows",
+    18,
+    "Rows of --sequence tokens in a step: an even number, and a multiple of the devices.",
+    lower_bound=1,
 )
 _SEQUENCE = flags.DEFINE_integer("sequence", 512, "Tokens in a row.", lower_bound=32)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Peak rate; 5% warm-up, then cosine.")

@@ -85,7 +85,7 @@ def read_requests(path: pathlib.Path, defaults: Defaults) -> Prompts:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode())
+                row = json.loads(line.decode("utf-8-sig"))
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
                 request = _request(row, defaults)

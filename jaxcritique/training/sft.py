@@ -78,13 +78,14 @@ class Placement:
                 f"--rows={config.rows} cannot be divided over data x fsdp = {ways} devices; use a "
                 "multiple of it, or another --mesh."
             )
+        if config.rows % config.micro_rows:
+            raise ValueError(
+                f"--micro_rows={config.micro_rows} must divide the {config.rows} rows of a step."
+            )
         micro_rows = next(
-            (
-                rows
-                for rows in range(config.micro_rows, config.rows + 1, config.micro_rows)
-                if rows % ways == 0 == config.rows % rows
-            ),
-            config.micro_rows,  # The check below says why there is none.
+            rows
+            for rows in range(config.micro_rows, config.rows + 1)
+            if rows % ways == 0 == config.rows % rows
         )
         chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
         chosen = {key: value for key, value in chosen.items() if value is not None}
@@ -131,7 +132,7 @@ def fine_tune(
         run = Run(stage.folder, name)
         try:
             sft = prepare(run, base.folder, examples, config, seed, placement)
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             raise CannotTrain(str(error)) from error
         stage.finish(**sft.train())
     # The model has all. Also where a kill came between the two.

@@ -273,7 +273,7 @@ def check_execution(
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     micro_rows = execution.micro_rows or rows
     if rows % micro_rows:
-        raise ValueError(f"--micro_rows={micro_rows} must divide the {rows} rows of a step.")
+        raise ValueError(f"the {rows} rows of a step are no multiple of {micro_rows} at a time.")
     if micro_rows % ways:
         raise ValueError(
             f"{micro_rows} rows worked on at a time cannot be divided over data x fsdp = {ways} "

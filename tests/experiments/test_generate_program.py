@@ -263,6 +263,14 @@ def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):
     assert str(path) in str(refused.value)
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    from jaxcritique.rollout.files import Defaults, read_requests
+
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    assert [r.text for r in read_requests(path, Defaults(1, 8, 1.0, 0)).requests] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

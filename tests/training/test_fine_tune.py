@@ -2,12 +2,15 @@ import shutil
 
 import pytest
 
+from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
+from jaxcritique.models.sharding import make_mesh
 from jaxcritique.store import Store
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training import CannotTrain
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import Placement, SftConfig, fine_tune
+from jaxcritique.training.step import Execution, check_execution
 
 CONFIG = SftConfig(learning_rate=1e-3, epochs=1, rows=2, sequence=64, micro_rows=2)
 EXAMPLES = [Example([{"role": "user", "content": "What is 2+2?"}], "It is 4.")]
@@ -26,3 +29,10 @@ def test_a_mesh_that_devices_do_not_make_ends_in_a_line(tmp_path):
     base, placement = ModelFolder.of(TINY_BASE), Placement(mesh="fsdp=3,tensor=5")
     with pytest.raises(CannotTrain, match="devices"):
         fine_tune(Store(tmp_path), "sft", base, EXAMPLES, CONFIG, 0, placement)
+
+
+def test_rows_that_micro_batches_do_not_divide_are_refused():
+    """The step would cut them anew, at another length, and train on what comes of it."""
+    config = ModelConfig.load(TINY_BASE)
+    with pytest.raises(ValueError, match="the 3 rows of a step are no multiple of 2 at a time"):
+        check_execution(config, make_mesh(), Execution(micro_rows=2), rows=3, sequence=64)
