@@ -222,7 +222,7 @@ class ServerSampler:
         async def following() -> list[Completion] | None:
             return await anext(answers, None)
 
-        # Failures before any answer: not told, so that they are asked again, where they end it.
+        # Failures before any answer wait: where there never is one, none is written down.
         held: list[Completion] = []
         self._ended = threading.Event()
         with asyncio.Runner() as runner:
