@@ -56,10 +56,10 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.annotation import MODES
 from jaxcritique.prompts.mistakes import ERROR_TYPES
-from jaxcritique.prompts.players import COSTS
 from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, to_json
-from jaxcritique.rollout.load import Engine
+from jaxcritique.roles import COSTS
+from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, load_problems
@@ -233,9 +233,9 @@ def main(_: list[str]) -> None:
     if FLAGS.mistakes == "model":
         inserter = ModelInserter(actor, FLAGS.temperature, _MISTAKE_TOKENS)
     with Grader() as grader, engine:
-        game = games.game(grader)
-        annotations = annotate_paths(game, actor, clean, annotator, config, inserter)
-        candidates = build_candidates(game, actor, annotations, annotator.name, config)
+        context = games.context(grader)
+        annotations = annotate_paths(context, actor, clean, annotator, config, inserter)
+        candidates = build_candidates(context, actor, annotations, annotator.name, config)
     kept, counts = keep(candidates, config.rule, FLAGS.seed)
     statistics = statistics_of(list(candidates), kept, checker, config.rule)
     statistics |= {
@@ -260,10 +260,10 @@ def main(_: list[str]) -> None:
     rest = [candidate for candidate in candidates if id(candidate) not in chosen]
     write_dataset(run_dir / "dataset", kept, rest, statistics, command())
     write_rows(run_dir / "discarded.jsonl", discarded_rows(annotations, candidates))
-    write_rows(run_dir / "critic.jsonl", (training_row(game.prompts, c) for c in kept))
+    write_rows(run_dir / "critic.jsonl", (training_row(context.prompts, c) for c in kept))
     for kind in KINDS:  # To compare critics of the same critiques, filtered otherwise.
         passed = keep(candidates, FilterRule(kind, FLAGS.tau), FLAGS.seed)[0]
-        rows = (training_row(game.prompts, c) for c in passed)
+        rows = (training_row(context.prompts, c) for c in passed)
         write_rows(run_dir / f"critic-{kind}.jsonl", rows)
     write_rows(run_dir / "test_problems.jsonl", map(to_json, tests))
     results = {

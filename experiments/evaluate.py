@@ -27,7 +27,16 @@ from experiments.program import (
     settings_but,
 )
 from jaxcritique.analysis.difficulty import rated
-from jaxcritique.analysis.evaluation import (
+from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
+from jaxcritique.analysis.table import aligned
+from jaxcritique.grading import Grader
+from jaxcritique.records import Problem, Solution
+from jaxcritique.roles import Context, Start, costs_of, respond
+from jaxcritique.rollout.sampler import Sampler, SamplerError
+from jaxcritique.store import write_atomically, write_rows
+from jaxcritique.tasks import TINY_BASE, load_problems
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, run_rounds
+from jaxcritique.testtime.scores import (
     MULTIPLES,
     Point,
     alone_points,
@@ -43,15 +52,6 @@ from jaxcritique.analysis.evaluation import (
     score_rows,
     sequential_points,
 )
-from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
-from jaxcritique.analysis.table import aligned
-from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game, Start, costs_of, respond
-from jaxcritique.records import Problem, Solution
-from jaxcritique.rollout.sampler import Sampler, SamplerError
-from jaxcritique.store import write_atomically, write_rows
-from jaxcritique.tasks import TINY_BASE, load_problems
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, play_rounds
 from jaxcritique.testtime.voting import equality
 
 FLAGS = flags.FLAGS
@@ -135,7 +135,7 @@ def main(_: list[str]) -> None:
             critic = games.critic(critic_model, engine)
         actor = engine.sampler(actor_model)
         points, samplewise, rated_problems, costs = _evaluate(
-            games.game(grader), actor, critic, problems, ks, samples
+            games.context(grader), actor, critic, problems, ks, samples
         )
     results = {
         **about_this_run(started),
@@ -174,7 +174,7 @@ def _ks_and_samples() -> tuple[list[int], int]:
 
 
 def _evaluate(
-    game: Game,
+    context: Context,
     actor: Sampler,
     critic: Critic | None,
     problems: list[Problem],
@@ -188,13 +188,13 @@ def _evaluate(
       by stage.
     """
     costs: dict[str, dict[str, int]] = {}
-    same = equality(game.grader)
+    same = equality(context.grader)
     names = dict.fromkeys(FLAGS.protocol)
     protocols = {name: PROTOCOLS[name] for name in names} if critic else {}
 
     def answer(name: str, turn: int, n: int, temperature: float) -> list[Solution]:
         starts = [Start(problem) for problem in problems]
-        found = respond(game.again(turn), name, actor, starts, n, temperature)
+        found = respond(context.reseeded(turn), name, actor, starts, n, temperature)
         costs[name] = costs_of(found)
         return list(found)
 
@@ -202,7 +202,9 @@ def _evaluate(
         if critic is None:
             return [Chain(response) for response in responses]
         rules = list(protocols.values())
-        chains, spent = play_rounds(game, name, actor, critic, responses, rules, many, temperature)
+        chains, spent = run_rounds(
+            context, name, actor, critic, responses, rules, many, temperature
+        )
         costs.update(spent)
         return chains
 

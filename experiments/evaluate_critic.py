@@ -30,13 +30,13 @@ from jaxcritique.analysis.evaluation_report import costs_table
 from jaxcritique.analysis.intervals import accuracy, of_block_means, paired_difference
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game, Start, costs_of, refine, respond
 from jaxcritique.records import Problem, Solution, digest
+from jaxcritique.roles import Context, Start, costs_of, refine, respond
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, read_any_problems, refuse_doubles
 from jaxcritique.tasks.files import first_row
-from jaxcritique.testtime.critic import critique_answers, report_on, table2_scores
+from jaxcritique.testtime.critic_metrics import critique_answers, report_on, table2_scores
 from jaxcritique.testtime.localisation import (
     Sample,
     harmonic_mean,
@@ -113,10 +113,10 @@ def main(_: list[str]) -> None:
     actor = engine.sampler(actor_model)
     costs: dict[str, dict[str, int]] = {}
     with Grader() as grader, engine:
-        game = games.game(grader)
+        context = games.context(grader)
         if problems:
             starts = [Start(problem) for problem in problems]
-            responses = respond(game, "respond", actor, starts, 1, 0.0)
+            responses = respond(context, "respond", actor, starts, 1, 0.0)
             costs["respond"] = costs_of(responses)
             solutions = list(responses)
         else:
@@ -124,7 +124,9 @@ def main(_: list[str]) -> None:
         reports, scores = [], {}
         for name, model in critics.items():
             critic = games.critic(model, engine)
-            report, scores[name] = _evaluate(game, name, actor, critic, solutions, samples, costs)
+            report, scores[name] = _evaluate(
+                context, name, actor, critic, solutions, samples, costs
+            )
             reports.append(report)
     results = {
         **about_this_run(started),
@@ -143,7 +145,7 @@ def main(_: list[str]) -> None:
 
 
 def _evaluate(
-    game: Game,
+    context: Context,
     name: str,
     actor: Sampler,
     critic: Critic,
@@ -155,7 +157,7 @@ def _evaluate(
 
     Adds what it cost to `costs`.
     """
-    critiques = critic(game, "criticise", solutions, 0.0)
+    critiques = critic(context, "criticise", solutions, 0.0)
     costs[f"criticise: {name}"] = costs_of(critiques)
     critiques = list(critiques)
     found: dict[str, Any] = {"critic": name, "verdicts": critique_answers(critiques)}
@@ -167,7 +169,7 @@ def _evaluate(
     judged = [c for c in critiques if c.solution.problem.answer]
     columns: dict[str, dict[str, float]] = {}
     if judged:
-        refined = refine(game, "refine", actor, judged, 1, 0.0)
+        refined = refine(context, "refine", actor, judged, 1, 0.0)
         costs[f"refine: {name}"] = costs_of(refined)
         refinements = list(refined)
         columns = table2_scores(refinements)

@@ -19,8 +19,8 @@ from absl import flags
 
 from experiments import engines
 from experiments.program import claim, refusing_bad_input, run
-from jaxcritique.rollout.files import Defaults, read_requests, write_batch
-from jaxcritique.rollout.generate import generate_shards, read_shard
+from jaxcritique.rollout.journal import generate_shards, read_shard
+from jaxcritique.rollout.prompt_files import Defaults, read_requests, write_batch
 from jaxcritique.store import read_object, write_atomically
 
 FLAGS = flags.FLAGS

@@ -1,205 +1,168 @@
-"""What every program here starts with: quiet logs, and wrong input refused in one line."""
+"""What every program here is made of: flags derived from configs, and errors in one line.
 
-import contextlib
-import fcntl
-import json
-import math
+A program names its configs and a function of them:
+
+    CONFIGS = SelfImproveConfig, EngineConfig, RunDir
+
+    def main(config: SelfImproveConfig, engine: EngineConfig, run_dir: RunDir) -> None: ...
+
+    if __name__ == "__main__":
+        run(main, *CONFIGS)
+"""
+
+import dataclasses
 import os
 import pathlib
-import resource
-import shlex
+import re
 import signal
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 
+from jaxcritique.config import REQUIRED, Config, ConfigField, setting, settings_of
+from jaxcritique.errors import InvalidInput, checking_input
 from jaxcritique.rollout.sampler import SamplerError
-from jaxcritique.store import DamagedFile, read_object, write_atomically
-from jaxcritique.training import CannotTrain
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs `main` as an absl program; libraries' INFO lines show only with --verbosity=0.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunDir(Config):
+    """Where a program keeps everything it makes."""
 
-    What says itself what is wrong and what to do ends the program in one line.
+    run_dir: pathlib.Path = setting(REQUIRED, "Folder for everything this run makes.")
+
+    def __post_init__(self) -> None:
+        """Checks that it names a local folder."""
+        super().__post_init__()
+        if str(self.run_dir) == ".":  # As an unset variable of a shell leaves it.
+            raise ValueError("`run_dir` is empty: name a folder.")
+        if ":/" in str(self.run_dir):
+            raise ValueError(
+                f"`run_dir={self.run_dir}`: name a folder; mount a bucket to write to one."
+            )
+
+
+def run(main: Callable[..., None], *configs: type[Config]) -> None:
+    """Runs `main` as an absl program, with an instance of each config, made from the flags.
+
+    Errors that the user can mend end the program in one line. Libraries' INFO messages show only
+    with --verbosity=0.
     """
+    define_flags(configs, flags.FLAGS)
 
     def quietly(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        if argv[1:]:
-            sys.exit(f"error: {argv[1]!r} is no flag: they are written --name=value.")
-        for name in flags.FLAGS:
-            value = flags.FLAGS[name].value
-            if isinstance(value, float) and not _is_number(name, value):
-                sys.exit(f"error: --{name}={value}: give a finite number.")
-            if name == "run_dir" and value == "":  # As an unset variable of a shell leaves it.
-                sys.exit("error: --run_dir= is empty: name a folder.")
-            if name == "run_dir" and "://" in str(value):
-                sys.exit(
-                    f"error: --run_dir={value}: name a folder; mount a bucket to write to one."
-                )
         try:
-            main(argv)
+            if argv[1:]:
+                raise InvalidInput(f"{argv[1]!r} is no flag: they are written --name=value.")
+            with checking_input():
+                made = read_configs(configs, flags.FLAGS)
+            main(*made)
             sys.stdout.flush()
-        except (
-            SamplerError,
-            CannotTrain,
-            DamagedFile,
-            FloatingPointError,
-        ) as error:  # It diverged.
-            sys.exit(f"error: {error}")
+        except (InvalidInput, SamplerError, FloatingPointError) as error:
+            sys.exit(f"error: {in_flags(str(error), flags.FLAGS)}")
         except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-            sys.exit(f"error: {error}")  # A file or folder is not what its name promises.
+            sys.exit(f"error: {error}")
         except KeyboardInterrupt:
-            goes_on = "run_dir" in flags.FLAGS
-            print(f"stopped{'; the same command goes on from here' * goes_on}", file=sys.stderr)
+            resumes = RunDir in configs
+            print(f"stopped{'; the same command resumes' * resumes}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
 
     app.run(quietly)
 
 
-def _is_number(name: str, value: float) -> bool:
-    """Whether it is a number that the flag can have: bounds let nan pass, and most of them inf."""
-    return math.isfinite(value) or (value == math.inf and name == "clip_norm")
+def parse(argv: Sequence[str], *configs: type[Config]) -> list[Config]:
+    """Returns the configs that a program makes of its arguments, flagfiles included.
 
-
-@contextlib.contextmanager
-def refusing_bad_input() -> Iterator[None]:
-    """Within the block, what is wrong with flags and files ends the program, without a trace.
-
-    For reading input only, so that a fault of the program itself keeps its traceback.
+    Raises:
+      ValueError: the arguments are refused, as the program would refuse them.
     """
+    values = flags.FlagValues()
+    define_flags(configs, values)
     try:
-        yield
-    except (OSError, ValueError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        rest = values(["program", *argv])
+        if rest[1:]:
+            raise ValueError(f"{rest[1]!r} is no flag: they are written --name=value.")
+        return read_configs(configs, values)
+    except (flags.Error, ValueError) as error:
+        raise ValueError(in_flags(str(error), values)) from error
 
 
-def settings_but(free: Sequence[str]) -> dict[str, Any]:
-    """Returns the flags of the running program, but those that do not decide its outcome."""
-    own = flags.FLAGS.flags_by_module_dict()[sys.argv[0]]
-    return {flag.name: flag.value for flag in own if flag.name not in free}
+def define_flags(configs: Sequence[type[Config]], values: flags.FlagValues) -> None:
+    """Defines a flag for each setting of the configs."""
+    for field in (field for config in configs for field in settings_of(config)):
+        _define(field, values)
 
 
-def command() -> str:
-    """Returns the command that this program was started by, as a user types it."""
-    return shlex.join(["python", "-m", f"experiments.{_program()}", *sys.argv[1:]])
+def read_configs(configs: Sequence[type[Config]], values: flags.FlagValues) -> list[Config]:
+    """Makes the configs from the flags.
 
-
-def about_this_run(started: float) -> dict[str, Any]:
-    """Returns what every results.json begins with.
-
-    Args:
-      started: when the program began, by the monotonic clock.
+    Raises:
+      ValueError: a value is refused; the setting is named.
     """
-    return {
-        "command": command(),
-        "seed": flags.FLAGS["seed"].value,
-        "settings": settings_but(["run_dir"]),
-        "wall_seconds": time.monotonic() - started,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    return [
+        config(**{field.name: _read(field, values) for field in settings_of(config)})
+        for config in configs
+    ]
+
+
+def in_flags(message: str, values: flags.FlagValues) -> str:
+    """Writes settings that a message names, as `rows` or `rows=3`, as flags."""
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        return f"--{name}{value or ''}" if name in values else match[0]
+
+    return re.sub(r"`(\w+)(=[^`]*)?`", flag, message)
+
+
+def _define(field: ConfigField, values: flags.FlagValues) -> None:
+    known, name = field.setting, field.name
+    default: Any = None if field.default is REQUIRED else field.default
+    if isinstance(default, pathlib.Path):
+        default = str(default)
+    more: dict[str, Any] = {
+        "flag_values": values,
+        "required": field.default is REQUIRED,
+        "module_name": sys.argv[0],  # Those are the flags that --help shows.
     }
-
-
-def failed_samples(costs: Iterable[Mapping[str, int]]) -> int:
-    """Adds up the samples that could not be had, and warns where there are any.
-
-    Args:
-      costs: `players.COSTS` of every stage.
-    """
-    failed = sum(cost["failed"] for cost in costs)
-    if failed:
-        logging.warning(
-            "%d samples could not be had; they count as answers or critiques that cannot be read. "
-            "Each stage's manifest.json, in stages/, says how many of its own.",
-            failed,
-        )
-    return failed
-
-
-def _program() -> str:
-    return pathlib.Path(sys.argv[0]).stem
-
-
-# Locks last as long as their files are open: until the process ends.
-_HELD: dict[pathlib.Path, TextIO] = {}
-
-
-def hold(run_dir: pathlib.Path, part: str = "") -> None:
-    """Keeps other programs out of the folder, which is made, for as long as this process lives.
-
-    The lock is the operating system's, so that none is left behind by a process that was killed.
-
-    Args:
-      run_dir: the folder.
-      part: what of the folder's work is this process's, where several share it.
-
-    Raises:
-      ValueError: another process has it, or it is no folder.
-    """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"{run_dir} is a file; a folder is wanted.")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = (run_dir / f".lock{part and '-'}{part}").resolve()
-    if path in _HELD:
-        return
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise ValueError(
-            f"{run_dir} is in use by {file.read() or 'another process'}. Wait until it has ended, "
-            "or choose another folder."
-        ) from None
-    except OSError as error:  # Some network file systems have no locks.
-        logging.warning(
-            "%s cannot be locked (%s); let one program at a time use it", run_dir, error
-        )
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    _HELD[path] = file
-
-
-def claim(run_dir: pathlib.Path, settings: Mapping[str, Any], part: str = "") -> None:
-    """Holds the folder (see there), and marks it as this configuration's.
-
-    Raises:
-      ValueError: another process has it, or it belongs to a run with another configuration.
-    """
-    hold(run_dir, part)
-    path = run_dir / "settings.json"
-    program = _program()
-    if path.is_file():
-        theirs = read_object(path)
-        if theirs.get("program", program) != program:
-            raise ValueError(
-                f"{run_dir} is the folder of another program ({theirs['program']}); choose another "
-                "one."
-            )
-        settings = json.loads(json.dumps(settings))  # Tuples are lists there.
-        # What is no flag has spaces: of a flag's file, what is in it. Flags are named first.
-        changed = sorted(
-            (k for k in settings if theirs.get(k) != settings[k]), key=lambda k: (" " in k, k)
-        )
-        if changed:
-            what = changed[0] if " " in changed[0] else f"--{changed[0]}"
-            raise ValueError(
-                f"{run_dir} holds a run with another {what} "
-                f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
-                "Choose another folder, or delete this one."
-            )
+    bounds = {"lower_bound": known.low, "upper_bound": known.high}
+    if field.is_tuple:
+        default = None if default is None else list(map(str, default))
+        if known.repeated and known.choices:
+            flags.DEFINE_multi_enum(name, default, known.choices, known.help, **more)
+        elif known.repeated:
+            flags.DEFINE_multi_string(name, default, known.help, **more)
+        else:
+            flags.DEFINE_list(name, default, known.help, **more)
+    elif known.choices:
+        flags.DEFINE_enum(name, default, known.choices, known.help, **more)
+    elif field.type is bool:
+        flags.DEFINE_bool(name, default, known.help, **more)
+    elif field.type is int:
+        flags.DEFINE_integer(name, default, known.help, **bounds, **more)
+    elif field.type is float:
+        flags.DEFINE_float(name, default, known.help, **bounds, **more)
     else:
-        write_atomically(path, json.dumps({"program": program, **settings}, indent=2) + "\n")
+        flags.DEFINE_string(name, default, known.help, **more)
+
+
+def _read(field: ConfigField, values: flags.FlagValues) -> Any:
+    value = values[field.name].value
+    if not field.is_tuple:
+        return field.type(value) if value is not None and field.type is pathlib.Path else value
+    try:
+        return tuple(field.type(one) for one in value or ())
+    except ValueError:
+        kind = "whole numbers" if field.type is int else "numbers"
+        raise ValueError(
+            f"`{field.name}={','.join(value)}`: give {kind}, separated by commas."
+        ) from None
 
 
 def join_processes(pod: bool = False) -> None:

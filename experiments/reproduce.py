@@ -30,10 +30,17 @@ import rich.table
 from absl import flags
 from tqdm import tqdm
 
-from experiments.parts import PARTS, Part, Plan, flag_values, read_flagfile, seconds_left
 from experiments.program import command, hold, refusing_bad_input, run
-from jaxcritique.analysis.evidence import Evidence
-from jaxcritique.analysis.reproduction import WORDS, write_reproduction
+from experiments.reproduction.evidence import Evidence
+from experiments.reproduction.parts import (
+    PARTS,
+    Part,
+    Plan,
+    flag_values,
+    read_flagfile,
+    seconds_left,
+)
+from experiments.reproduction.report import WORDS, write_reproduction
 from jaxcritique.models.presets import PRESETS
 from jaxcritique.rollout.guard import die_with_parent
 from jaxcritique.tasks import TINY_BASE

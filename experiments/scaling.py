@@ -37,15 +37,15 @@ from jaxcritique.analysis.scaling import (
 )
 from jaxcritique.analysis.table import aligned
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.self_improve import actor_examples
+from jaxcritique.improvement.algorithm import actor_examples
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, costs_of, refine, respond
 from jaxcritique.records import Problem
-from jaxcritique.rollout.load import Engine
+from jaxcritique.roles import Context, Start, costs_of, refine, respond
+from jaxcritique.rollout.engines import Engine
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import load_problems
-from jaxcritique.testtime.critic import table2_scores
+from jaxcritique.testtime.critic_metrics import table2_scores
 
 FLAGS = flags.FLAGS
 games.define_flags(seed="Decides training problems and the order of training data.")
@@ -106,12 +106,12 @@ def main(_: list[str]) -> None:
         engine = engines.engine()
     costs: dict[str, dict[str, int]] = {}
     with Grader() as grader, engine:
-        game = games.game(grader)
-        actors |= _fine_tuned(game, engine, bases, train)
+        context = games.context(grader)
+        actors |= _fine_tuned(context, engine, bases, train)
         found = [
             scored
             for name, actor in _named(actors).items()
-            for scored in _scores(game, engine, name, actor, critics, test, costs)
+            for scored in _scores(context, engine, name, actor, critics, test, costs)
         ]
     results = {
         **about_this_run(started),
@@ -137,7 +137,7 @@ def main(_: list[str]) -> None:
 
 
 def _fine_tuned(
-    game: Game, engine: Engine, bases: Mapping[str, ModelFolder], train: list[Problem]
+    context: Context, engine: Engine, bases: Mapping[str, ModelFolder], train: list[Problem]
 ) -> dict[str, ModelFolder]:
     """Fine-tunes an actor from each base, all of them on the same data (equation 2)."""
     if not bases:
@@ -145,15 +145,15 @@ def _fine_tuned(
     fine_tune = engines.trainer(engine)
     reasoning = [(problem, problem.rationale) for problem in train]
     refinements = games.refine_set(train, games.annotator(train))
-    examples = actor_examples(game.prompts, reasoning, refinements, FLAGS.beta)
+    examples = actor_examples(context.prompts, reasoning, refinements, FLAGS.beta)
     return {
-        folder: fine_tune(game.store, "actor", base, examples, games.sft_config(), game.seed)
+        folder: fine_tune(context.store, "actor", base, examples, games.sft_config(), context.seed)
         for folder, base in bases.items()
     }
 
 
 def _scores(
-    game: Game,
+    context: Context,
     engine: Engine,
     name: str,
     actor: ModelFolder,
@@ -163,12 +163,14 @@ def _scores(
 ) -> list[ActorScores]:
     """One actor with every critic; adds what that cost to `costs`."""
     player = engine.sampler(actor)
-    responses = respond(game, "respond", player, [Start(problem) for problem in problems], 1, 0.0)
+    responses = respond(
+        context, "respond", player, [Start(problem) for problem in problems], 1, 0.0
+    )
     costs[f"{name}: respond"] = costs_of(responses)
     columns = {}
     for number, (critic_name, model) in enumerate(critics.items(), start=1):
-        critiques = games.critic(model, engine)(game, "criticise", list(responses), 0.0)
-        refined = refine(game, "refine", player, list(critiques), 1, 0.0)
+        critiques = games.critic(model, engine)(context, "criticise", list(responses), 0.0)
+        refined = refine(context, "refine", player, list(critiques), 1, 0.0)
         costs[f"{name}: criticise, critic {number}"] = costs_of(critiques)
         costs[f"{name}: refine, critic {number}"] = costs_of(refined)
         columns[critic_name] = table2_scores(list(refined))

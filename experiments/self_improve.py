@@ -34,8 +34,7 @@ from jaxcritique.analysis.table import results_table
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.arms import Arm, arms
-from jaxcritique.improvement.self_improve import (
+from jaxcritique.improvement.algorithm import (
     Iteration,
     LoopConfig,
     actor_examples,
@@ -43,14 +42,15 @@ from jaxcritique.improvement.self_improve import (
     improve,
     self_correction_data,
 )
+from jaxcritique.improvement.arms import Arm, arms
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, costs_of, respond
 from jaxcritique.records import Problem, Refinement, Solution
-from jaxcritique.rollout.load import Engine
+from jaxcritique.roles import Context, Start, costs_of, respond
+from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, load_problems
-from jaxcritique.testtime.critic import evaluate_critic
+from jaxcritique.testtime.critic_metrics import evaluate_critic
 
 FLAGS = flags.FLAGS
 games.define_flags(seed="Decides problems, samples and the order of training data.")
@@ -140,9 +140,9 @@ def main(_: list[str]) -> None:
         claim(run_dir, settings_but(_FREE) | {name: model.key for name, model in models.items()})
         engine = engines.engine()
     with Grader() as grader, engine:
-        game = games.game(grader)
+        context = games.context(grader)
         results = _experiment(
-            game, engine, methods, critique_data, annotator, base, given, train, explored, test
+            context, engine, methods, critique_data, annotator, base, given, train, explored, test
         )
     results = {
         **about_this_run(started),
@@ -195,7 +195,7 @@ def _critique_data() -> CritiqueDataConfig:
 
 
 def _experiment(
-    game: Game,
+    context: Context,
     engine: Engine,
     methods: list[Arm],
     critique_data: CritiqueDataConfig,
@@ -214,22 +214,24 @@ def _experiment(
     refine_set = games.refine_set(train, annotator)
     reasoning = [(problem, problem.rationale) for problem in train]
     actor = given.get("actor") or fine_tune(
-        game.store,
+        context.store,
         "actor-0",
         base,
-        actor_examples(game.prompts, reasoning, refine_set, FLAGS.beta),
+        actor_examples(context.prompts, reasoning, refine_set, FLAGS.beta),
         games.sft_config(),
-        game.seed,
+        context.seed,
     )
     models["sft actor"] = actor
     if FLAGS.self_correction:
         models["self_correction actor"] = fine_tune(
-            game.store,
+            context.store,
             "actor-self_correction",
             base,
-            actor_examples(game.prompts, reasoning, self_correction_data(refine_set), FLAGS.beta),
+            actor_examples(
+                context.prompts, reasoning, self_correction_data(refine_set), FLAGS.beta
+            ),
             games.sft_config(),
-            game.seed,
+            context.seed,
         )
 
     # ---- critic
@@ -239,7 +241,7 @@ def _experiment(
     critic_model = given.get("critic")
     if critic_model is None:
         critic_model, facts = _trained_critic(
-            game, engine, player, annotator, base, train, critique_data
+            context, engine, player, annotator, base, train, critique_data
         )
         counts = facts["counts"]
         costs |= facts["costs"]
@@ -247,8 +249,8 @@ def _experiment(
     critic = engine.sampler(critic_model)
 
     # ---- how difficult the problems are: what results are split by
-    explored_rated = _rated(game, "difficulty-train", player, explored, costs)
-    test_rated = _rated(game, "difficulty-test", player, test, costs)
+    explored_rated = _rated(context, "difficulty-train", player, explored, costs)
+    test_rated = _rated(context, "difficulty-test", player, test, costs)
 
     # ---- every method, every actor evaluated greedily on the test problems
     loop = LoopConfig(
@@ -267,7 +269,7 @@ def _experiment(
     for arm in methods:
         method = arm.name
         histories[method] = improve(
-            game,
+            context,
             arm,
             base,
             actor,
@@ -284,7 +286,7 @@ def _experiment(
         models[f"{method} actor"] = histories[method][-1].actor
         for number, iteration in enumerate([start, *histories[method]]):
             tested = respond(
-                game,
+                context,
                 f"test-{method if number else 'actor'}-{number}",
                 engine.sampler(iteration.actor),
                 [Start(problem) for problem in test],
@@ -300,10 +302,10 @@ def _experiment(
             score_rows += _by_problem(test_rated, named, "score", scores[method])
             training_rows += _by_problem(explored_rated, named, "rows", trained_on)
             print(f"{method}, iteration {number}: accuracy {rows[-1]['accuracy']:.3f}")
-    write_rows(game.store.run_dir / "scores.jsonl", score_rows)
-    write_rows(game.store.run_dir / "training.jsonl", training_rows)
+    write_rows(context.store.run_dir / "scores.jsonl", score_rows)
+    write_rows(context.store.run_dir / "training.jsonl", training_rows)
     critic_report, refinements, spent = evaluate_critic(
-        game, "test-critic", player, critic, first[:_CRITIC_PROBLEMS]
+        context, "test-critic", player, critic, first[:_CRITIC_PROBLEMS]
     )
     costs |= spent
     difference = paired_difference(scores["critique"], scores["vanilla"], FLAGS.seed)
@@ -328,7 +330,7 @@ def _experiment(
 
 
 def _trained_critic(
-    game: Game,
+    context: Context,
     engine: Engine,
     player: Sampler,
     annotator: ArithmeticAnnotator,
@@ -343,7 +345,7 @@ def _trained_critic(
       its data "counts" of rows and "costs".
     """
     data = build_critiques(
-        game,
+        context,
         player,
         train,
         annotator,
@@ -353,18 +355,18 @@ def _trained_critic(
         logging.warning("no critique passed the filter: the base itself is the critic.")
         return base, data.facts
     critic = engines.trainer(engine)(
-        game.store,
+        context.store,
         "critic",
         base,
-        critic_examples(game.prompts, data),
+        critic_examples(context.prompts, data),
         games.sft_config(FLAGS.critic_epochs),
-        game.seed,
+        context.seed,
     )
     return critic, data.facts
 
 
 def _rated(
-    game: Game,
+    context: Context,
     name: str,
     actor: Sampler,
     problems: list[Problem],
@@ -379,7 +381,7 @@ def _rated(
         # Samples of their own: by those that are trained on, or scored, chance would decide both.
         starts = [Start(problem) for problem in problems]
         n = FLAGS.difficulty_samples
-        samples = respond(game.again(1), name, actor, starts, n, FLAGS.temperature)
+        samples = respond(context.reseeded(1), name, actor, starts, n, FLAGS.temperature)
         costs[name] = costs_of(samples)
         problems = rated(problems, samples, n, FLAGS.difficulty)
     return {problem.id: problem for problem in problems}

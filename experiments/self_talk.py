@@ -27,7 +27,6 @@ from experiments.program import (
     run,
     settings_but,
 )
-from jaxcritique.analysis.evaluation import ALONE, Point, rows_of, score_rows
 from jaxcritique.analysis.self_talk_report import (
     METHODS,
     SELF_CORRECTION,
@@ -41,8 +40,8 @@ from jaxcritique.analysis.self_talk_report import (
 from jaxcritique.analysis.table import aligned
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.self_improve import actor_examples, self_correction_data
-from jaxcritique.improvement.self_talk import (
+from jaxcritique.improvement.algorithm import actor_examples, self_correction_data
+from jaxcritique.improvement.self_talk_data import (
     SelfTalk,
     SelfTalkConfig,
     SelfTalkData,
@@ -50,14 +49,15 @@ from jaxcritique.improvement.self_talk import (
     self_talk_examples,
 )
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game, Start, costs_of, respond
 from jaxcritique.prompts.templates import self_talk_messages, solve_messages
 from jaxcritique.records import Problem, Solution
-from jaxcritique.rollout.load import Engine
+from jaxcritique.roles import Context, Start, costs_of, respond
+from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import write_atomically, write_rows
 from jaxcritique.tasks import TINY_BASE, load_problems
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, Protocol, play_rounds
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, Protocol, run_rounds
+from jaxcritique.testtime.scores import ALONE, Point, rows_of, score_rows
 from jaxcritique.testtime.voting import equality
 
 FLAGS = flags.FLAGS
@@ -141,7 +141,7 @@ def main(_: list[str]) -> None:
         engine = engines.engine()
     with Grader() as grader, engine:
         results, points = _experiment(
-            games.game(grader), engine, models, annotator, train, test, ks
+            games.context(grader), engine, models, annotator, train, test, ks
         )
     results = {
         **about_this_run(started),
@@ -165,7 +165,7 @@ def _critic_model(flag: str, folder: str) -> ModelFolder | None:
 
 
 def _experiment(
-    game: Game,
+    context: Context,
     engine: Engine,
     models: _Models,
     annotator: ArithmeticAnnotator,
@@ -181,20 +181,20 @@ def _experiment(
 
     # ---- the baselines' actors: D_reason, and D_refine with its critiques or without
     actor = models.actor or fine_tune(
-        game.store,
+        context.store,
         "actor-sft",
         models.base,
-        actor_examples(game.prompts, reasoning, refine_set, FLAGS.beta),
+        actor_examples(context.prompts, reasoning, refine_set, FLAGS.beta),
         sft,
-        game.seed,
+        context.seed,
     )
     corrector = fine_tune(
-        game.store,
+        context.store,
         "actor-self-correction",
         models.base,
-        actor_examples(game.prompts, reasoning, self_correction_data(refine_set), FLAGS.beta),
+        actor_examples(context.prompts, reasoning, self_correction_data(refine_set), FLAGS.beta),
         sft,
-        game.seed,
+        context.seed,
     )
 
     # ---- self-talk: the data, then an actor of D_reason and it
@@ -203,29 +203,29 @@ def _experiment(
     )
     smoother = engine.sampler(models.smoother) if models.smoother else None
     data_critic = games.critic(models.data_critic, engine)
-    data = build_self_talk(game, engine.sampler(actor), data_critic, smoother, train, config)
+    data = build_self_talk(context, engine.sampler(actor), data_critic, smoother, train, config)
     if not data.examples:
         sys.exit(
             "error: no self-talk example is left to learn from; the paths were lost so: "
             + ", ".join(f"{name} {count}" for name, count in data.counts.items() if count)
             + ". Give more --samples or --rounds, or a better critic (--data_critic=checker)."
         )
-    learnt = self_talk_examples(game.prompts, data.examples)
-    path = game.store.run_dir / "self_talk.jsonl"
+    learnt = self_talk_examples(context.prompts, data.examples)
+    path = context.store.run_dir / "self_talk.jsonl"
     write_rows(path, ({"messages": e.messages, "target": e.reply} for e in learnt))
     talker = fine_tune(
-        game.store,
+        context.store,
         "actor-self-talk",
         models.base,
-        [*actor_examples(game.prompts, reasoning, [], 0.0), *learnt],
+        [*actor_examples(context.prompts, reasoning, [], 0.0), *learnt],
         sft,
-        game.seed,
+        context.seed,
     )
 
     # ---- evaluation
     critic = games.critic(models.critic, engine)
     points, costs, answers = _evaluate(
-        game,
+        context,
         engine.sampler(actor),
         engine.sampler(corrector),
         engine.sampler(talker),
@@ -235,8 +235,8 @@ def _experiment(
     )
     folders = {"sft actor": actor, "self-correction actor": corrector, "self-talk actor": talker}
     results = {
-        "points": rows_of(points, game.seed),
-        "differences": comparisons(points, game.seed),
+        "points": rows_of(points, context.seed),
+        "differences": comparisons(points, context.seed),
         "counts": data.counts,
         "costs": data.costs | costs,
         "models": {name: games.shown(model.folder) for name, model in folders.items()},
@@ -246,7 +246,7 @@ def _experiment(
 
 
 def _evaluate(
-    game: Game,
+    context: Context,
     actor: Sampler,
     corrector: Sampler,
     talker: Sampler,
@@ -257,8 +257,8 @@ def _evaluate(
     """Plays Table 5's methods; returns scores, costs, and the greedy self-talk answers."""
     costs: dict[str, dict[str, int]] = {}
     starts = [Start(problem) for problem in problems]
-    same = equality(game.grader)
-    talking = dataclasses.replace(game, actor_tokens=FLAGS.self_talk_tokens)
+    same = equality(context.grader)
+    talking = dataclasses.replace(context, actor_tokens=FLAGS.self_talk_tokens)
     corrections = {SELF_CORRECTION: PROTOCOLS["refine_all"]}
     with_critic = {name: PROTOCOLS[name] for name in dict.fromkeys(FLAGS.protocol)}
 
@@ -270,7 +270,7 @@ def _evaluate(
         aloud: bool = False,
     ) -> tuple[dict[str, list[Point]], list[Solution]]:
         """A player's greedy answers and samples, thought aloud or not, by what each rule does."""
-        room, ask = (talking, self_talk_messages) if aloud else (game, solve_messages)
+        room, ask = (talking, self_talk_messages) if aloud else (context, solve_messages)
         chains: dict[str, list[Chain]] = {}
         greedy: list[Solution] = []
         for kind, n, temperature in (("greedy", 1, 0.0), ("samples", ks[-1], FLAGS.temperature)):
@@ -282,8 +282,8 @@ def _evaluate(
             chains[kind] = [Chain(response) for response in responses]
             if judge is not None:
                 protocols = list(rules.values())
-                chains[kind], spent = play_rounds(
-                    game, stage, player, judge, responses, protocols, 1, temperature
+                chains[kind], spent = run_rounds(
+                    context, stage, player, judge, responses, protocols, 1, temperature
                 )
                 costs.update(spent)
         scored = {

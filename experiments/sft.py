@@ -28,7 +28,7 @@ from jaxcritique.models.attention import IMPLEMENTATIONS
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.transformer import REMAT
 from jaxcritique.store import write_atomically
-from jaxcritique.training.files import read_examples
+from jaxcritique.training.examples import read_examples
 from jaxcritique.training.loop import Run
 from jaxcritique.training.sft import Placement, SftConfig, prepare
 from jaxcritique.training.step import SCHEDULES

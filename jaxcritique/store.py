@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TextIO, TypeVar
 
+from jaxcritique.errors import InvalidInput
 from jaxcritique.records import digest, from_json, to_json
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ _MANIFEST = "manifest.json"
 _REDO = "Delete it, and the same command makes anew what it held."
 
 
-class DamagedFile(ValueError):
+class DamagedFile(InvalidInput):
     """A file of a run folder is not what was written there; it is named, and what to do."""
 
 

@@ -24,8 +24,8 @@ from experiments.program import refusing_bad_input
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.rollout.files import Defaults, read_requests
-from jaxcritique.rollout.load import load_jax, load_vllm
+from jaxcritique.rollout.engines import load_jax, load_vllm
+from jaxcritique.rollout.prompt_files import Defaults, read_requests
 from jaxcritique.rollout.sampler import Request, Sampler, SamplerError
 
 _MODEL = flags.DEFINE_string("model", None, "rollout: Hugging Face folder.")

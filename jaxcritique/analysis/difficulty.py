@@ -4,10 +4,35 @@ import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from jaxcritique.config import Config, setting
 from jaxcritique.records import Problem, Solution
 
 EDGES = ("fifths", "quantiles")
 _LEVELS = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DifficultyConfig(Config):
+    """How problems are rated by difficulty."""
+
+    difficulty_samples: int = setting(
+        100,
+        "Samples of the actor for each problem, used for nothing else, that tell its difficulty "
+        "(paper: 100). 0: the levels are those of the data.",
+        low=0,
+    )
+    difficulty: str = setting(
+        EDGES[0],
+        "Levels by fifths of 0 to 100% right samples, or with a fifth of the problems each.",
+        choices=EDGES,
+    )
+
+    @property
+    def levels_by(self) -> str:
+        """Says what tells a problem's difficulty."""
+        if not self.difficulty_samples:
+            return "the data"
+        return f"{self.difficulty_samples} samples, {self.difficulty}"
 
 
 def rated(

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxcritique.analysis import figures
-from jaxcritique.analysis.evaluation import (
+from jaxcritique.analysis.levels import has_levels
+from jaxcritique.analysis.report import write_page
+from jaxcritique.analysis.table import percent
+from jaxcritique.roles import COSTS
+from jaxcritique.store import write_atomically
+from jaxcritique.testtime.rounds import PROTOCOLS
+from jaxcritique.testtime.scores import (
     ALONE,
     METRICS,
     MULTIPLES,
@@ -16,12 +22,6 @@ from jaxcritique.analysis.evaluation import (
     in_sequence,
     multiple,
 )
-from jaxcritique.analysis.levels import has_levels
-from jaxcritique.analysis.report import write_page
-from jaxcritique.analysis.table import percent
-from jaxcritique.prompts.players import COSTS
-from jaxcritique.store import write_atomically
-from jaxcritique.testtime.rounds import PROTOCOLS
 
 Row = Mapping[str, Any]
 

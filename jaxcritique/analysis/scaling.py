@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxcritique.analysis import figures
-from jaxcritique.analysis.evaluation import ALONE
 from jaxcritique.analysis.evaluation_report import (
     Figure,
     Table,
@@ -20,6 +19,7 @@ from jaxcritique.analysis.report import write_page
 from jaxcritique.records import Problem
 from jaxcritique.store import write_atomically
 from jaxcritique.testtime.rounds import PROTOCOLS
+from jaxcritique.testtime.scores import ALONE
 
 _COLUMNS = {name: f"accuracy_{name}" for name in PROTOCOLS}  # Of Table 2, by protocol.
 _DRAWN = (ALONE, "refine_all", "oracle")  # As Figure 9 has them.

@@ -5,13 +5,6 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxcritique.analysis.evaluation import (
-    ALONE,
-    METRICS,
-    Point,
-    greedy_points,
-    parallel_points,
-)
 from jaxcritique.analysis.evaluation_report import (
     Row,
     Table,
@@ -25,6 +18,13 @@ from jaxcritique.analysis.report import write_page
 from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Protocol
+from jaxcritique.testtime.scores import (
+    ALONE,
+    METRICS,
+    Point,
+    greedy_points,
+    parallel_points,
+)
 from jaxcritique.testtime.voting import Same
 
 SELF_CORRECTION, SELF_TALK = "self-correction", "self-talk"

@@ -19,8 +19,8 @@ from jaxcritique.prompts.critique import (
     render_critique,
     split_steps,
 )
-from jaxcritique.prompts.players import Game, Turn, play, read_critique
 from jaxcritique.records import Critique, Solution
+from jaxcritique.roles import Context, Prompt, read_critique, run_stage
 from jaxcritique.rollout.sampler import Completion, Sampler
 from jaxcritique.store import Dataset
 
@@ -64,7 +64,7 @@ class Annotator(Protocol):
         """What the dataset calls it."""
         ...
 
-    def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
+    def annotate_all(self, context: Context, solutions: Sequence[Solution]) -> Annotated:
         """Annotates every solution, with the hints that its origin allows."""
         ...
 
@@ -95,7 +95,7 @@ class ModelAnnotator:
         """Names the weights and the mode; the stages know the rest by their requests."""
         return f"{self.model.key}/{self.mode}/{self.attempts}"
 
-    def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
+    def annotate_all(self, context: Context, solutions: Sequence[Solution]) -> Annotated:
         """See `Annotator`."""
         settled: dict[int, Annotation] = {}
         stages: list[Dataset[Any]] = []
@@ -107,13 +107,13 @@ class ModelAnnotator:
             ]
             if not left:
                 break
-            replies = play(
-                game.again(attempt),
+            replies = run_stage(
+                context.reseeded(attempt),
                 f"annotate-{attempt + 1}",
                 Annotation,
                 self.model,
                 [
-                    Turn(s, annotation_messages(game.prompts, s, self.mode))
+                    Prompt(s, annotation_messages(context.prompts, s, self.mode))
                     for s in (solutions[i] for i in left)
                 ],
                 self._read,
@@ -163,7 +163,7 @@ class ArithmeticAnnotator:
         """Names the program's settings; the hash cannot know its code."""
         return f"arithmetic/{self.one_plan}"
 
-    def annotate_all(self, game: Game, solutions: Sequence[Solution]) -> Annotated:
+    def annotate_all(self, context: Context, solutions: Sequence[Solution]) -> Annotated:
         """See `Annotator`."""
         annotations = []
         for solution in tqdm(solutions, "annotate", unit="path"):

@@ -2,15 +2,17 @@
 
 import collections
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
 
+from jaxcritique.config import Config, setting
 from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
 from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
-from jaxcritique.critiques.errors import flawed_solution
+from jaxcritique.critiques.errors import PROGRAM_TYPES, flawed_solution
 from jaxcritique.critiques.filtering import (
     FilterRule,
     Kind,
@@ -20,49 +22,127 @@ from jaxcritique.critiques.filtering import (
     tally_refinements,
 )
 from jaxcritique.critiques.flaws import (
+    THIRDS,
     Inserter,
-    Placement,
     ProgramInserter,
     branch_off,
     insert_mistakes,
     one_correct_each,
     sample_from_scratch,
 )
-from jaxcritique.prompts.players import Game, total_costs
+from jaxcritique.prompts.mistakes import ERROR_TYPES
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
+from jaxcritique.roles import Context, total_costs
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 
 STRATEGIES = ("RG1", "RG2", "RG3")
 
 
-@dataclasses.dataclass(frozen=True)
-class CritiqueDataConfig:
-    """Settings of AutoMathCritique; the paper's values where it gives them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CritiqueDataConfig(Config):
+    """Settings of AutoMathCritique (section 3)."""
 
-    samples: int  # RG1: samples a problem, at the most.
-    temperature: float  # RG1 and RG3.
-    rg2_temperature: float
-    rg2_increase: float
-    rg2_rounds: int
-    rg3_attempts: int  # Paper: up to 16.
-    refinements: int = 10  # Monte-Carlo filter: refinements a critique.
-    tau: float = 0.3  # Kept where strictly more than this share of them is right.
-    max_flawed: int = 0  # Critiques of flawed paths that go to the filter; 0: all.
-    # RG1: so many right and wrong samples of a problem are enough; None: all are drawn.
-    wanted: tuple[int, int] | None = None
-    placement: Placement = dataclasses.field(default_factory=Placement)
-    # Share of each strategy among the flawed paths, relative; empty: as they come.
-    mixture: tuple[tuple[str, float], ...] = ()
-    filter: Kind = "soft"
-    alone_samples: int = 0  # Without a critique, of each problem filtered; 0: not measured.
-    ngram: int = 8  # Words in a gram, for the likeness.
-    near_duplicate: float = 1.0  # Likeness from which a solution is dropped; 1: equal grams.
+    temperature: float = setting(0.7, "Of all samples but greedy ones (paper: 0.7).", low=0)
+    rg1_samples: int = setting(16, "RG1: most samples of a problem.", low=1)
+    rg1_right: int = setting(0, "RG1: right samples of a problem that are enough.", low=0)
+    rg1_wrong: int = setting(
+        0,
+        "RG1: wrong samples of a problem that are enough. 0 right and 0 wrong: draw `rg1_samples`.",
+        low=0,
+    )
+    rg2_rounds: int = setting(3, "RG2: steps tried, hotter each time.", low=0)
+    rg2_temperature: float = setting(1.0, "RG2: temperature of the first round.", low=0)
+    rg2_increase: float = setting(0.2, "RG2: what each round adds to the temperature.", low=0)
+    rg3_attempts: int = setting(16, "RG3: attempts at a path (paper: 16).", low=0)
+    positions: tuple[float, ...] = setting(
+        (1.0, 1.0, 1.0),
+        "RG2 and RG3: relative weights of the first, middle and last third of a path's steps.",
+        low=0,
+    )
+    error_types: tuple[str, ...] = setting(
+        (),
+        "RG3: relative weights of the kinds of mistakes, such as calculation=3,operator=1; empty: "
+        f"equal. A program can make {', '.join(PROGRAM_TYPES)}; a model also "
+        f"{', '.join(sorted(set(ERROR_TYPES) - set(PROGRAM_TYPES)))}.",
+    )
+    mixture: tuple[str, ...] = setting(
+        (),
+        "Relative shares of the strategies among critiques of wrong responses, such as "
+        "RG1=1,RG2=1,RG3=2; empty: as they come.",
+    )
+    near_duplicate: float = setting(
+        1.0,
+        "Jaccard similarity of n-grams from which a response is a duplicate of another of its "
+        "problem.",
+        low=0.01,
+        high=1,
+    )
+    ngram: int = setting(8, "Words in an n-gram.", low=1)
+    max_flawed: int = setting(
+        0, "Most critiques of wrong responses that are filtered; 0: all.", low=0
+    )
+    filter: Kind = setting(
+        "soft", "soft: more than `tau` of the refinements right; hard: at least one."
+    )
+    filter_refinements: int = setting(10, "Filter: refinements of a critique (paper: 10).", low=1)
+    tau: float = setting(
+        0.3,
+        "Soft filter: a critique is kept if more than this share of its refinements is right "
+        "(paper: 0.3).",
+        low=0,
+    )
+    alone_samples: int = setting(
+        0,
+        "Filter: solutions without a critique, of each problem, to compare with; 0: none.",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no single field's bounds say."""
+        super().__post_init__()
+        if not self.tau < 1:
+            raise ValueError(
+                f"`tau={self.tau}`: more than that share must be right; give 0 to less than 1."
+            )
+        if len(self.positions) != len(THIRDS):
+            raise ValueError(f"`positions={self.positions}`: give three weights.")
+        if not any(self.positions):
+            raise ValueError("`positions`: no weight is above 0.")
+        read_weights("mixture", STRATEGIES, self.mixture)
+        read_weights("error_types", tuple(ERROR_TYPES), self.error_types)
 
     @property
     def rule(self) -> FilterRule:
         """Which critiques of flawed paths are kept."""
         return FilterRule(self.filter, self.tau)
+
+    @property
+    def wanted(self) -> tuple[int, int] | None:
+        """RG1: right and wrong samples of a problem that are enough; None: all are drawn."""
+        return (self.rg1_right, self.rg1_wrong) if self.rg1_right or self.rg1_wrong else None
+
+
+def read_weights(setting: str, names: Sequence[str], entries: Sequence[str]) -> dict[str, float]:
+    """Reads NAME=WEIGHT entries of a setting; none give none.
+
+    Raises:
+      ValueError: an entry is not of that form, names nothing known, or all weigh nothing.
+    """
+    found: dict[str, float] = {}
+    for entry in entries:
+        name, equals, weight = entry.partition("=")
+        try:
+            found[name.strip()] = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals or name.strip() not in names or not 0 <= found[name.strip()] < math.inf:
+            raise ValueError(
+                f"`{setting}`: {entry!r} is not NAME=WEIGHT with a name of {', '.join(names)}."
+            )
+    if entries and not any(found.values()):
+        raise ValueError(f"`{setting}`: no weight is above 0.")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +160,7 @@ class Candidate:
 
 
 def build_critiques(
-    game: Game,
+    context: Context,
     actor: Sampler,
     problems: Sequence[Problem],
     annotator: Annotator,
@@ -92,9 +172,9 @@ def build_critiques(
     correct responses, as many as there are of flawed ones. Critiques of flawed responses must pass
     the Monte-Carlo filter (section 3.3); where none does, the dataset is empty.
     """
-    annotations = annotate_paths(game, actor, problems, annotator, config, ProgramInserter())
-    candidates = build_candidates(game, actor, annotations, annotator.name, config)
-    kept, counts = keep(candidates, config.rule, game.seed)
+    annotations = annotate_paths(context, actor, problems, annotator, config, ProgramInserter())
+    candidates = build_candidates(context, actor, annotations, annotator.name, config)
+    kept, counts = keep(candidates, config.rule, context.seed)
     return Dataset(
         digest(candidates.key, dataclasses.asdict(config.rule)),
         [candidate.critique for candidate in kept],
@@ -106,7 +186,7 @@ def build_critiques(
 
 
 def annotate_paths(
-    game: Game,
+    context: Context,
     actor: Sampler,
     problems: Sequence[Problem],
     annotator: Annotator,
@@ -122,11 +202,11 @@ def annotate_paths(
     def make(_: Any) -> tuple[list[Annotation], dict[str, Any]]:
         counts: collections.Counter[str] = collections.Counter()
         scratch = sample_from_scratch(
-            game, actor, problems, config.samples, config.temperature, config.wanted
+            context, actor, problems, config.rg1_samples, config.temperature, config.wanted
         )
         correct = one_correct_each(scratch.solutions)
         branched = branch_off(
-            game,
+            context,
             actor,
             correct,
             config.placement,
@@ -135,7 +215,7 @@ def annotate_paths(
             config.rg2_rounds,
         )
         spoilt = insert_mistakes(
-            game,
+            context,
             actor,
             correct,
             inserter,
@@ -157,9 +237,9 @@ def annotate_paths(
         counts["duplicates"] = len(written) - len(different)
         counts["near duplicates"] = len(different) - len(kept)
         flawed = [path for path in kept if not path.correct]
-        right = _some([path for path in kept if path.correct], len(flawed), game.seed)
+        right = _some([path for path in kept if path.correct], len(flawed), context.seed)
         counts["right paths put aside"] = len(kept) - len(flawed) - len(right)
-        annotated = annotator.annotate_all(game, [*flawed, *right])
+        annotated = annotator.annotate_all(context, [*flawed, *right])
         outcomes = collections.Counter(a.outcome for a in annotated.annotations)
         for outcome in sorted(outcomes.keys() - {"accepted"}):
             counts[f"annotator: {outcome}"] = outcomes[outcome]
@@ -173,12 +253,12 @@ def annotate_paths(
         "tau", "filter", "max_flawed", "mixture", "refinements", "alone_samples",
     ):  # fmt: skip
         del settings[decided_later]
-    inputs = actor.key, game.seed, digest(*problems), settings, annotator.key, inserter.key
-    return game.store.dataset("annotations", Annotation, *inputs, make=make)
+    inputs = actor.key, context.seed, digest(*problems), settings, annotator.key, inserter.key
+    return context.store.dataset("annotations", Annotation, *inputs, make=make)
 
 
 def build_candidates(
-    game: Game,
+    context: Context,
     actor: Sampler,
     annotations: Dataset[Annotation],
     annotator: str,
@@ -187,7 +267,7 @@ def build_candidates(
     """Tallies every critique there is to choose from; the filter's rule plays no part yet.
 
     Args:
-      game: what is played with.
+      context: what is played with.
       actor: who made the paths, and refines.
       annotations: as `annotate_paths` returns them.
       annotator: what the dataset calls it.
@@ -202,14 +282,16 @@ def build_candidates(
         critiques = [c for annotation in annotations if (c := annotation.critique)]
         flawed = [c for c in critiques if not c.solution.correct]
         honest = [c for c in flawed if not leaks_answer(c)]
-        chosen = _mixed(honest, config, game.seed)
-        refined = tally_refinements(game, actor, chosen, config.refinements, config.temperature)
+        chosen = _mixed(honest, config, context.seed)
+        refined = tally_refinements(
+            context, actor, chosen, config.filter_refinements, config.temperature
+        )
         stages = {"filter": refined}
         alone: dict[str, Tally] = {}
         if config.alone_samples:
             asked = list({c.solution.problem.id: c.solution.problem for c in chosen}.values())
             stages["alone"] = tally_alone(
-                game, actor, asked, config.alone_samples, config.temperature
+                context, actor, asked, config.alone_samples, config.temperature
             )
             alone = {p.id: tally for p, tally in zip(asked, stages["alone"], strict=True)}
         candidates = [
@@ -231,7 +313,7 @@ def build_candidates(
     settings = dataclasses.asdict(config)
     for decided_later in ("tau", "filter"):
         del settings[decided_later]
-    return game.store.dataset(
+    return context.store.dataset(
         "candidates", Candidate, annotations.key, annotator, settings, make=make
     )
 

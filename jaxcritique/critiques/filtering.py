@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jaxcritique.critiques.arithmetic import calculations, evaluate
-from jaxcritique.prompts.players import Game, Turn, graded, play
 from jaxcritique.prompts.templates import refine_messages, solve_messages
 from jaxcritique.records import Critique, Problem
+from jaxcritique.roles import Context, Prompt, graded, run_stage
 from jaxcritique.rollout.sampler import Completion, Sampler
 from jaxcritique.store import Dataset
 
@@ -73,12 +73,12 @@ class FilterRule:
 
 
 def tally_refinements(
-    game: Game, actor: Sampler, critiques: Sequence[Critique], n: int, temperature: float
+    context: Context, actor: Sampler, critiques: Sequence[Critique], n: int, temperature: float
 ) -> Dataset[Tally]:
     """Samples `n` refinements after each critique and counts the right ones (Monte Carlo)."""
 
     def tallies(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Tally]:
-        found = graded(game, asked, answers, lambda critique: critique.solution.problem)
+        found = graded(context, asked, answers, lambda critique: critique.solution.problem)
         tallied = []
         for start in range(0, len(found), n):
             right = leaked = 0
@@ -90,17 +90,19 @@ def tally_refinements(
             tallied.append(Tally(len(answers_back), right, leaked))
         return tallied
 
-    turns = [Turn(c, refine_messages(game.prompts, c)) for c in critiques]
-    return play(game, "filter", Tally, actor, turns, tallies, n, temperature, game.actor_tokens)
+    turns = [Prompt(c, refine_messages(context.prompts, c)) for c in critiques]
+    return run_stage(
+        context, "filter", Tally, actor, turns, tallies, n, temperature, context.actor_tokens
+    )
 
 
 def tally_alone(
-    game: Game, actor: Sampler, problems: Sequence[Problem], n: int, temperature: float
+    context: Context, actor: Sampler, problems: Sequence[Problem], n: int, temperature: float
 ) -> Dataset[Tally]:
     """Samples `n` solutions of each problem: what the actor can do without any critique."""
 
     def tallies(asked: Sequence[Problem], answers: Sequence[list[Completion]]) -> list[Tally]:
-        found = graded(game, asked, answers, lambda problem: problem)
+        found = graded(context, asked, answers, lambda problem: problem)
         return [
             Tally(
                 sum(c.finish_reason != "error" for _, c, _ in found[start : start + n]),
@@ -109,10 +111,12 @@ def tally_alone(
             for start in range(0, len(found), n)
         ]
 
-    turns = [Turn(p, solve_messages(game.prompts, p)) for p in problems]
+    turns = [Prompt(p, solve_messages(context.prompts, p)) for p in problems]
     # RG1 samples the same prompts; with its seed these would be the very same solutions.
-    alone = game.again(-1)
-    return play(alone, "alone", Tally, actor, turns, tallies, n, temperature, game.actor_tokens)
+    alone = context.reseeded(-1)
+    return run_stage(
+        alone, "alone", Tally, actor, turns, tallies, n, temperature, context.actor_tokens
+    )
 
 
 def leaks_answer(critique: Critique) -> bool:

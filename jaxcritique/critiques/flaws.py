@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 from jaxcritique.critiques.errors import PROGRAM_TYPES, insert_error
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.mistakes import ERROR_TYPES, mistake_messages, read_mistake
-from jaxcritique.prompts.players import Game, Start, Turn, play, respond
 from jaxcritique.records import Problem, Solution, digest
+from jaxcritique.roles import Context, Prompt, Start, respond, run_stage
 from jaxcritique.rollout.sampler import Completion, Sampler
 from jaxcritique.store import Dataset
 
@@ -72,7 +72,7 @@ class Inserter(Protocol):
         ...
 
     def insert(
-        self, game: Game, name: str, wishes: Sequence[Wish]
+        self, context: Context, name: str, wishes: Sequence[Wish]
     ) -> tuple[list[Start | None], list[Dataset[Any]]]:
         """Returns where to go on from, None where no mistake came of it, and the stages asked."""
         ...
@@ -84,14 +84,14 @@ class ProgramInserter:
     key = "program"
 
     def insert(
-        self, game: Game, name: str, wishes: Sequence[Wish]
+        self, context: Context, name: str, wishes: Sequence[Wish]
     ) -> tuple[list[Start | None], list[Dataset[Any]]]:
         """See `Inserter`; takes the first choice that can be made."""
-        return [self._start(game, name, wish) for wish in wishes], []
+        return [self._start(context, name, wish) for wish in wishes], []
 
-    def _start(self, game: Game, name: str, wish: Wish) -> Start | None:
+    def _start(self, context: Context, name: str, wish: Wish) -> Start | None:
         path = wish.path
-        rng = random.Random(digest(name, game.seed, path.problem.id, path.text))
+        rng = random.Random(digest(name, context.seed, path.problem.id, path.text))
         steps = split_steps(path.text)
         for kind, at in wish.choices:
             made = insert_error(path.problem, steps, at, kind, rng)
@@ -121,15 +121,15 @@ class ModelInserter:
         return self.model.key
 
     def insert(
-        self, game: Game, name: str, wishes: Sequence[Wish]
+        self, context: Context, name: str, wishes: Sequence[Wish]
     ) -> tuple[list[Start | None], list[Dataset[Any]]]:
         """See `Inserter`; asks for the first choice."""
         turns = []
         for wish in wishes:
             kind, at = wish.choices[0]
-            turns.append(Turn(wish, mistake_messages(wish.path, at, kind)))
-        replies = play(
-            game,
+            turns.append(Prompt(wish, mistake_messages(wish.path, at, kind)))
+        replies = run_stage(
+            context,
             f"{name}-mistake",
             _Reply,
             self.model,
@@ -164,7 +164,7 @@ def _read(wish: Wish, text: str) -> Start | None:
 
 
 def sample_from_scratch(
-    game: Game,
+    context: Context,
     actor: Sampler,
     problems: Sequence[Problem],
     samples: int,
@@ -174,7 +174,7 @@ def sample_from_scratch(
     """RG1: repeated sampling; nothing is known of the errors.
 
     Args:
-      game: what is played with.
+      context: what is played with.
       actor: who is sampled.
       problems: what is solved.
       samples: the most of a problem.
@@ -191,7 +191,7 @@ def sample_from_scratch(
         count = min(batch, samples - drawn)
         starts = [Start(problem, source="RG1") for problem in unsettled]
         name = f"rg1-{len(stages) + 1}"
-        found = respond(game.again(len(stages)), name, actor, starts, count, temperature)
+        found = respond(context.reseeded(len(stages)), name, actor, starts, count, temperature)
         stages.append(found)
         drawn += count
         right.update(s.problem.id for s in found if s.correct)
@@ -202,7 +202,7 @@ def sample_from_scratch(
 
 
 def branch_off(
-    game: Game,
+    context: Context,
     actor: Sampler,
     correct: Sequence[Solution],
     placement: Placement,
@@ -216,7 +216,7 @@ def branch_off(
     further, `rounds` times in all. At least one step is kept: to keep none is RG1.
 
     Args:
-      game: what is played with.
+      context: what is played with.
       actor: who continues.
       correct: right solutions, one start each.
       placement: where they are cut.
@@ -230,7 +230,7 @@ def branch_off(
     cuts: dict[str, list[int]] = {}
     for path in correct:
         count = len(split_steps(path.text))
-        rng = random.Random(digest("rg2", game.seed, path.problem.id, path.text))
+        rng = random.Random(digest("rg2", context.seed, path.problem.id, path.text))
         cuts[path.problem.id] = placement.steps(rng, range(1, count), count)
 
     def begin(
@@ -246,7 +246,7 @@ def branch_off(
 
     able = [path for path in correct if cuts[path.problem.id]]
     paths = _until_flawed(
-        game, "rg2", actor, able, rounds, begin, lambda number: temperature + number * increase
+        context, "rg2", actor, able, rounds, begin, lambda number: temperature + number * increase
     )
     parted = {path.problem.id: split_steps(path.text) for path in able}
     solutions = [_with_parting(s, parted[s.problem.id]) for s in paths.solutions]
@@ -254,7 +254,7 @@ def branch_off(
 
 
 def insert_mistakes(
-    game: Game,
+    context: Context,
     actor: Sampler,
     correct: Sequence[Solution],
     inserter: Inserter,
@@ -276,24 +276,24 @@ def insert_mistakes(
     ) -> tuple[list[Start | None], list[Dataset[Any]]]:
         wishes = []
         for path in paths:
-            rng = random.Random(digest("rg3", game.seed, path.problem.id, path.text))
+            rng = random.Random(digest("rg3", context.seed, path.problem.id, path.text))
             kinds = placement.kinds(rng)
             count = len(split_steps(path.text))
-            rng.seed(digest("rg3", game.seed, number, path.problem.id, path.text))
+            rng.seed(digest("rg3", context.seed, number, path.problem.id, path.text))
             steps = placement.steps(rng, range(count), count)
             if steps:  # None of a short path's may be in a third that has any weight.
                 wishes.append(Wish(path, tuple((kind, step) for kind in kinds for step in steps)))
-        return inserter.insert(game.again(number), name, wishes)
+        return inserter.insert(context.reseeded(number), name, wishes)
 
     able = [path for path in correct if split_steps(path.text)]
-    return _until_flawed(game, "rg3", actor, able, attempts, begin, lambda _: temperature)
+    return _until_flawed(context, "rg3", actor, able, attempts, begin, lambda _: temperature)
 
 
 _Begin = Callable[[str, Sequence[Solution], int], tuple[list[Start | None], list[Dataset[Any]]]]
 
 
 def _until_flawed(
-    game: Game,
+    context: Context,
     name: str,
     actor: Sampler,
     paths: Sequence[Solution],
@@ -314,7 +314,7 @@ def _until_flawed(
         starts = [start for start in begun if start is not None]
         if not starts:
             continue
-        continued = respond(game.again(number), turn, actor, starts, 1, temperature(number))
+        continued = respond(context.reseeded(number), turn, actor, starts, 1, temperature(number))
         stages.append(continued)
         found += continued
         flawed = {s.problem.id for s in continued if not s.correct and s.text.strip()}

@@ -66,6 +66,18 @@ class ModelFolder:
     key: str
 
     @classmethod
+    def named(cls, setting: str, folder: str | pathlib.Path) -> "ModelFolder":
+        """`of`, for the folder that a setting names.
+
+        Raises:
+          ValueError: the folder cannot be used; setting, folder and reason are named.
+        """
+        try:
+            return cls.of(folder)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"`{setting}={folder}`: {error}") from None
+
+    @classmethod
     def of(cls, folder: str | pathlib.Path) -> "ModelFolder":
         """Names a folder by the content of its configuration and weights.
 

@@ -1,15 +1,37 @@
 """Where problems come from: GSM8K, MATH, and the generated stories of the laptop default."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from jaxcritique.config import Config, setting
 from jaxcritique.records import Problem, from_json
 from jaxcritique.tasks import gsm8k, hendrycks_math, word_problems
 from jaxcritique.tasks.files import read_as, text_field
 
 TASKS = ("word_problems", "gsm8k", "math")
 TINY_BASE = pathlib.Path(__file__).parent / "tiny_base"  # The laptop default's model folder.
+TEST_SEED = 1_000_003  # Generated test problems are the same for every seed and experiment.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig(Config):
+    """Where problems come from."""
+
+    task: str = setting("word_problems", "The task.", choices=TASKS)
+    data_dir: str | None = setting(
+        None, "Folder with the task's files (JSONL), or 'hub' to download them."
+    )
+    test_problems: int = setting(0, "Problems evaluated on; 0: all.", low=0)
+
+    def load_train(self, count: int, seed: int) -> list[Problem]:
+        """Returns training problems; see `load_problems`."""
+        return load_problems(self.task, self.data_dir, "train", count, seed)
+
+    def load_test(self) -> list[Problem]:
+        """Returns the problems evaluated on; see `load_problems`."""
+        return load_problems(self.task, self.data_dir, "test", self.test_problems, TEST_SEED)
 
 
 def load_problems(
@@ -34,25 +56,25 @@ def load_problems(
             raise ValueError(f"--{split}_problems: say how many stories to generate, at least 1.")
         return word_problems.generate(split, count, seed)
     if task not in TASKS:
-        raise ValueError(f"--task={task}: there are {', '.join(TASKS)}.")
+        raise ValueError(f"`task={task}`: there are {', '.join(TASKS)}.")
     if not data_dir:
         file = hendrycks_math.FILES[split] if task == "math" else f"{split}.jsonl"
         raise ValueError(
-            f"--task={task} needs --data_dir: a folder that holds {task}/{file}, "
+            f"`task={task}` needs --data_dir: a folder that holds {task}/{file}, "
             "or 'hub' to download the data with `datasets` (pip install 'jaxcritique[hub]')."
         )
     loader = gsm8k if task == "gsm8k" else hendrycks_math
     problems = loader.load(split, data_dir)
     if not problems:
         raise ValueError(
-            f"--data_dir={data_dir}: the {split} split of {task} is empty; give data with problems."
+            f"`data_dir={data_dir}`: the {split} split of {task} is empty; give data with problems."
         )
     if count > len(problems):
         raise ValueError(
             f"{count} {split} problems are asked for, but {data_dir} has {len(problems)} of {task}."
         )
     wanted = problems[: count or None]
-    refuse_doubles(f"--data_dir={data_dir}: the {split} split of {task}", wanted)
+    refuse_doubles(f"`data_dir={data_dir}`: the {split} split of {task}", wanted)
     return wanted
 
 

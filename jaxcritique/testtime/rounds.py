@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol as Interface
 
-from jaxcritique.prompts.players import Game, costs_of, refine
 from jaxcritique.records import Critique, Refinement, Solution
+from jaxcritique.roles import Context, costs_of, refine
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 from jaxcritique.testtime.voting import Answer
@@ -20,7 +20,7 @@ class Critic(Interface):
 
     def __call__(
         self,
-        game: Game,
+        context: Context,
         name: str,
         solutions: Sequence[Solution],
         temperature: float,
@@ -101,8 +101,8 @@ class Chain:
             raise ValueError(f"problem {self.problem} has no {what} in round {number + 1}.")
 
 
-def play_rounds(
-    game: Game,
+def run_rounds(
+    context: Context,
     name: str,
     actor: Sampler,
     critic: Critic,
@@ -116,7 +116,7 @@ def play_rounds(
     `Chain.cut` then gives what each of them makes of it.
 
     Args:
-      game: what is played with.
+      context: what is played with.
       name: begins the stages' names.
       actor: who refines.
       critic: who criticises.
@@ -132,7 +132,7 @@ def play_rounds(
     costs: dict[str, dict[str, int]] = {}
     for number in range(rounds):
         # With its own seed a round may differ from the one before it even if the answer did not.
-        turn = game.again(number)
+        turn = context.reseeded(number)
         # Of each chain, the protocols that have not ended it.
         alive = [
             [p for p in protocols if len(chain.cut(p, number).refinements) == number]

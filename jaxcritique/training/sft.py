@@ -5,12 +5,14 @@ import pathlib
 import shutil
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from absl import logging
 from jax.sharding import Mesh
 
+from jaxcritique.config import Config, setting
+from jaxcritique.errors import InvalidInput
 from jaxcritique.models.attention import check_attention
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import (
@@ -24,7 +26,6 @@ from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.records import digest
 from jaxcritique.store import Store
-from jaxcritique.training import CannotTrain
 from jaxcritique.training.data import (
     Epochs,
     Example,
@@ -34,24 +35,42 @@ from jaxcritique.training.data import (
     tokenize,
 )
 from jaxcritique.training.loop import Run, train
-from jaxcritique.training.step import Execution, OptimizerConfig, check_execution
+from jaxcritique.training.step import SCHEDULES, Execution, OptimizerConfig, check_execution
 
 
-@dataclasses.dataclass(frozen=True)
-class SftConfig:
-    """Settings of one fine-tuning."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftConfig(Config):
+    """Settings of one fine-tuning: all that decides its outcome, beside model, data and seed."""
 
-    learning_rate: float
-    epochs: int
-    rows: int  # Packed rows in a step.
-    sequence: int  # Tokens in a row.
-    micro_rows: int  # Rows worked on at a time, at the least; divides `rows`.
-    weight_decay: float = 0.0
-    schedule: str = "cosine"  # One of step.SCHEDULES.
-    warmup_share: float = 0.0  # Of all steps.
-    clip_norm: float = 1.0
-    too_long: str = "drop"  # Examples longer than a row: "drop" and count them, or "error".
-    moment_dtype: str = "float32"  # Of Adam's first moment.
+    learning_rate: float = setting(
+        2e-5, "Peak learning rate (paper: 2e-5; released code: 5e-6).", low=0
+    )
+    schedule: str = setting("cosine", "Of the learning rate, down to zero.", choices=SCHEDULES)
+    warmup_share: float = setting(0.0, "Share of all steps that warm up.", low=0, high=1)
+    weight_decay: float = setting(0.0, "AdamW's.", low=0)
+    clip_norm: float = setting(
+        1.0, "Gradients are clipped to this norm; inf: not at all.", low=0, infinite=True
+    )
+    epochs: int = setting(1, "Times each example is seen.", low=1)
+    rows: int = setting(32, "Packed rows in a step.", low=1)
+    micro_rows: int = setting(
+        4, "Rows computed at a time, at least one a device; divides `rows` if smaller.", low=1
+    )
+    sequence: int = setting(4096, "Tokens in a packed row.", low=16)
+    too_long: Literal["error", "drop"] = setting(
+        "error", "Examples longer than a row: refuse them, or drop them, counted. None is ever cut."
+    )
+    moment_dtype: Literal["float32", "bfloat16"] = setting("float32", "Of Adam's first moment.")
+
+    def __post_init__(self) -> None:
+        """Checks what no single field's bounds say."""
+        super().__post_init__()
+        if not self.clip_norm > 0:
+            raise ValueError(f"`clip_norm={self.clip_norm}` must be above 0; inf: no clipping.")
+        if self.rows % min(self.micro_rows, self.rows):
+            raise ValueError(
+                f"`micro_rows={self.micro_rows}` must divide the {self.rows} rows of a step."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +94,12 @@ class Placement:
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         if config.rows % ways:
             raise ValueError(
-                f"--rows={config.rows} cannot be divided over data x fsdp = {ways} devices; use a "
-                "multiple of it, or another --mesh."
-            )
-        if config.rows % config.micro_rows:
-            raise ValueError(
-                f"--micro_rows={config.micro_rows} must divide the {config.rows} rows of a step."
+                f"`rows={config.rows}` cannot be divided over data x fsdp = {ways} devices; use a "
+                "multiple of it, or another `mesh`."
             )
         micro_rows = next(
             rows
-            for rows in range(config.micro_rows, config.rows + 1)
+            for rows in range(min(config.micro_rows, config.rows), config.rows + 1)
             if rows % ways == 0 == config.rows % rows
         )
         chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
@@ -124,7 +139,7 @@ def fine_tune(
     it goes on from its newest checkpoint.
 
     Raises:
-      CannotTrain: what `prepare` refuses.
+      InvalidInput: what `prepare` refuses.
     """
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
@@ -133,7 +148,7 @@ def fine_tune(
         try:
             sft = prepare(run, base.folder, examples, config, seed, placement)
         except (ValueError, FileNotFoundError) as error:
-            raise CannotTrain(str(error)) from error
+            raise InvalidInput(str(error)) from error
         stage.finish(**sft.train())
     # The model has all. Also where a kill came between the two.
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
@@ -247,14 +262,14 @@ def _tokenized(
     check_masks(tokenized)
     kept, dropped = drop_too_long(tokenized, sequence)
     by_flag = sequence == config.sequence
-    limit = f"--sequence={sequence}" if by_flag else f"the model's context of {sequence} tokens"
+    limit = f"`sequence={sequence}`" if by_flag else f"the model's context of {sequence} tokens"
     remedy = "Raise it, or l" if by_flag else "L"
     if dropped and config.too_long == "error":
         lengths = [len(example.tokens) for example in tokenized]
         raise ValueError(
             f"{name}: {dropped} of {len(examples)} examples exceed {limit} (example "
             f"{lengths.index(max(lengths)) + 1} has {max(lengths)} tokens). {remedy}eave them out "
-            "with --too_long=drop."
+            "with `too_long=drop`."
         )
     if not kept:
         raise ValueError(f"{name}: no example fits {limit}.")

@@ -4,7 +4,7 @@ import functools
 import types
 from collections.abc import Mapping
 
-from jaxcritique.analysis.evidence import Run
+from experiments.reproduction.evidence import Run
 
 PROBLEMS = [f"p{index}" for index in range(200)]
 PROTOCOL = "refine_flagged"

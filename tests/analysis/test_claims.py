@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from synthetic import PROBLEMS, PROTOCOL, everything
 
-from jaxcritique.analysis.claims import CLAIMS, measure_claims
-from jaxcritique.analysis.evidence import Evidence, NotMeasured, Run, minus, read_run
-from jaxcritique.analysis.intervals import Estimate, block_difference, paired_difference
-from jaxcritique.analysis.measuring import (
+from experiments.reproduction.claims import CLAIMS, measure_claims
+from experiments.reproduction.evidence import Evidence, NotMeasured, Run, minus, read_run
+from experiments.reproduction.figures import paper_figures
+from experiments.reproduction.measuring import (
     FEWEST,
     Aspect,
     Claim,
@@ -21,7 +21,7 @@ from jaxcritique.analysis.measuring import (
     measure,
     verdict,
 )
-from jaxcritique.analysis.reproduction_figures import paper_figures
+from jaxcritique.analysis.intervals import Estimate, block_difference, paired_difference
 
 
 @pytest.fixture

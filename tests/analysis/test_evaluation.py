@@ -7,7 +7,11 @@ from statistics import fmean
 
 import pytest
 
-from jaxcritique.analysis.evaluation import (
+from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
+from jaxcritique.records import Critique, Problem, Refinement, Solution
+from jaxcritique.roles import COSTS
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain
+from jaxcritique.testtime.scores import (
     ALONE,
     Point,
     alone_points,
@@ -20,10 +24,6 @@ from jaxcritique.analysis.evaluation import (
     samples_needed,
     sequential_points,
 )
-from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
-from jaxcritique.prompts.players import COSTS
-from jaxcritique.records import Critique, Problem, Refinement, Solution
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain
 
 PROBLEMS = [Problem(f"p-{i}", "?", "5", "", "gsm8k", level=1 + 4 * i) for i in range(2)]
 EVERY, FLAGGED, ORACLE = PROTOCOLS.values()

@@ -9,9 +9,9 @@ import re
 import pytest
 from synthetic import PROBLEMS, PROTOCOL, everything, rows
 
-from jaxcritique.analysis.evidence import Evidence, Run
-from jaxcritique.analysis.reproduction import headline, write_reproduction
-from jaxcritique.analysis.reproduction_figures import flips, paper_figures
+from experiments.reproduction.evidence import Evidence, Run
+from experiments.reproduction.figures import flips, paper_figures
+from experiments.reproduction.report import headline, write_reproduction
 
 TRANSCRIPT = {
     "question": "2+3?",

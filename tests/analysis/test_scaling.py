@@ -4,7 +4,6 @@ import csv
 
 import pytest
 
-from jaxcritique.analysis.evaluation import ALONE
 from jaxcritique.analysis.scaling import (
     actor_scores,
     scaling_rows,
@@ -13,9 +12,10 @@ from jaxcritique.analysis.scaling import (
     size_name,
     write_scaling,
 )
-from jaxcritique.prompts.players import COSTS
 from jaxcritique.records import Critique, Problem, Refinement, Solution
-from jaxcritique.testtime.critic import table2_scores
+from jaxcritique.roles import COSTS
+from jaxcritique.testtime.critic_metrics import table2_scores
+from jaxcritique.testtime.scores import ALONE
 
 PROBLEMS = [Problem(f"p{i}", f"{i}?", "5", "", "gsm8k", level=i + 1) for i in range(4)]
 

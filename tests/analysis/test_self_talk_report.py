@@ -2,7 +2,6 @@
 
 import pytest
 
-from jaxcritique.analysis.evaluation import ALONE, rows_of
 from jaxcritique.analysis.self_talk_report import (
     METHODS,
     SELF_CORRECTION,
@@ -13,9 +12,10 @@ from jaxcritique.analysis.self_talk_report import (
     self_talk_tables,
     write_self_talk,
 )
-from jaxcritique.prompts.players import COSTS, no_critique
 from jaxcritique.records import Critique, Problem, Refinement, Solution
+from jaxcritique.roles import COSTS, no_critique
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain
+from jaxcritique.testtime.scores import ALONE, rows_of
 
 PROBLEMS = [Problem(f"p{i}", f"{i}?", "5", "", "gsm8k", level=i + 1) for i in range(4)]
 

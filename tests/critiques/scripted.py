@@ -17,9 +17,9 @@ from jaxcritique.critiques.annotate import ModelAnnotator
 from jaxcritique.critiques.build import CritiqueDataConfig, annotate_paths, build_candidates, keep
 from jaxcritique.critiques.flaws import ModelInserter
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import to_json
+from jaxcritique.roles import Context
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks.word_problems import generate
@@ -104,11 +104,11 @@ def problems(count: int):
 def build(folder: pathlib.Path, model: ScriptedModel, count: int = 40):
     """Builds with the model in every part; returns annotations, candidates and the kept ones."""
     with Grader() as grader:
-        game = Game(Store(folder), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99)
+        context = Context(Store(folder), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99)
         annotator = ModelAnnotator(model, "scripted", "step_by_step", 99, 0.7, attempts=4)
         inserter = ModelInserter(model, 0.7, 99)
-        annotations = annotate_paths(game, model, problems(count), annotator, CONFIG, inserter)
-        candidates = build_candidates(game, model, annotations, annotator.name, CONFIG)
+        annotations = annotate_paths(context, model, problems(count), annotator, CONFIG, inserter)
+        candidates = build_candidates(context, model, annotations, annotator.name, CONFIG)
     return annotations, candidates, keep(candidates, CONFIG.rule, 0)[0]
 
 

@@ -13,11 +13,11 @@ from jaxcritique.critiques.duplicates import distinct
 from jaxcritique.critiques.flaws import one_correct_each
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Solution
-from jaxcritique.rollout.engine import JaxConfig
-from jaxcritique.rollout.load import load_jax
+from jaxcritique.roles import Context
+from jaxcritique.rollout.engines import load_jax
+from jaxcritique.rollout.jax_engine import JaxConfig
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks import TINY_BASE
@@ -61,13 +61,13 @@ class Broken:
 
 
 @pytest.fixture
-def game(tmp_path):
+def context(tmp_path):
     with Grader() as grader:
-        yield Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=48, critic_tokens=80)
+        yield Context(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=48, critic_tokens=80)
 
 
 @pytest.mark.parametrize(("right", "kept"), [(0, 0), (3, 0), (4, 1), (10, 1)])
-def test_critiques_are_kept_above_tau_strictly(right, kept, game):
+def test_critiques_are_kept_above_tau_strictly(right, kept, context):
     [problem] = generate("train", 1, 0, (0, 1, 0, 0, 0))
     flawed = problem.rationale.replace(f"={problem.answer}>>", "=7>>") + "\nThe answer is 7."
     actor = Script(
@@ -76,7 +76,7 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, game):
         refinements=[problem.rationale] * right + [flawed] * (10 - right),
     )
     config = dataclasses.replace(CONFIG, rg2_rounds=0, rg3_attempts=0, refinements=10)
-    data = build_critiques(game, actor, [problem], ANNOTATOR, config)
+    data = build_critiques(context, actor, [problem], ANNOTATOR, config)
     both = [(flawed, False), (problem.rationale, True)]  # As many of right paths as of flawed ones.
     assert [(c.solution.text, c.says_correct) for c in data] == both * kept
     assert data.facts["counts"] == {
@@ -103,10 +103,10 @@ def generated(data) -> int:
     return sum(cost["generated_tokens"] for cost in data.facts["costs"].values())
 
 
-def test_auto_math_critique_end_to_end(game):
+def test_auto_math_critique_end_to_end(context):
     problems = generate("train", 6, 1, (1, 1, 0, 0, 0))
     actor = load_jax(ModelFolder.of(TINY_BASE), JaxConfig(slots=4))
-    data = build_critiques(game, actor, problems, ANNOTATOR, CONFIG)
+    data = build_critiques(context, actor, problems, ANNOTATOR, CONFIG)
     counts = collections.Counter(data.facts["counts"])
     flawed = [critique for critique in data if not critique.solution.correct]
     right = [critique for critique in data if critique.solution.correct]
@@ -121,11 +121,11 @@ def test_auto_math_critique_end_to_end(game):
         assert critique == ANNOTATOR.annotate(critique.solution)
         assert critique.says_correct == critique.solution.correct
     assert generated(data) > 0
-    again = build_critiques(game, Broken(actor.key), problems, ANNOTATOR, CONFIG)
+    again = build_critiques(context, Broken(actor.key), problems, ANNOTATOR, CONFIG)
     assert list(again) == list(data)
     # Without the last manifest all is put together again, but nothing is sampled.
-    next(game.store.run_dir.glob("stages/candidates-*/manifest.json")).unlink()
-    again = build_critiques(game, Broken(actor.key), problems, ANNOTATOR, CONFIG)
+    next(context.store.run_dir.glob("stages/candidates-*/manifest.json")).unlink()
+    again = build_critiques(context, Broken(actor.key), problems, ANNOTATOR, CONFIG)
     assert list(again) == list(data)
 
 

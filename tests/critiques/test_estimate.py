@@ -5,8 +5,8 @@ from jaxcritique.critiques.build import CritiqueDataConfig, annotate_paths
 from jaxcritique.critiques.estimate import Limits, estimate
 from jaxcritique.critiques.flaws import ProgramInserter
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
+from jaxcritique.roles import Context
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks.word_problems import generate
@@ -41,8 +41,10 @@ def test_no_annotator_is_asked_more_than_the_most(attempts, tmp_path):
     model = Useless()
     annotator = ModelAnnotator(model, "useless", "step_by_step", 99, 0.7, attempts)
     with Grader() as grader:
-        game = Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99)
-        made = annotate_paths(game, model, problems, annotator, CONFIG, ProgramInserter())
+        context = Context(
+            Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99
+        )
+        made = annotate_paths(context, model, problems, annotator, CONFIG, ProgramInserter())
     asked = made.facts["costs"]["annotate"]["samples"]
     assert asked == 5 * 2 * attempts  # All paths are wrong, and no reply can be used.
     costs = estimate(

@@ -9,9 +9,9 @@ from jaxcritique.critiques.filtering import (
     tally_refinements,
 )
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game, read_critique
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Problem, Solution
+from jaxcritique.roles import Context, read_critique
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 
@@ -47,27 +47,27 @@ class Script:
 
 
 @pytest.fixture
-def game(tmp_path):
+def context(tmp_path):
     with Grader() as grader:
-        yield Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
+        yield Context(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
 
 
 def critique(text: str, response: str = RESPONSE):
     return read_critique(Solution(PROBLEM, response, "wrong", "28"), text)
 
 
-def test_tallies_count_what_came_back_and_bare_answers_apart(game):
+def test_tallies_count_what_came_back_and_bare_answers_apart(context):
     actor = Script(RIGHT, BARE, RESPONSE, None, RIGHT)
     critiques = [critique("Correctness: Wrong"), critique("Final answer: Wrong")]
-    tallies = tally_refinements(game, actor, critiques, 5, 0.7)
+    tallies = tally_refinements(context, actor, critiques, 5, 0.7)
     assert list(tallies) == [Tally(answered=4, right=2, leaked=1)] * 2
     assert tallies.facts["failed"] == 2
     assert tallies.facts["samples"] == 10
-    assert tally_refinements(game, actor, [], 5, 0.7).records == []
+    assert tally_refinements(context, actor, [], 5, 0.7).records == []
 
 
-def test_alone_the_actor_may_answer_barely(game):
-    assert list(tally_alone(game, Script(RIGHT, BARE, None), [PROBLEM], 3, 0.7)) == [Tally(2, 2)]
+def test_alone_the_actor_may_answer_barely(context):
+    assert list(tally_alone(context, Script(RIGHT, BARE, None), [PROBLEM], 3, 0.7)) == [Tally(2, 2)]
 
 
 @pytest.mark.parametrize(("text", "leaks"), [

@@ -9,8 +9,8 @@ from jaxcritique.critiques.annotate import ArithmeticAnnotator, is_false
 from jaxcritique.critiques.build import Candidate, keep
 from jaxcritique.critiques.filtering import FilterRule, Tally
 from jaxcritique.critiques.publish import dataset_row, discarded_rows, statistics_of, write_dataset
-from jaxcritique.prompts.players import read_critique
 from jaxcritique.records import Problem, Solution
+from jaxcritique.roles import read_critique
 
 CHECKER = ArithmeticAnnotator(one_plan=True)
 SOFT = FilterRule("soft", 0.3)

@@ -193,8 +193,8 @@ def test_a_batch_in_and_out(finish, tmp_path):
 
 
 def test_a_batch_row_has_logprobs_and_the_samples_that_did_not_fail(tmp_path):
-    from jaxcritique.rollout.files import write_batch
-    from jaxcritique.rollout.generate import generate_shards
+    from jaxcritique.rollout.journal import generate_shards
+    from jaxcritique.rollout.prompt_files import write_batch
     from jaxcritique.rollout.sampler import Completion, Request
 
     class HalfFails:
@@ -254,7 +254,7 @@ def asking(**settings) -> str:
     ],
 )
 def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):
-    from jaxcritique.rollout.files import Defaults, read_requests
+    from jaxcritique.rollout.prompt_files import Defaults, read_requests
 
     path = tmp_path / "p.jsonl"
     path.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
@@ -264,7 +264,7 @@ def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
-    from jaxcritique.rollout.files import Defaults, read_requests
+    from jaxcritique.rollout.prompt_files import Defaults, read_requests
 
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n')

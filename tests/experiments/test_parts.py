@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments.parts import PARTS, Plan, flag_values, read_flagfile, seconds_left
+from experiments.reproduction.parts import PARTS, Plan, flag_values, read_flagfile, seconds_left
 from jaxcritique.analysis import evidence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from experiments.parts import PARTS, Plan
+from experiments.reproduction.parts import PARTS, Plan
 from jaxcritique.records import to_json
 from jaxcritique.tasks import TINY_BASE, load_problems
 

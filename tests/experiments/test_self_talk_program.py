@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from jaxcritique.tasks import TINY_BASE
-from jaxcritique.training.files import read_examples
+from jaxcritique.training.examples import read_examples
 
 SMALLEST = (
     "--flagfile=experiments/flagfiles/laptop/self-talk.flags",

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.data import Example
-from jaxcritique.training.files import read_examples
+from jaxcritique.training.examples import read_examples
 
 
 def write(path: pathlib.Path, *rows) -> pathlib.Path:

@@ -5,11 +5,11 @@ import collections
 import pytest
 
 from jaxcritique.grading import Grader
+from jaxcritique.improvement.algorithm import LoopConfig, explore
 from jaxcritique.improvement.arms import Arm, arms, responses_alike, samples_beyond, spread
-from jaxcritique.improvement.self_improve import LoopConfig, explore
-from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Problem, Solution
+from jaxcritique.roles import Context
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 
@@ -42,11 +42,13 @@ class Player:
 def explored(tmp_path):
     """Returns a function: an arm's name -> (its exploration, actor, critic), with L = 3."""
     with Grader() as grader:
-        game = Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
+        context = Context(
+            Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80
+        )
 
         def run(name: str, budget: int = 0):
             actor, critic = Player("actor", 7), Player("critic", 11)
-            found = explore(game, 1, arms(3)[name], actor, critic, PROBLEMS, CONFIG, budget)
+            found = explore(context, 1, arms(3)[name], actor, critic, PROBLEMS, CONFIG, budget)
             return found, actor, critic
 
         yield run

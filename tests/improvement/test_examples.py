@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxcritique.improvement.self_improve import (
+from jaxcritique.improvement.algorithm import (
     _distinct,
     actor_examples,
     critic_examples,

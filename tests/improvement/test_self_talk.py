@@ -6,8 +6,8 @@ import pytest
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.self_improve import actor_examples
-from jaxcritique.improvement.self_talk import (
+from jaxcritique.improvement.algorithm import actor_examples
+from jaxcritique.improvement.self_talk_data import (
     SelfTalk,
     SelfTalkConfig,
     ThinkingChain,
@@ -18,10 +18,10 @@ from jaxcritique.improvement.self_talk import (
 )
 from jaxcritique.prompts import self_talk
 from jaxcritique.prompts.critique import StepVerdict, render_critique
-from jaxcritique.prompts.players import COSTS, Game, criticise, no_critique, read_critique
-from jaxcritique.prompts.self_talk import Thought, think_aloud
 from jaxcritique.prompts.templates import COMPACT, FULL
+from jaxcritique.prompts.thinking import Thought, think_aloud
 from jaxcritique.records import Critique, Problem, Refinement, Solution
+from jaxcritique.roles import COSTS, Context, criticise, no_critique, read_critique
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks.word_problems import generate
@@ -195,7 +195,7 @@ class Actor:
                 yield Completion(request.id, sample, request.prefix + text, "stop", 9, 4)
 
 
-def check(game, name, solutions, temperature, prefixes=()):
+def check(context, name, solutions, temperature, prefixes=()):
     """The arithmetic checker as critic."""
     annotator = ArithmeticAnnotator(one_plan=True)
 
@@ -204,13 +204,13 @@ def check(game, name, solutions, temperature, prefixes=()):
         return found, dict.fromkeys(COSTS, 0)
 
     texts = [solution.text for solution in solutions]
-    return game.store.dataset(name, Critique, texts, make=make)
+    return context.store.dataset(name, Critique, texts, make=make)
 
 
 @pytest.fixture
-def game(tmp_path):
+def context(tmp_path):
     with Grader() as grader:
-        yield Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99)
+        yield Context(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99)
 
 
 def story() -> tuple[Problem, list[str]]:
@@ -229,7 +229,7 @@ def spoilt(line: str) -> str:
 CONFIG = SelfTalkConfig(samples=4, rounds=2, temperature=0.7, examples=0)
 
 
-def test_data_with_the_checker_as_critic(game):
+def test_data_with_the_checker_as_critic(context):
     problem, lines = story()
     script = [
         "\n".join(lines),  # Clean at once.
@@ -241,7 +241,7 @@ def test_data_with_the_checker_as_critic(game):
         "\n".join(lines[2:]),
     ]
     actor = Actor({problem.question: script})
-    data = build_self_talk(game, actor, check, None, [problem], CONFIG)
+    data = build_self_talk(context, actor, check, None, [problem], CONFIG)
     assert [talk.corrections for talk in data.examples] == [0, 2]
     assert actor.prefixes == ["", f"{lines[0]}\n", f"{lines[0]}\n{lines[1]}\n"]
     said = data.examples[1].text.split("\n")
@@ -265,16 +265,16 @@ def test_data_with_the_checker_as_critic(game):
     }
     assert data.costs["self-talk-refine-2"]["samples"] == 1
     # All is in the store: a second start samples nothing.
-    assert build_self_talk(game, Actor({}), check, None, [problem], CONFIG) == data
+    assert build_self_talk(context, Actor({}), check, None, [problem], CONFIG) == data
 
 
-def test_rounds_have_an_end(game):
+def test_rounds_have_an_end(context):
     problem, lines = story()
     wrong = "\n".join([spoilt(lines[0]), "The answer is 1."])
     again = "\n".join([spoilt(spoilt(lines[0])), "The answer is 1."])
     config = SelfTalkConfig(samples=1, rounds=2, temperature=0.7, examples=0)
     data = build_self_talk(
-        game, Actor({problem.question: [wrong, again, wrong]}), check, None, [problem], config
+        context, Actor({problem.question: [wrong, again, wrong]}), check, None, [problem], config
     )
     assert data.examples == []
     assert {name: count for name, count in data.counts.items() if count} == {
@@ -296,7 +296,7 @@ class Model:
             yield Completion(request.id, 0, text, "stop", 9, 4)
 
 
-def test_data_with_a_model_as_critic_and_another_that_smooths(game):
+def test_data_with_a_model_as_critic_and_another_that_smooths(context):
     """The critic goes on from its own verdicts; what it lets pass must still end in the answer."""
     problems = [Problem(f"p{i}", f"{i}: 2+3?", "5", "", "gsm8k") for i in range(4)]
     right, wrong = "2+3 makes 5.\nThe answer is 5.", "2+3 makes 6.\nThe answer is 6."
@@ -321,11 +321,11 @@ def test_data_with_a_model_as_critic_and_another_that_smooths(game):
 
     critic, smoother = Model("critic", criticised), Model("smoother", smoothed)
 
-    def critic_stage(game, name, solutions, temperature, prefixes=()):
-        return criticise(game, name, critic, solutions, 1, temperature, prefixes)
+    def critic_stage(context, name, solutions, temperature, prefixes=()):
+        return criticise(context, name, critic, solutions, 1, temperature, prefixes)
 
     config = SelfTalkConfig(samples=1, rounds=1, temperature=0.7, examples=0)
-    data = build_self_talk(game, actor, critic_stage, smoother, problems, config)
+    data = build_self_talk(context, actor, critic_stage, smoother, problems, config)
     assert [(talk.problem.id, talk.corrections) for talk in data.examples] == [("p0", 0), ("p1", 1)]
     assert all(talk.text.startswith("Hm, I add 2 and 3.\n") for talk in data.examples)
     assert [request.prefix for request in critic.requests[:4]] == [""] * 4
@@ -335,12 +335,14 @@ def test_data_with_a_model_as_critic_and_another_that_smooths(game):
     assert data.counts["kept"] == 2
 
 
-def test_no_more_examples_than_wanted(game):
+def test_no_more_examples_than_wanted(context):
     problem, lines = story()
     config = SelfTalkConfig(samples=3, rounds=1, temperature=0.7, examples=1)
     # Three ways to say the same steps.
     script = ["\n".join([f"{mark}{lines[0]}", *lines[1:]]) for mark in ("", "So ", "Now ")]
-    data = build_self_talk(game, Actor({problem.question: script}), check, None, [problem], config)
+    data = build_self_talk(
+        context, Actor({problem.question: script}), check, None, [problem], config
+    )
     assert (len(data.examples), data.counts["more than wanted"]) == (1, 2)
 
 

@@ -1,9 +1,9 @@
 import pytest
 
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game, Start, criticise, refine, respond
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Problem
+from jaxcritique.roles import Context, Start, criticise, refine, respond
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 
@@ -30,18 +30,18 @@ class Script:
 
 
 @pytest.fixture
-def game(tmp_path):
+def context(tmp_path):
     with Grader() as grader:
-        yield Game(Store(tmp_path), grader, COMPACT, seed=4, actor_tokens=80, critic_tokens=90)
+        yield Context(Store(tmp_path), grader, COMPACT, seed=4, actor_tokens=80, critic_tokens=90)
 
 
-def test_solutions_are_graded_and_follow_the_starts(game):
+def test_solutions_are_graded_and_follow_the_starts(context):
     starts = [
         Start(PROBLEMS[1], prefix="Hm. ", source="RG3", error_step=2, error="slip"),
         Start(PROBLEMS[0]),
     ]
     actor = Script("The answer is 4.", "What?")
-    solutions = respond(game, "solve", actor, starts, n=2, temperature=0.7)
+    solutions = respond(context, "solve", actor, starts, n=2, temperature=0.7)
     assert [(s.problem, s.text, s.verdict, s.answer) for s in solutions] == [
         (PROBLEMS[1], "Hm. The answer is 4.", "correct", "4"),
         (PROBLEMS[1], "Hm. What?", "unparsable", None),
@@ -55,33 +55,35 @@ def test_solutions_are_graded_and_follow_the_starts(game):
     assert {(r.n, r.max_tokens, r.temperature) for r in actor.requests} == {(2, 80, 0.7)}
 
 
-def test_critiques_are_parsed_and_refinements_graded(game):
-    solutions = list(respond(game, "solve", Script("The answer is 4."), [Start(PROBLEMS[0])], 1, 0))
+def test_critiques_are_parsed_and_refinements_graded(context):
+    solutions = list(
+        respond(context, "solve", Script("The answer is 4."), [Start(PROBLEMS[0])], 1, 0)
+    )
     critic = Script("Correctness: Correct\nCorrectness: Wrong\nFinal answer: Wrong", "Hm.")
-    critiques = list(criticise(game, "criticise", critic, solutions, 2, 0.7))
+    critiques = list(criticise(context, "criticise", critic, solutions, 2, 0.7))
     assert [(c.solution, c.says_correct, c.first_error) for c in critiques] == [
         (solutions[0], False, 1),
         (solutions[0], None, None),
     ]
     assert [r.max_tokens for r in critic.requests] == [90]
     actor = Script("The answer is 3.")
-    refinements = list(refine(game, "refine", actor, critiques, 1, 0.7))
+    refinements = list(refine(context, "refine", actor, critiques, 1, 0.7))
     assert [(r.critique, r.verdict) for r in refinements] == [
         (critique, "correct") for critique in critiques
     ]
     assert [r.max_tokens for r in actor.requests] == [80, 80]
 
 
-def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(game, caplog):
+def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(context, caplog):
     class Refusing(Script):
         def generate(self, requests, progress):
             return [r.failure(0, "HTTP 413: too long") for r in requests]
 
-    solutions = respond(game, "solve", Refusing(), [Start(p) for p in PROBLEMS], 1, 0.7)
+    solutions = respond(context, "solve", Refusing(), [Start(p) for p in PROBLEMS], 1, 0.7)
     assert solutions.facts["failed"] == 2
     assert [s.verdict for s in solutions] == ["unparsable"] * 2
     [message] = [record.getMessage() for record in caplog.records]
-    [folder] = game.store.run_dir.glob("stages/solve-*")
+    [folder] = context.store.run_dir.glob("stages/solve-*")
     assert message == (
         "solve: 2 of 2 samples could not be had (HTTP 413: too long). To ask for them again, "
         f"delete {folder} (beside it annotations-* and candidates-*, if there are any, and the "
@@ -89,9 +91,9 @@ def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(game, cap
     )
 
 
-def test_equal_prompts_are_drawn_apart(game):
+def test_equal_prompts_are_drawn_apart(context):
     actor = Script("The answer is 4.")
-    respond(game, "solve", actor, [Start(PROBLEMS[0])] * 3 + [Start(PROBLEMS[1])], 1, 0.7)
+    respond(context, "solve", actor, [Start(PROBLEMS[0])] * 3 + [Start(PROBLEMS[1])], 1, 0.7)
     assert len({request.id for request in actor.requests}) == 4
 
 
@@ -100,7 +102,7 @@ def test_equal_prompts_are_drawn_apart(game):
     ("length", {"cut_off": 4, "failed": 0}),
     ("error", {"cut_off": 0, "failed": 4}),
 ])  # fmt: skip
-def test_facts_of_a_stage(finish_reason, facts, game):
+def test_facts_of_a_stage(finish_reason, facts, context):
     actor = Script("The answer is 4.", "?", finish_reason=finish_reason)
-    solutions = respond(game, "solve", actor, [Start(problem) for problem in PROBLEMS], 2, 0.7)
+    solutions = respond(context, "solve", actor, [Start(problem) for problem in PROBLEMS], 2, 0.7)
     assert solutions.facts.items() >= {"generated_tokens": 20, "rows": 4, **facts}.items()

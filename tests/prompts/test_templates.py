@@ -2,7 +2,6 @@ import dataclasses
 
 import pytest
 
-from jaxcritique.prompts.players import no_critique
 from jaxcritique.prompts.templates import (
     COMPACT,
     FULL,
@@ -11,6 +10,7 @@ from jaxcritique.prompts.templates import (
     solve_messages,
 )
 from jaxcritique.records import Critique, Problem, Solution
+from jaxcritique.roles import no_critique
 
 HOSTILE = "{question} {0} {} {{x}} {answer_form!r:>9} %s $x {solution.problem.answer}"
 # Each part is a text of its own, so that any of them can be looked for in a prompt.

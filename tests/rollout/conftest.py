@@ -9,7 +9,7 @@ from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.templates import COMPACT, solve_messages
 from jaxcritique.records import Messages
-from jaxcritique.rollout.engine import JaxConfig, JaxSampler
+from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.tasks.word_problems import generate
 

@@ -51,7 +51,7 @@ class Flaky(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
-        """Clients that hang up are part of the game."""
+        """Clients that hang up are part of the context."""
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import sys
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import COMPACT, solve_messages
 from jaxcritique.rollout import decoding
-from jaxcritique.rollout.engine import JaxConfig
-from jaxcritique.rollout.load import load_jax
+from jaxcritique.rollout.engines import load_jax
+from jaxcritique.rollout.jax_engine import JaxConfig
 from jaxcritique.rollout.sampler import Request
 from jaxcritique.tasks.word_problems import generate
 

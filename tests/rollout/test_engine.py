@@ -20,8 +20,8 @@ from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import abstract, join
 from jaxcritique.prompts.templates import FULL, solve_messages
 from jaxcritique.rollout import decoding
-from jaxcritique.rollout.engine import JaxConfig, JaxSampler
-from jaxcritique.rollout.load import load_jax
+from jaxcritique.rollout.engines import load_jax
+from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError
 from jaxcritique.rollout.sampling import _first_above, draw_filtered_tokens, draw_tokens
 from jaxcritique.tasks import TINY_BASE, word_problems

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from jaxcritique.rollout.generate import complete, generate_shards, read_shard
+from jaxcritique.rollout.journal import complete, generate_shards, read_shard
 from jaxcritique.rollout.sampler import AllRefused, Completion, Request, SamplerError
 from jaxcritique.store import DamagedFile, Stage, Store
 

@@ -6,8 +6,8 @@ import pytest
 
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.rollout.engine import JaxConfig
-from jaxcritique.rollout.load import Engine, load_jax
+from jaxcritique.rollout.engines import Engine, load_jax
+from jaxcritique.rollout.jax_engine import JaxConfig
 from jaxcritique.rollout.sampler import Request, SamplerError
 from jaxcritique.tasks import TINY_BASE
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained, save_pretrained
-from jaxcritique.rollout.engine import JaxConfig
-from jaxcritique.rollout.load import Engine, load_jax, load_vllm
+from jaxcritique.rollout.engines import Engine, load_jax, load_vllm
+from jaxcritique.rollout.jax_engine import JaxConfig
 from jaxcritique.rollout.sampler import Request, SamplerError
 from jaxcritique.rollout.server import ClientConfig
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers

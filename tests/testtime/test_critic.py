@@ -1,12 +1,12 @@
 import pytest
 
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import Game
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Problem, Solution
+from jaxcritique.roles import Context
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
-from jaxcritique.testtime.critic import CriticReport, evaluate_critic
+from jaxcritique.testtime.critic_metrics import CriticReport, evaluate_critic
 
 RIGHT, WRONG = "The answer is 5.", "The answer is 6."
 GOOD, BAD = "Final answer: Correct", "Correctness: Wrong\nFinal answer: Wrong"
@@ -28,12 +28,12 @@ class Script:
 
 
 @pytest.fixture
-def game(tmp_path):
+def context(tmp_path):
     with Grader() as grader:
-        yield Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
+        yield Context(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
 
 
-def evaluate(game: Game, *cases: tuple[str, str, str]):
+def evaluate(context: Context, *cases: tuple[str, str, str]):
     """Evaluates on (response, critique, refinement) cases."""
     solutions = [
         Solution(
@@ -46,10 +46,10 @@ def evaluate(game: Game, *cases: tuple[str, str, str]):
     ]
     critic = Script("critic", [critique for _, critique, _ in cases])
     actor = Script("actor", [refinement for _, _, refinement in cases])
-    return evaluate_critic(game, "test", actor, critic, solutions)
+    return evaluate_critic(context, "test", actor, critic, solutions)
 
 
-def test_counts_and_rates(game):
+def test_counts_and_rates(context):
     cases = [
         (RIGHT, GOOD, RIGHT),
         (RIGHT, BAD, WRONG),
@@ -57,7 +57,7 @@ def test_counts_and_rates(game):
         (WRONG, GOOD, RIGHT),  # Not flagged: right only where all are refined.
         (WRONG, "I cannot tell.", WRONG),
     ]
-    report, refinements, costs = evaluate(game, *cases)
+    report, refinements, costs = evaluate(context, *cases)
     assert {name: cost["samples"] for name, cost in costs.items()} == {
         "test-criticise": len(cases),
         "test-refine": len(cases),
@@ -82,19 +82,19 @@ def test_counts_and_rates(game):
     assert [(r.critique.solution.text, r.critique.text, r.text) for r in refinements] == cases
 
 
-def test_what_the_critic_cannot_judge_is_refined(game):
-    report, *_ = evaluate(game, (WRONG, "Hm.", RIGHT), (RIGHT, "", RIGHT), (RIGHT, "Hm.", "No."))
+def test_what_the_critic_cannot_judge_is_refined(context):
+    report, *_ = evaluate(context, (WRONG, "Hm.", RIGHT), (RIGHT, "", RIGHT), (RIGHT, "Hm.", "No."))
     assert report.accuracy_refine_flagged == 2 / 3
     assert report.discriminability == 0
     assert report.unparsable == 3
 
 
-def test_without_a_wrong_response_there_is_no_helpfulness(game):
-    report, *_ = evaluate(game, (RIGHT, GOOD, RIGHT))
+def test_without_a_wrong_response_there_is_no_helpfulness(context):
+    report, *_ = evaluate(context, (RIGHT, GOOD, RIGHT))
     assert report.helpfulness is None
     assert report.discriminability == 1
 
 
-def test_no_solutions_are_refused(game):
+def test_no_solutions_are_refused(context):
     with pytest.raises(ValueError, match="no solutions"):
-        evaluate(game)
+        evaluate(context)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcritique.analysis.intervals import of_block_means
-from jaxcritique.prompts.players import read_critique
+from jaxcritique.roles import read_critique
 from jaxcritique.testtime.localisation import (
     harmonic_mean,
     localisation_report,

@@ -1,15 +1,15 @@
 """Rounds with scripted players: what they are shown, who ends a chain, and what it costs."""
 
 import pytest
-
 from experiments.games import no_critic
+
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.players import COSTS, Game, criticise
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Critique, Problem, Refinement, Solution
+from jaxcritique.roles import COSTS, Context, criticise
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain, play_rounds
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain, run_rounds
 
 PROBLEM = Problem("p-3", "2+3?", "5", "", "gsm8k")
 RIGHT, WRONG = "The answer is 5.", "The answer is {}."
@@ -32,21 +32,21 @@ class Scripted:
 
 
 @pytest.fixture
-def game(tmp_path):
+def context(tmp_path):
     with Grader() as grader:
-        yield Game(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
+        yield Context(Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80)
 
 
-def play(game, protocols, critiques, refinements, rounds=3, response="The answer is 1."):
+def run_stage(context, protocols, critiques, refinements, rounds=3, response="The answer is 1."):
     critic, actor = Scripted("critic", critiques), Scripted("actor", refinements)
     verdict = "correct" if response == RIGHT else "wrong"
     start = Solution(PROBLEM, response, verdict, response[-2], tokens=3)
-    [chain], costs = play_rounds(
-        game,
+    [chain], costs = run_rounds(
+        context,
         "test",
         actor,
-        lambda game, name, solutions, temperature: criticise(
-            game, name, critic, solutions, 1, temperature
+        lambda context, name, solutions, temperature: criticise(
+            context, name, critic, solutions, 1, temperature
         ),
         [start],
         [PROTOCOLS[name] for name in protocols],
@@ -56,9 +56,9 @@ def play(game, protocols, critiques, refinements, rounds=3, response="The answer
     return chain, costs, critic, actor
 
 
-def test_a_round_sees_the_question_and_the_latest_answer_only(game):
+def test_a_round_sees_the_question_and_the_latest_answer_only(context):
     answers = [WRONG.format(n) for n in (2, 3, 4)]
-    chain, costs, critic, actor = play(game, ["refine_all"], [BAD, GOOD, BAD], answers)
+    chain, costs, critic, actor = run_stage(context, ["refine_all"], [BAD, GOOD, BAD], answers)
     assert [answer.text for answer in chain.answers] == ["The answer is 1.", *answers]
     assert chain.tokens == 3 + 3 * (7 + 5)
     assert chain.cut(PROTOCOLS["refine_all"], 1).tokens == 3 + 7 + 5
@@ -73,8 +73,10 @@ def test_a_round_sees_the_question_and_the_latest_answer_only(game):
     ]
 
 
-def test_one_sampling_serves_every_protocol(game):
-    chain, *_ = play(game, list(PROTOCOLS), [BAD, GOOD, BAD], [WRONG.format(2), RIGHT, "None."])
+def test_one_sampling_serves_every_protocol(context):
+    chain, *_ = run_stage(
+        context, list(PROTOCOLS), [BAD, GOOD, BAD], [WRONG.format(2), RIGHT, "None."]
+    )
     cut = {name: chain.cut(protocol, 3) for name, protocol in PROTOCOLS.items()}
     assert [len(c.refinements) for c in cut.values()] == [3, 1, 2]
     assert [len(c.critiques) for c in cut.values()] == [3, 2, 2]
@@ -93,9 +95,9 @@ def test_one_sampling_serves_every_protocol(game):
         (["refine_flagged", "oracle"], [GOOD, GOOD], 2, 2),
     ],
 )
-def test_no_more_is_sampled_than_the_protocols_need(game, protocols, critiques, asked, refined):
+def test_no_more_is_sampled_than_the_protocols_need(context, protocols, critiques, asked, refined):
     answers = [WRONG.format(2), RIGHT]
-    chain, costs, critic, actor = play(game, protocols, critiques, answers)
+    chain, costs, critic, actor = run_stage(context, protocols, critiques, answers)
     assert (len(critic.shown), len(actor.shown)) == (asked, refined)
     assert (len(chain.critiques), len(chain.refinements)) == (asked, refined)
     for name in protocols:
@@ -103,24 +105,24 @@ def test_no_more_is_sampled_than_the_protocols_need(game, protocols, critiques, 
     assert sum(cost["samples"] for cost in costs.values()) == asked + refined
 
 
-def test_a_right_response_costs_an_oracle_nothing(game):
-    chain, _, critic, _ = play(game, ["oracle"], [], [], response=RIGHT)
+def test_a_right_response_costs_an_oracle_nothing(context):
+    chain, _, critic, _ = run_stage(context, ["oracle"], [], [], response=RIGHT)
     assert chain == Chain(chain.response)
     assert not critic.shown
 
 
-def test_a_second_start_samples_nothing(game):
-    first, *_ = play(game, ["refine_all"], [BAD] * 3, [WRONG.format(2)] * 3)
-    again, _, critic, actor = play(game, ["refine_all"], [], [])
+def test_a_second_start_samples_nothing(context):
+    first, *_ = run_stage(context, ["refine_all"], [BAD] * 3, [WRONG.format(2)] * 3)
+    again, _, critic, actor = run_stage(context, ["refine_all"], [], [])
     assert again == first
     assert critic.shown == actor.shown == []
 
 
-def test_an_actor_who_corrects_itself_sees_no_critique_and_pays_for_none(game):
+def test_an_actor_who_corrects_itself_sees_no_critique_and_pays_for_none(context):
     actor = Scripted("actor", [WRONG.format(2), RIGHT])
     start = Solution(PROBLEM, "The answer is 1.", "wrong", "1", tokens=3)
     protocols = PROTOCOLS.values()
-    [chain], costs = play_rounds(game, "test", actor, no_critic, [start], protocols, 2, 0.7)
+    [chain], costs = run_rounds(context, "test", actor, no_critic, [start], protocols, 2, 0.7)
     assert [answer.text for answer in chain.answers] == [start.text, WRONG.format(2), RIGHT]
     assert chain.tokens == 3 + 5 + 5
     assert costs["test-criticise-1"] == dict.fromkeys(COSTS, 0)
@@ -130,7 +132,7 @@ def test_an_actor_who_corrects_itself_sees_no_critique_and_pays_for_none(game):
     assert len(chain.cut(PROTOCOLS["refine_flagged"], 2).refinements) == 2
 
 
-def test_what_is_missing_is_named(game):
+def test_what_is_missing_is_named(context):
     response = Solution(PROBLEM, "The answer is 1.", "wrong", "1")
     critique = Critique(response, BAD, False, None)
     refinement = Refinement(critique, RIGHT, "correct", "5")

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxcritique.rollout.generate import Shard, read_shard
+from jaxcritique.rollout.journal import Shard, read_shard
 from jaxcritique.rollout.sampler import Completion, Request
 from jaxcritique.store import write_rows
 

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from jaxcritique.prompts.players import Game, costs_of, criticise, refine
 from jaxcritique.records import Critique, Refinement, Solution
+from jaxcritique.roles import Context, costs_of, criticise, refine
 from jaxcritique.rollout.sampler import Sampler
 
 Scores = dict[str, float]  # Problem id to the score of its response.
@@ -32,7 +32,7 @@ class CriticReport:
 
 
 def evaluate_critic(
-    game: Game, name: str, actor: Sampler, critic: Sampler, solutions: Sequence[Solution]
+    context: Context, name: str, actor: Sampler, critic: Sampler, solutions: Sequence[Solution]
 ) -> tuple[CriticReport, list[Refinement], dict[str, dict[str, int]]]:
     """Has each solution criticised and refined once, greedily; every one is shown to the critic.
 
@@ -44,8 +44,8 @@ def evaluate_critic(
     """
     if not solutions:
         raise ValueError("a critic cannot be evaluated on no solutions")
-    critiques = criticise(game, f"{name}-criticise", critic, solutions, 1, 0.0)
-    refinements = refine(game, f"{name}-refine", actor, list(critiques), 1, 0.0)
+    critiques = criticise(context, f"{name}-criticise", critic, solutions, 1, 0.0)
+    refinements = refine(context, f"{name}-refine", actor, list(critiques), 1, 0.0)
     costs = {f"{name}-criticise": costs_of(critiques), f"{name}-refine": costs_of(refinements)}
     return report_on(list(refinements)), list(refinements), costs
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxcritique.analysis.evidence import (
+from experiments.reproduction.evidence import (
     CRITICS,
     CRITICS_LARGE,
     CRITIQUE,

@@ -1,7 +1,7 @@
-"""The three tasks of section 2, each a stage: reasoning, critique, refinement.
+"""The three roles of section 2, each a stage: solve, critique, refine.
 
-Only what the paper shows a player is in its prompt; the grader's verdict rides on every answer
-and is never shown.
+A prompt holds only what the paper shows the model in that role. The grader's verdict is stored with
+every answer and is never shown.
 """
 
 import collections
@@ -11,18 +11,24 @@ from typing import Any, Generic, TypeVar
 
 from absl import logging
 
+from jaxcritique.config import Config, setting
 from jaxcritique.grading import Grade, Grader
+from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.critique import parse_critique
 from jaxcritique.prompts.templates import (
+    PROMPT_SETS,
     PromptSet,
     critique_messages,
     refine_messages,
     solve_messages,
 )
 from jaxcritique.records import Critique, Messages, Problem, Refinement, Solution, digest
-from jaxcritique.rollout.generate import complete
+from jaxcritique.rollout.engines import Engine, EngineConfig
+from jaxcritique.rollout.journal import complete
 from jaxcritique.rollout.sampler import Completion, Request, Sampler
 from jaxcritique.store import Dataset, Store
+from jaxcritique.training.data import Example
+from jaxcritique.training.sft import SftConfig
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -31,22 +37,61 @@ S = TypeVar("S")
 COSTS = ("requests", "samples", "prompt_tokens", "generated_tokens", "cut_off", "failed")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolesConfig(Config):
+    """Settings that every stage of a run shares."""
+
+    seed: int = setting(
+        0, "Decides generated problems, samples, the order of training data and resamples.", low=0
+    )
+    prompts: str = setting("full", "Wording of the prompts.", choices=tuple(PROMPT_SETS))
+    actor_tokens: int = setting(1024, "Most tokens of a solution or refinement.", low=1)
+    critic_tokens: int = setting(1536, "Most tokens of a critique.", low=1)
+
+
 @dataclasses.dataclass(frozen=True)
-class Game:
-    """What the players play with."""
+class Context:
+    """What all stages of a run share."""
 
     store: Store
     grader: Grader
     prompts: PromptSet
     seed: int
-    actor_tokens: int  # The most tokens in a solution or refinement.
-    critic_tokens: int  # The most tokens in a critique.
+    actor_tokens: int  # Most tokens of a solution or refinement.
+    critic_tokens: int  # Most tokens of a critique.
+    engine: Engine = dataclasses.field(default_factory=lambda: EngineConfig().start())
 
-    def again(self, turn: int) -> "Game":
-        """The same game with another seed, for asking the same once more; turn 0 is this one."""
-        if not turn:
+    @classmethod
+    def of(cls, config: RolesConfig, store: Store, grader: Grader, engine: Engine) -> "Context":
+        """Returns the context of a run with these settings."""
+        return cls(
+            store,
+            grader,
+            PROMPT_SETS[config.prompts],
+            config.seed,
+            config.actor_tokens,
+            config.critic_tokens,
+            engine,
+        )
+
+    def reseeded(self, number: int) -> "Context":
+        """Returns this context with a seed derived from its own, for drawing the same anew.
+
+        Number 0 is this context itself.
+        """
+        if not number:
             return self
-        return dataclasses.replace(self, seed=int(digest(self.seed, turn)[:7], 16))
+        return dataclasses.replace(self, seed=int(digest(self.seed, number)[:7], 16))
+
+    def sampler(self, model: ModelFolder) -> Sampler:
+        """Returns a sampler of a model, which is loaded when first asked."""
+        return self.engine.sampler(model)
+
+    def fine_tune(
+        self, name: str, base: ModelFolder, examples: Sequence[Example], config: SftConfig
+    ) -> ModelFolder:
+        """Fine-tunes `base` on the examples as a stage; see `training.sft.fine_tune`."""
+        return self.engine.fine_tune(self.store, name, base, examples, config, self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +107,8 @@ class Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class Turn(Generic[S]):
-    """What is asked of a player, and the record that the answer is about."""
+class Prompt(Generic[S]):
+    """What a model is asked, and the record that the answer is about."""
 
     subject: S
     messages: Messages
@@ -71,7 +116,7 @@ class Turn(Generic[S]):
 
 
 def respond(
-    game: Game,
+    context: Context,
     name: str,
     actor: Sampler,
     starts: Sequence[Start],
@@ -97,15 +142,17 @@ def respond(
                 error_type=start.error_type,
                 tokens=completion.completion_tokens,
             )
-            for start, completion, grade in graded(game, asked, answers, lambda s: s.problem)
+            for start, completion, grade in graded(context, asked, answers, lambda s: s.problem)
         ]
 
-    turns = [Turn(s, ask(game.prompts, s.problem), s.prefix) for s in starts]
-    return play(game, name, Solution, actor, turns, records, n, temperature, game.actor_tokens)
+    asked = [Prompt(s, ask(context.prompts, s.problem), s.prefix) for s in starts]
+    return run_stage(
+        context, name, Solution, actor, asked, records, n, temperature, context.actor_tokens
+    )
 
 
 def criticise(
-    game: Game,
+    context: Context,
     name: str,
     critic: Sampler,
     solutions: Sequence[Solution],
@@ -125,15 +172,17 @@ def criticise(
             for completion in completions
         ]
 
-    turns = [
-        Turn(s, critique_messages(game.prompts, s), prefix)
+    asked = [
+        Prompt(s, critique_messages(context.prompts, s), prefix)
         for s, prefix in zip(solutions, prefixes or [""] * len(solutions), strict=True)
     ]
-    return play(game, name, Critique, critic, turns, records, n, temperature, game.critic_tokens)
+    return run_stage(
+        context, name, Critique, critic, asked, records, n, temperature, context.critic_tokens
+    )
 
 
 def refine(
-    game: Game,
+    context: Context,
     name: str,
     actor: Sampler,
     critiques: Sequence[Critique],
@@ -156,15 +205,17 @@ def refine(
                 completion.completion_tokens,
             )
             for critique, completion, grade in graded(
-                game, asked, answers, lambda c: c.solution.problem
+                context, asked, answers, lambda c: c.solution.problem
             )
         ]
 
-    turns = [
-        Turn(c, refine_messages(game.prompts, c), prefix)
+    asked = [
+        Prompt(c, refine_messages(context.prompts, c), prefix)
         for c, prefix in zip(critiques, prefixes or [""] * len(critiques), strict=True)
     ]
-    return play(game, name, Refinement, actor, turns, records, n, temperature, game.actor_tokens)
+    return run_stage(
+        context, name, Refinement, actor, asked, records, n, temperature, context.actor_tokens
+    )
 
 
 def no_critique(solution: Solution) -> Critique:
@@ -179,7 +230,7 @@ def read_critique(solution: Solution, text: str, tokens: int = 0) -> Critique:
 
 
 def graded(
-    game: Game,
+    context: Context,
     asked: Sequence[S],
     answers: Sequence[list[Completion]],
     problem_of: Callable[[S], Problem],
@@ -190,42 +241,44 @@ def graded(
         for subject, completions in zip(asked, answers, strict=True)
         for completion in completions
     ]
-    grades = game.grader.grade_all((problem_of(s).answer, c.text) for s, c in pairs)
+    grades = context.grader.grade_all((problem_of(s).answer, c.text) for s, c in pairs)
     return [(*pair, grade) for pair, grade in zip(pairs, grades, strict=True)]
 
 
-def play(
-    game: Game,
+def run_stage(
+    context: Context,
     name: str,
     cls: type[T],
     player: Sampler,
-    turns: Sequence[Turn[S]],
+    asked: Sequence[Prompt[S]],
     records: Callable[[Sequence[S], Sequence[list[Completion]]], Iterable[T]],
     n: int,
     temperature: float,
     max_tokens: int,
 ) -> Dataset[T]:
-    """Asks a player, as a stage; COSTS are among its facts.
+    """Samples from a model, as a stage; COSTS are among its facts.
 
     Args:
-      game: what is played with.
+      context: of the run.
       name: of the stage.
       cls: the class of the stage's records.
-      player: who is asked.
-      turns: what is asked.
-      records: makes the records of the subjects and of the completions of each.
-      n: samples a turn.
-      temperature: of the player.
+      player: the model.
+      asked: the prompts.
+      records: makes records from the prompts' subjects and the completions of each.
+      n: samples of each prompt.
+      temperature: of sampling.
       max_tokens: of a sample.
     """
     # Equal prompts about the same problem (a solution drawn twice) get seeds of their own.
     seen: dict[str, int] = {}
     requests = []
-    for turn in turns:
-        request = Request(turn.messages, n, max_tokens, temperature, game.seed, turn.prefix)
+    for prompt in asked:
+        request = Request(prompt.messages, n, max_tokens, temperature, context.seed, prompt.prefix)
         repeat = seen[request.id] = seen.get(request.id, -1) + 1
-        requests.append(dataclasses.replace(request, seed=int(digest(game.seed, repeat)[:7], 16)))
-    subjects = [turn.subject for turn in turns]
+        requests.append(
+            dataclasses.replace(request, seed=int(digest(context.seed, repeat)[:7], 16))
+        )
+    subjects = [prompt.subject for prompt in asked]
 
     def make(stage: Any) -> tuple[Iterable[T], dict[str, int]]:
         answers = complete(stage, name, player, requests)
@@ -254,7 +307,7 @@ def play(
 
     ids = [request.id for request in requests]
     # The subjects carry what the requests do not: the answers they are graded by.
-    return game.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)
+    return context.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)
 
 
 def costs_of(stage: Dataset[Any]) -> dict[str, int]:

@@ -9,11 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis import self_talk_report as table5
-from jaxcritique.analysis.claims import ABLATIONS, EQUAL_TOKENS, measure_claims
-from jaxcritique.analysis.evaluation import ALONE, in_parallel
-from jaxcritique.analysis.evaluation_report import Table, csv_text, gain_cell, share_cell
-from jaxcritique.analysis.evidence import (
+from experiments.reproduction.claims import ABLATIONS, EQUAL_TOKENS, measure_claims
+from experiments.reproduction.evidence import (
     CRITICS,
     CRITICS_LARGE,
     CRITIQUE,
@@ -32,11 +29,14 @@ from jaxcritique.analysis.evidence import (
     last_iteration,
     minus,
 )
-from jaxcritique.analysis.measuring import average
+from experiments.reproduction.figures import Drawn, flips, paper_figures
+from experiments.reproduction.measuring import average
+from jaxcritique.analysis import self_talk_report as table5
+from jaxcritique.analysis.evaluation_report import Table, csv_text, gain_cell, share_cell
 from jaxcritique.analysis.report import marked_lines, write_page
-from jaxcritique.analysis.reproduction_figures import Drawn, flips, paper_figures
 from jaxcritique.analysis.table import markdown, percent
 from jaxcritique.store import write_atomically
+from jaxcritique.testtime.scores import ALONE, in_parallel
 
 Row = tuple[str, ...]
 # What a claim's "holds" says to people.

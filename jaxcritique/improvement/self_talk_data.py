@@ -15,10 +15,10 @@ from typing import Any
 from jaxcritique.critiques.duplicates import distinct
 from jaxcritique.critiques.filtering import hardly_reasons
 from jaxcritique.prompts.critique import StepVerdict, parse_critique, render_steps, split_steps
-from jaxcritique.prompts.players import Game, Start, Turn, costs_of, play, refine, respond
-from jaxcritique.prompts.self_talk import Thought, smoothing_messages, think_aloud
 from jaxcritique.prompts.templates import PromptSet, self_talk_messages
+from jaxcritique.prompts.thinking import Thought, smoothing_messages, think_aloud
 from jaxcritique.records import Critique, Problem, Refinement, Solution, Verdict, digest
+from jaxcritique.roles import Context, Prompt, Start, costs_of, refine, respond, run_stage
 from jaxcritique.rollout.sampler import Completion, Sampler
 from jaxcritique.store import Dataset
 from jaxcritique.testtime.rounds import Critic, as_solution
@@ -127,7 +127,7 @@ def revise(chain: ThinkingChain, refinement: Refinement) -> ThinkingChain | None
 
 
 def build_self_talk(
-    game: Game,
+    context: Context,
     actor: Sampler,
     critic: Critic,
     smoother: Sampler | None,
@@ -137,7 +137,7 @@ def build_self_talk(
     """Builds the self-talk examples; what asks a model is a stage of the store.
 
     Args:
-      game: what is played with.
+      context: what is played with.
       actor: who solves the problems, and refines.
       critic: who gives feedback.
       smoother: a model that rewrites the texts; None: phrases put in by program are enough.
@@ -147,26 +147,27 @@ def build_self_talk(
     counts: collections.Counter[str] = collections.Counter()
     costs: dict[str, dict[str, int]] = {}
     starts = [Start(problem) for problem in problems]
-    paths = respond(game, "self-talk-paths", actor, starts, config.samples, config.temperature)
+    paths = respond(context, "self-talk-paths", actor, starts, config.samples, config.temperature)
     costs["self-talk-paths"] = costs_of(paths)
     different = distinct(list(paths))
     chains = [ThinkingChain(path) for path in different if split_steps(path.text)]
     counts["paths"] = len(paths)
     counts["equal paths"] = len(paths) - len(different)
     counts["paths without steps"] = len(different) - len(chains)
-    finished, spent = _iterate(game, actor, critic, chains, config, counts)
+    finished, spent = _iterate(context, actor, critic, chains, config, counts)
     costs |= spent
     counts["clean at once"] = sum(not chain.rounds for chain in finished)
     counts["clean after refining"] = len(finished) - counts["clean at once"]
     texts = [
-        think_aloud(chain.thoughts, chain.ending, _rng(game.seed, chain.path)) for chain in finished
+        think_aloud(chain.thoughts, chain.ending, _rng(context.seed, chain.path))
+        for chain in finished
     ]
     if smoother is not None:
-        texts, costs["self-talk-smooth"] = _smoothed(game, smoother, finished, texts, counts)
+        texts, costs["self-talk-smooth"] = _smoothed(context, smoother, finished, texts, counts)
     rows = ((c.path.problem.answer, text) for c, text in zip(finished, texts, strict=True))
     graded = [
         SelfTalk(chain.path.problem, text, grade.verdict, grade.extracted, chain.rounds)
-        for chain, text, grade in zip(finished, texts, game.grader.grade_all(rows), strict=True)
+        for chain, text, grade in zip(finished, texts, context.grader.grade_all(rows), strict=True)
         if text
     ]
     right = [talk for talk in graded if talk.correct]
@@ -174,7 +175,7 @@ def build_self_talk(
     kept = list({(talk.problem.id, talk.text): talk for talk in right}.values())
     counts["equal texts"] = len(right) - len(kept)
     if wanted := config.examples:
-        rng = random.Random(f"self-talk/{game.seed}")
+        rng = random.Random(f"self-talk/{context.seed}")
         chosen = sorted(rng.sample(range(len(kept)), min(wanted, len(kept))))
         counts["more than wanted"] = len(kept) - len(chosen)
         kept = [kept[index] for index in chosen]
@@ -189,7 +190,7 @@ def self_talk_examples(prompts: PromptSet, talks: Sequence[SelfTalk]) -> list[Ex
 
 
 def _iterate(
-    game: Game,
+    context: Context,
     actor: Sampler,
     critic: Critic,
     chains: Sequence[ThinkingChain],
@@ -203,7 +204,7 @@ def _iterate(
     for dropped in ("unusable critiques", "nothing refined", "never clean"):
         counts[dropped] = 0
     for number in range(config.rounds + 1):
-        turn = game.again(number)
+        turn = context.reseeded(number)
         stage = f"self-talk-criticise-{number + 1}"
         paths, told = [c.path for c in alive.values()], [c.verdicts for c in alive.values()]
         critiques = critic(turn, stage, paths, 0.0, told)
@@ -235,7 +236,7 @@ def _iterate(
 
 
 def _smoothed(
-    game: Game,
+    context: Context,
     smoother: Sampler,
     chains: Sequence[ThinkingChain],
     texts: Sequence[str],
@@ -251,11 +252,19 @@ def _smoothed(
         ]
 
     turns = [
-        Turn(chain, smoothing_messages(chain.path.problem, text))
+        Prompt(chain, smoothing_messages(chain.path.problem, text))
         for chain, text in zip(chains, texts, strict=True)
     ]
-    replies: Dataset[Solution] = play(
-        game, "self-talk-smooth", Solution, smoother, turns, records, 1, 0.0, 2 * game.actor_tokens
+    replies: Dataset[Solution] = run_stage(
+        context,
+        "self-talk-smooth",
+        Solution,
+        smoother,
+        turns,
+        records,
+        1,
+        0.0,
+        2 * context.actor_tokens,
     )
     smooth = [
         "" if hardly_reasons(reply.text, text) else reply.text.strip()

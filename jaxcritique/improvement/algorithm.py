@@ -3,37 +3,33 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from jaxcritique.config import Config, setting
+from jaxcritique.critiques.supervision import actor_examples
 from jaxcritique.improvement.arms import Arm, samples_beyond, spread
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.players import (
-    Game,
+from jaxcritique.records import Critique, Problem, Refinement, Solution
+from jaxcritique.roles import (
+    Context,
     Start,
     costs_of,
     criticise,
-    no_critique,
     refine,
     respond,
 )
-from jaxcritique.prompts.templates import (
-    PromptSet,
-    critique_messages,
-    refine_messages,
-    solve_messages,
-)
-from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.training.data import Example
 from jaxcritique.training.sft import SftConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopConfig(Config):
     """Settings of Algorithm 1."""
 
-    iterations: int  # T
-    samples: int  # N, a problem
-    temperature: float
-    beta: float  # Weight of D_refine in equation 2.
+    iterations: int = setting(3, "T, exploration and learning steps.", low=1)
+    samples: int = setting(10, "N, responses to a problem (paper: 5 and 10).", low=1)
+    critiques: int = setting(
+        1, "L, critiques of a wrong response (the paper gives no number).", low=1
+    )
+    temperature: float = setting(0.7, "Of all samples but greedy ones (paper: 0.7).", low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,31 +63,8 @@ class Iteration:
     costs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
-def actor_examples(
-    prompts: PromptSet,
-    reasoning: Iterable[tuple[Problem, str]],
-    refinements: Iterable[Refinement],
-    beta: float,
-) -> list[Example]:
-    """Equation 2's mixture: solutions, and refinements with weight beta."""
-    examples = [Example(solve_messages(prompts, problem), text) for problem, text in reasoning]
-    for r in refinements:
-        examples.append(Example(refine_messages(prompts, r.critique), r.text, beta))
-    return examples
-
-
-def self_correction_data(refinements: Iterable[Refinement]) -> list[Refinement]:
-    """D_refine without its critiques: question, old solution, new solution (section 5.3)."""
-    return [dataclasses.replace(r, critique=no_critique(r.critique.solution)) for r in refinements]
-
-
-def critic_examples(prompts: PromptSet, critiques: Iterable[Critique]) -> list[Example]:
-    """Equation 1's data."""
-    return [Example(critique_messages(prompts, c.solution), c.text) for c in critiques]
-
-
 def improve(
-    game: Game,
+    context: Context,
     arm: Arm,
     base: ModelFolder,
     actor: ModelFolder,
@@ -108,7 +81,7 @@ def improve(
     """Runs the loop.
 
     Args:
-      game: what is played with.
+      context: what is played with.
       arm: how exploration's compute is spent.
       base: what every iteration is fine-tuned from.
       actor: the actor fine-tuned on D_reason and D_refine, who explores first.
@@ -131,7 +104,7 @@ def improve(
     for number in range(1, config.iterations + 1):
         # ---- exploration; the oracle reward picks what is right
         # The seed of an iteration is not the arm's: all explore alike where actors are alike.
-        turn = dataclasses.replace(game, seed=game.seed * 1000 + number)
+        turn = dataclasses.replace(context, seed=context.seed * 1000 + number)
         budget = matched[number - 1].generated_tokens if arm.tokens_of else 0
         found = explore(turn, number, arm, load(actor), critic, explored, config, budget)
         right = [(s.problem, s.text) for s in found.responses if s.correct]
@@ -139,12 +112,12 @@ def improve(
         # ---- learning: from the original model, on all that is right
         trained_on = _distinct([*annotated, *right, *refined])
         actor = fine_tune(
-            game.store,
+            context.store,
             f"actor-{arm.name}-{number}",
             base,
-            actor_examples(game.prompts, trained_on, refinements, config.beta),
+            actor_examples(context.prompts, trained_on, refinements, config.beta),
             sft,
-            game.seed,
+            context.seed,
         )
         history.append(
             Iteration(
@@ -163,7 +136,7 @@ def improve(
 
 
 def explore(
-    game: Game,
+    context: Context,
     number: int,
     arm: Arm,
     actor: Sampler,
@@ -175,7 +148,7 @@ def explore(
     """The exploration step: N responses to each problem, and what the arm adds to them.
 
     Args:
-      game: with the iteration's seed.
+      context: with the iteration's seed.
       number: of the iteration, names the stages; arms share them while they ask the same.
       arm: decides how often whom the critic sees.
       actor: who responds and refines.
@@ -186,19 +159,19 @@ def explore(
     """
     starts = [Start(problem) for problem in problems]
     heat = config.temperature
-    asked = [respond(game, f"explore-{number}", actor, starts, config.samples, heat)]
+    asked = [respond(context, f"explore-{number}", actor, starts, config.samples, heat)]
     responses = list(asked[0])
     if arm.tokens_of:
         spent = sum(response.tokens for response in responses)
-        more = spread(starts, samples_beyond(len(responses), spent, budget), game.seed)
-        asked.append(respond(game.again(1), f"explore-more-{number}", actor, more, 1, heat))
+        more = spread(starts, samples_beyond(len(responses), spent, budget), context.seed)
+        asked.append(respond(context.reseeded(1), f"explore-more-{number}", actor, more, 1, heat))
         responses += asked[-1]
     costs = {stage.key: costs_of(stage) for stage in asked}
     if arm.shown is None:
         return Exploration(responses, [], [], costs)
-    shown = arm.shown(responses, game.seed)
-    critiques = criticise(game, f"criticise-{number}", critic, shown, arm.critiques, heat)
-    refinements = refine(game, f"refine-{number}", actor, list(critiques), arm.refinements, heat)
+    shown = arm.shown(responses, context.seed)
+    critiques = criticise(context, f"criticise-{number}", critic, shown, arm.critiques, heat)
+    refinements = refine(context, f"refine-{number}", actor, list(critiques), arm.refinements, heat)
     costs |= {critiques.key: costs_of(critiques), refinements.key: costs_of(refinements)}
     return Exploration(responses, list(critiques), list(refinements), costs)
 

@@ -8,18 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from jaxcritique.analysis import self_talk_report as table5
-from jaxcritique.analysis.evaluation import (
-    ALONE,
-    MULTIPLES,
-    SHARE,
-    VOTE,
-    equal_tokens,
-    in_parallel,
-    in_sequence,
-    multiple,
-)
-from jaxcritique.analysis.evidence import (
+from experiments.reproduction.evidence import (
     CRITICS,
     CRITIQUE,
     EVALUATE,
@@ -40,8 +29,7 @@ from jaxcritique.analysis.evidence import (
     mean_over_actors,
     scores_of_actor,
 )
-from jaxcritique.analysis.levels import HARD
-from jaxcritique.analysis.measuring import (
+from experiments.reproduction.measuring import (
     Aspect,
     Claim,
     Lookup,
@@ -51,6 +39,18 @@ from jaxcritique.analysis.measuring import (
     measure,
     scored,
     share_contrast,
+)
+from jaxcritique.analysis import self_talk_report as table5
+from jaxcritique.analysis.levels import HARD
+from jaxcritique.testtime.scores import (
+    ALONE,
+    MULTIPLES,
+    SHARE,
+    VOTE,
+    equal_tokens,
+    in_parallel,
+    in_sequence,
+    multiple,
 )
 
 

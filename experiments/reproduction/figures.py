@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis import figures
-from jaxcritique.analysis.evaluation import (
-    ALONE,
-    MULTIPLES,
-    SHARE,
-    VOTE,
-    in_parallel,
-    in_sequence,
-    multiple,
-)
-from jaxcritique.analysis.evidence import (
+from experiments.reproduction.evidence import (
     EVALUATE,
     IMPROVE,
     IMPROVE_SMALL,
@@ -35,7 +25,17 @@ from jaxcritique.analysis.evidence import (
     training_rows,
     with_levels,
 )
-from jaxcritique.analysis.measuring import average, estimate_of, share_contrast
+from experiments.reproduction.measuring import average, estimate_of, share_contrast
+from jaxcritique.analysis import figures
+from jaxcritique.testtime.scores import (
+    ALONE,
+    MULTIPLES,
+    SHARE,
+    VOTE,
+    in_parallel,
+    in_sequence,
+    multiple,
+)
 
 _LEVEL = "Difficulty level (1: easy, 5: hard)"
 

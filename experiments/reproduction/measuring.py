@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from jaxcritique.analysis.evidence import (
+from experiments.reproduction.evidence import (
     Evidence,
     Levels,
     NotMeasured,

@@ -1,0 +1,1 @@
+"""The paper's claims, tables and figures, and the plan of programs that makes them."""

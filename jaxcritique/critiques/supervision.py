@@ -1,0 +1,64 @@
+"""What the players are fine-tuned on: the actor by equation 2, the critic by equation 1."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from absl import logging
+
+from jaxcritique.config import setting
+from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.build import made_refinements
+from jaxcritique.prompts.templates import (
+    PromptSet,
+    critique_messages,
+    refine_messages,
+    solve_messages,
+)
+from jaxcritique.records import Critique, Problem, Refinement
+from jaxcritique.roles import no_critique
+from jaxcritique.training.data import Example
+from jaxcritique.training.sft import SftConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorConfig(SftConfig):
+    """What an actor is fine-tuned on, and how."""
+
+    train_problems: int = setting(0, "Size of D_reason; 0: all of a file.", low=0)
+    refine_examples: int = setting(8000, "Size of D_refine (paper: 8,000).", low=0)
+    beta: float = setting(1.0, "Weight of D_refine in equation 2.", low=0)
+    # Sampled solutions and critiques may be longer than a row.
+    too_long: str = setting("drop", "Examples longer than a row.", choices=("error", "drop"))
+
+
+def actor_examples(
+    prompts: PromptSet,
+    reasoning: Iterable[tuple[Problem, str]],
+    refinements: Iterable[Refinement],
+    beta: float,
+) -> list[Example]:
+    """Equation 2's mixture: solutions, and refinements with weight beta."""
+    examples = [Example(solve_messages(prompts, problem), text) for problem, text in reasoning]
+    for r in refinements:
+        examples.append(Example(refine_messages(prompts, r.critique), r.text, beta))
+    return examples
+
+
+def critic_examples(prompts: PromptSet, critiques: Iterable[Critique]) -> list[Example]:
+    """Equation 1's data."""
+    return [Example(critique_messages(prompts, c.solution), c.text) for c in critiques]
+
+
+def refine_set(
+    problems: Sequence[Problem], annotator: ArithmeticAnnotator, config: ActorConfig, seed: int
+) -> list[Refinement]:
+    """Returns D_refine, or as much of it as mistakes can be made for."""
+    found = made_refinements(problems, annotator, config.refine_examples, seed)
+    if len(found) < config.refine_examples:
+        logging.warning("D_refine has %d examples: no more mistakes could be made.", len(found))
+    return found
+
+
+def self_correction_data(refinements: Iterable[Refinement]) -> list[Refinement]:
+    """D_refine without its critiques: question, old solution, new solution (section 5.3)."""
+    return [dataclasses.replace(r, critique=no_critique(r.critique.solution)) for r in refinements]

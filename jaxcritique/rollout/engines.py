@@ -1,0 +1,281 @@
+"""From a model folder to a sampler: the one place that knows the engines and their settings."""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxcritique.config import Config, setting
+from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.huggingface import ModelFolder, load_pretrained
+from jaxcritique.models.sharding import make_mesh
+from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.rollout import guard
+from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
+from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
+from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSampler, api_key
+from jaxcritique.rollout.vllm import VllmConfig, VllmServers
+from jaxcritique.store import Store
+from jaxcritique.training.data import Example
+from jaxcritique.training.sft import Placement, SftConfig, fine_tune
+
+# A server of our own that has not answered for so long is asked for its health, and restarted where
+# it hangs. One request may hold many long samples, so it may just be busy.
+_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS = 1800.0, 24 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig(Config):
+    """What samples, and on which devices; training uses the same devices."""
+
+    engine: Literal["jax", "server"] = setting(
+        "jax",
+        "What samples: our own engine, or an OpenAI-compatible server: `endpoint` or "
+        "`vllm_python`.",
+    )
+    slots: int = setting(
+        64, "jax: samples decoded at a time; fewer where `cache_gib` is short.", low=1
+    )
+    cache_gib: float = setting(
+        0.0, "jax: GiB of each device for the KV cache. 0: half of what is free; 4 on a CPU.", low=0
+    )
+    mesh: str = setting(
+        "",
+        "jax: the devices' mesh, also for training: data=8 holds eight copies of the model, "
+        "tensor=8 or fsdp=8 one sharded copy, data=2,tensor=4 two. Empty: fsdp over all.",
+    )
+    endpoint: tuple[str, ...] = setting(
+        (),
+        "server: base URLs of running servers, as http://host:8000/v1; /v1 is added to one without "
+        "a path. The model is then the name they know it by.",
+    )
+    api_key_env: str = setting(
+        "OPENAI_API_KEY", "server: the environment variable with the key for `endpoint`."
+    )
+    concurrency: int = setting(64, "server: requests in flight at each server.", low=1)
+    requests_per_minute: float = setting(
+        0.0, "server: rate limit over all servers; 0: none.", low=0
+    )
+    request_seconds: float = setting(
+        60.0,
+        "server: timeout of an attempt at `endpoint`; doubled after each timeout, up to what "
+        "`request_deadline` leaves.",
+        low=0.1,
+    )
+    request_deadline: float = setting(
+        600.0,
+        "server: seconds after which a request to `endpoint` is given up, all attempts together.",
+        low=0.1,
+    )
+    request_attempts: int = setting(10, "server: attempts at a request.", low=1)
+    send_seed: bool = setting(True, "server: send each request's seed; vllm-tpu refuses seeds.")
+    vllm_python: str | None = setting(
+        None, "server: start vLLM, with the Python interpreter of the environment that has it."
+    )
+    vllm_devices: tuple[str, ...] = setting(
+        (),
+        "Devices of one vLLM server, such as 0 or 2,3; once for each server. Without: one server "
+        "that sees them all.",
+        repeated=True,
+    )
+    vllm_args: str = setting(
+        "", "Further arguments of `vllm serve`, such as '--tensor-parallel-size=2'."
+    )
+
+    def start(self) -> "Engine":
+        """Returns an engine for models in folders; nothing is loaded yet.
+
+        Raises:
+          ValueError: settings contradict each other, or vLLM is not where they say.
+        """
+        if self.engine == "jax":
+            for name in ("endpoint", "vllm_python"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` is for `engine=server`.")
+            config = self.jax()
+            config.devices()
+            return Engine(self, lambda model: load_jax(model, config))
+        if not self.vllm_python or self.endpoint:
+            raise ValueError(
+                "`engine=server`: this needs `vllm_python` (and no `endpoint`), to serve models "
+                "that are made on the way."
+            )
+        vllm, client = self.vllm(), self.client(_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS)
+        vllm.check()
+        return Engine(self, lambda model: load_vllm(model, vllm, client))
+
+    def hosted(self, model: str) -> Sampler:
+        """Returns a sampler of a model that the servers at `endpoint` know by this name.
+
+        Raises:
+          ValueError: there is no such server.
+        """
+        client = self.client(self.request_seconds, self.request_deadline)
+        client = dataclasses.replace(client, api_key=api_key(self.api_key_env))
+        return ServerSampler(model, Endpoints(list(self.endpoint)), model, client)
+
+    def jax(self) -> JaxConfig:
+        """The JAX engine's settings."""
+        return JaxConfig(self.slots, int(self.cache_gib * 2**30) or None, self.mesh)
+
+    def vllm(self) -> VllmConfig:
+        """The settings of vLLM servers of our own.
+
+        Raises:
+          ValueError: `vllm_args` has an unclosed quotation.
+        """
+        try:
+            arguments = tuple(shlex.split(self.vllm_args))
+        except ValueError as error:
+            raise ValueError(f"`vllm_args={self.vllm_args}`: {error}") from error
+        return VllmConfig(
+            python=self.vllm_python or "",
+            device_sets=self.vllm_devices or ("",),
+            arguments=arguments,
+        )
+
+    def client(self, attempt_seconds: float, deadline_seconds: float) -> ClientConfig:
+        """How servers are spoken to."""
+        return ClientConfig(
+            concurrency=self.concurrency,
+            requests_per_minute=self.requests_per_minute,
+            attempts=self.request_attempts,
+            attempt_seconds=attempt_seconds,
+            deadline_seconds=deadline_seconds,
+            send_seed=self.send_seed,
+        )
+
+    def check_training(self, base: ModelFolder, config: SftConfig) -> None:
+        """Checks within a moment that the mesh suits model and rows, before a folder is claimed.
+
+        Only for our own engine: beside servers no other process may take the accelerator.
+
+        Raises:
+          ValueError: it does not; the message says what does.
+        """
+        if self.engine == "jax":
+            mesh = make_mesh(self.mesh)
+            Placement(self.mesh).execution(config, ModelConfig.load(base.folder), mesh)
+
+
+class Loaded(Sampler, Protocol):
+    """A sampler that holds memory, or processes that do."""
+
+    def close(self) -> None:
+        """Lets go of them."""
+        ...
+
+
+class Engine:
+    """Samples from models in folders, and trains them; one model at a time is in memory.
+
+    A sampler is loaded when it is first asked something, in place of the one before it, and again
+    when it is asked something later. So a run may hold samplers of all its models.
+    """
+
+    def __init__(self, config: EngineConfig, load: Callable[[ModelFolder], Loaded]):
+        """Takes the settings, and what loads a folder: see `load_jax` and `load_vllm`."""
+        self._config = config
+        self._load = load
+        self._model: ModelFolder | None = None
+        self._loaded: Loaded | None = None
+
+    def sampler(self, model: ModelFolder) -> Sampler:
+        """Returns a sampler of the model, which is not loaded yet."""
+        return _LazySampler(self, model)
+
+    def load(self, model: ModelFolder) -> Sampler:
+        """Loads a model, unless it is the one in memory.
+
+        Raises:
+          SamplerError: it cannot be loaded.
+        """
+        if self._loaded is None or self._model != model:
+            self.release()
+            try:
+                self._loaded, self._model = self._load(model), model
+            except (OSError, ValueError) as error:
+                raise SamplerError(f"{model.folder} cannot be loaded: {error}") from error
+        return self._loaded
+
+    def fine_tune(
+        self,
+        store: Store,
+        name: str,
+        base: ModelFolder,
+        examples: Sequence[Example],
+        config: SftConfig,
+        seed: int,
+    ) -> ModelFolder:
+        """Calls `training.sft.fine_tune`, with the samplers' memory free for it.
+
+        Beside servers training is a process of its own: what a process had of an accelerator is
+        freed only when it ends.
+        """
+        self.release()
+        arguments = store, name, base, examples, config, seed, Placement(mesh=self._config.mesh)
+        if self._config.engine == "jax":
+            return fine_tune(*arguments)
+        with concurrent.futures.ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), guard.die_with_parent
+        ) as process:
+            return process.submit(fine_tune, *arguments).result()
+
+    def release(self) -> None:
+        """Frees the memory and ends the servers of what is loaded."""
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = self._model = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@dataclasses.dataclass(frozen=True)
+class _LazySampler:
+    """A model by its key, loaded by its engine when asked; see `Sampler`."""
+
+    engine: Engine
+    model: ModelFolder
+
+    @property
+    def key(self) -> str:
+        return self.model.key
+
+    def generate(
+        self, requests: Sequence[Request], progress: Callable[[int, int], None]
+    ) -> Iterable[Completion]:
+        if requests:
+            yield from self.engine.load(self.model).generate(requests, progress)
+
+
+def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
+    """Loads a Hugging Face folder into the JAX engine: fp32 on a CPU, bf16 elsewhere.
+
+    Raises:
+      ValueError: the mesh does not fit the devices of this host or the model.
+    """
+    mesh = config.devices()
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    model_config, structure, params = load_pretrained(model.folder, mesh, dtype)
+    tokenizer = Tokenizer(model.folder)
+    return JaxSampler(model.key, model_config, structure, params, tokenizer, config, mesh)
+
+
+def load_vllm(model: ModelFolder, vllm: VllmConfig, client: ClientConfig) -> ServerSampler:
+    """Starts vLLM servers of a Hugging Face folder.
+
+    Raises:
+      SamplerError: they do not start; the message ends with their log.
+    """
+    local = Local(Tokenizer(model.folder), ModelConfig.load(model.folder).max_positions)
+    servers = VllmServers(vllm, model.folder, model.key)
+    return ServerSampler(model.key, servers, model.key, client, local)

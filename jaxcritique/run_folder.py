@@ -1,0 +1,174 @@
+"""The folder of a run: its lock, its settings, and what its results begin with."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import resource
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+from absl import logging
+
+from jaxcritique.config import Config
+from jaxcritique.errors import InvalidInput
+from jaxcritique.store import read_object, write_atomically
+
+# Locks last as long as their files are open: until the process ends.
+_HELD: dict[pathlib.Path, TextIO] = {}
+
+
+def hold(run_dir: pathlib.Path, part: str = "") -> None:
+    """Makes the folder, and locks it against other processes for as long as this one lives.
+
+    The lock is the operating system's, so that none is left behind by a process that was killed.
+
+    Args:
+      run_dir: the folder.
+      part: what of the folder's work is this process's, where several share it.
+
+    Raises:
+      InvalidInput: another process has it, or it is a file.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InvalidInput(f"{run_dir} is a file; a folder is wanted.")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = (run_dir / f".lock{part and '-'}{part}").resolve()
+    if path in _HELD:
+        return
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise InvalidInput(
+            f"{run_dir} is in use by {file.read() or 'another process'}. Wait until it has ended, "
+            "or choose another folder."
+        ) from None
+    except OSError as error:  # Some network file systems have no locks.
+        logging.warning(
+            "%s cannot be locked (%s); let one program at a time use it", run_dir, error
+        )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    _HELD[path] = file
+
+
+def claim(
+    run_dir: pathlib.Path, experiment: str, settings: Mapping[str, Any], part: str = ""
+) -> None:
+    """Holds the folder (see `hold`), and marks it as this configuration's.
+
+    Args:
+      run_dir: the folder.
+      experiment: the name of what runs in it.
+      settings: all that decides the outcome. A name with a space is not a setting, but says what
+        is in one of its files.
+      part: see `hold`.
+
+    Raises:
+      InvalidInput: another process has it, or it belongs to a run with another configuration.
+    """
+    hold(run_dir, part)
+    path = run_dir / "settings.json"
+    if path.is_file():
+        theirs = read_object(path)
+        if theirs.get("program", experiment) != experiment:
+            raise InvalidInput(
+                f"{run_dir} is the folder of another program ({theirs['program']}); choose another "
+                "one."
+            )
+        settings = json.loads(json.dumps(settings))  # Tuples are lists there.
+        # Settings are named before what is in their files.
+        changed = sorted(
+            (k for k in settings if theirs.get(k) != settings[k]), key=lambda k: (" " in k, k)
+        )
+        if changed:
+            what = changed[0] if " " in changed[0] else f"`{changed[0]}`"
+            raise InvalidInput(
+                f"{run_dir} holds a run with another {what} "
+                f"({theirs.get(changed[0])!r}, now {settings[changed[0]]!r}). "
+                "Choose another folder, or delete this one."
+            )
+    else:
+        write_atomically(path, json.dumps({"program": experiment, **settings}, indent=2) + "\n")
+
+
+def command() -> str:
+    """Returns the command that started this process; "" where it is not one of our programs."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is None or not main.name.startswith("experiments."):
+        return ""
+    return shlex.join(["python", "-m", main.name, *sys.argv[1:]])
+
+
+def about_run(run_dir: pathlib.Path, config: Config, seed: int, started: float) -> dict[str, Any]:
+    """Returns the fields of `Results`.
+
+    Args:
+      run_dir: of the run.
+      config: all settings.
+      seed: of the run.
+      started: when the run began, by the monotonic clock.
+    """
+    return {
+        "run_dir": run_dir,
+        "command": command(),
+        "seed": seed,
+        "settings": config.to_json(),
+        "wall_seconds": time.monotonic() - started,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+    """What an experiment found: the base of all results. The fields are the keys of results.json.
+
+    A subclass adds its own, and what shows them (a table, the report's path) as properties.
+    """
+
+    command: str
+    seed: int
+    settings: dict[str, Any]
+    wall_seconds: float  # Of this start of the run.
+    peak_rss_bytes: int  # Of the process.
+    run_dir: pathlib.Path  # Not in the file, which can be moved.
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what results.json holds: all fields but `run_dir`, and but what is None."""
+        fields = dataclasses.asdict(self)
+        del fields["run_dir"]
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def write(self) -> None:
+        """Writes results.json: before any page is rendered, so that a page cannot lose it."""
+        text = json.dumps(self.to_json(), indent=2) + "\n"
+        write_atomically(self.run_dir / "results.json", text)
+
+
+def count_failed(costs: Iterable[Mapping[str, int]]) -> int:
+    """Adds up the samples that could not be had, and warns where there are any.
+
+    Args:
+      costs: `roles.COSTS` of every stage.
+    """
+    failed = sum(cost["failed"] for cost in costs)
+    if failed:
+        logging.warning(
+            "%d samples failed; they count as answers or critiques that cannot be parsed. "
+            "Each stage's manifest.json, in stages/, says how many of its own.",
+            failed,
+        )
+    return failed
+
+
+def shown(folder: pathlib.Path, run_dir: pathlib.Path) -> str:
+    """Names a folder of a run by its path within `run_dir`, another by its whole path."""
+    return str(folder.relative_to(run_dir) if folder.is_relative_to(run_dir) else folder)
