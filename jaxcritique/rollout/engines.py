@@ -160,7 +160,7 @@ class EngineConfig(Config):
         """
         if self.engine == "jax":
             mesh = make_mesh(self.mesh)
-            Placement(self.mesh).execution(config, ModelConfig.load(base.folder), mesh)
+            Placement(mesh=self.mesh).execution(config, ModelConfig.load(base.folder), mesh)
 
 
 class Loaded(Sampler, Protocol):

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxcritique.config import Config, setting
 from jaxcritique.errors import InvalidInput
-from jaxcritique.models.attention import check_attention
+from jaxcritique.models.attention import IMPLEMENTATIONS, check_attention
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import (
     ModelFolder,
@@ -24,6 +24,7 @@ from jaxcritique.models.huggingface import (
 )
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import REMAT
 from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.training.data import (
@@ -54,7 +55,9 @@ class SftConfig(Config):
     epochs: int = setting(1, "Times each example is seen.", low=1)
     rows: int = setting(32, "Packed rows in a step.", low=1)
     micro_rows: int = setting(
-        4, "Rows computed at a time, at least one a device; divides `rows` if smaller.", low=1
+        4,
+        "Rows computed at a time, at least one a device; must divide `rows` if smaller. 0: all.",
+        low=0,
     )
     sequence: int = setting(4096, "Tokens in a packed row.", low=16)
     too_long: Literal["error", "drop"] = setting(
@@ -67,20 +70,31 @@ class SftConfig(Config):
         super().__post_init__()
         if not self.clip_norm > 0:
             raise ValueError(f"`clip_norm={self.clip_norm}` must be above 0; inf: no clipping.")
-        if self.rows % min(self.micro_rows, self.rows):
+        if self.rows % min(self.micro_rows or self.rows, self.rows):
             raise ValueError(
                 f"`micro_rows={self.micro_rows}` must divide the {self.rows} rows of a step."
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """Where and how a fine-tuning is carried out; it changes what is learnt by rounding only."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement(Config):
+    """On which devices a fine-tuning runs, and how; but for `compute_dtype` only rounding depends
+    on it."""
 
-    mesh: str = ""  # Such as "data=2,fsdp=4"; empty: fsdp over all devices.
-    remat: str | None = None  # None: what suits the platform.
-    attention: str | None = None
-    compute_dtype: str | None = None
+    mesh: str = setting("", "Such as data=2,fsdp=4,tensor=2; empty: fsdp over all devices.")
+    remat: str | None = setting(
+        None,
+        "What the backward pass recomputes of a layer (default: full; on CPUs none).",
+        choices=REMAT,
+    )
+    attention: str | None = setting(
+        None,
+        "Default: splash on TPU, cudnn on GPU, otherwise reference.",
+        choices=IMPLEMENTATIONS,
+    )
+    compute_dtype: Literal["float32", "bfloat16"] | None = setting(
+        None, "Default: bfloat16; on CPUs float32."
+    )
 
     def execution(self, config: SftConfig, model: ModelConfig, mesh: Mesh) -> Execution:
         """Returns the execution on the mesh's devices.
@@ -99,7 +113,7 @@ class Placement:
             )
         micro_rows = next(
             rows
-            for rows in range(min(config.micro_rows, config.rows), config.rows + 1)
+            for rows in range(min(config.micro_rows or config.rows, config.rows), config.rows + 1)
             if rows % ways == 0 == config.rows % rows
         )
         chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
