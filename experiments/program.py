@@ -54,26 +54,46 @@ def run(main: Callable[..., None], *configs: type[Config]) -> None:
     def quietly(argv: list[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        try:
-            if argv[1:]:
-                raise InvalidInput(f"{argv[1]!r} is no flag: they are written --name=value.")
-            with checking_input():
-                made = read_configs(configs, flags.FLAGS)
-            main(*made)
-            sys.stdout.flush()
-        except (InvalidInput, SamplerError, FloatingPointError) as error:
-            sys.exit(f"error: {in_flags(str(error), flags.FLAGS)}")
-        except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-            sys.exit(f"error: {error}")
-        except KeyboardInterrupt:
-            resumes = RunDir in configs
-            print(f"stopped{'; the same command resumes' * resumes}", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+        call(main, configs, argv, flags.FLAGS)
 
     app.run(quietly)
+
+
+def call(
+    main: Callable[..., None],
+    configs: Sequence[type[Config]],
+    argv: Sequence[str],
+    values: flags.FlagValues,
+) -> None:
+    """Calls `main` with the configs that parsed flags make.
+
+    Args:
+      main: of a program.
+      configs: what it takes.
+      argv: the program's name, and what was left of its arguments once flags were parsed.
+      values: the parsed flags.
+
+    Raises:
+      SystemExit: an error that the user can mend, as the line to print; or an exit code.
+    """
+    try:
+        if argv[1:]:
+            raise InvalidInput(f"{argv[1]!r} is no flag: they are written --name=value.")
+        with checking_input():
+            made = read_configs(configs, values)
+        main(*made)
+        sys.stdout.flush()
+    except (InvalidInput, SamplerError, FloatingPointError) as error:
+        sys.exit(f"error: {in_flags(str(error), values)}")
+    except BrokenPipeError:  # Whoever reads what is printed, as `head` does, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        resumes = RunDir in configs
+        print(f"stopped{'; the same command resumes' * resumes}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def parse(argv: Sequence[str], *configs: type[Config]) -> list[Config]:

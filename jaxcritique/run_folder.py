@@ -19,7 +19,7 @@ from jaxcritique.config import Config
 from jaxcritique.errors import InvalidInput
 from jaxcritique.store import read_object, write_atomically
 
-# Locks last as long as their files are open: until the process ends.
+# Locks last as long as their files are open: until the process ends, or `release`.
 _HELD: dict[pathlib.Path, TextIO] = {}
 
 
@@ -58,6 +58,12 @@ def hold(run_dir: pathlib.Path, part: str = "") -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     _HELD[path] = file
+
+
+def release() -> None:
+    """Unlocks all folders that this process holds."""
+    while _HELD:
+        _HELD.popitem()[1].close()
 
 
 def claim(

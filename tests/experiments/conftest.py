@@ -1,14 +1,24 @@
 """Programs as their users start them."""
 
+import contextlib
 import dataclasses
+import importlib
+import io
+import logging
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import pytest
+from absl import flags
+
+from experiments.program import call, define_flags
+from jaxcritique import run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -58,7 +68,7 @@ def start(program_environment, tmp_path_factory) -> Callable[..., Program]:
 
 
 @pytest.fixture(scope="session")
-def run(start) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_process(start) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Returns a function: the same, seconds it has at the most -> the program as it ended."""
 
     def run(
@@ -76,3 +86,72 @@ def run(start) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run(run_process, compilation_cache) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Returns a function: a program, its flags -> the program as it ended, run in this process.
+
+    That saves the seconds a process takes to start, and shares what JAX compiled. With further
+    environment it is a process of its own, as with `run_process`.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+    def run(
+        program: str, *flags: str, timeout: float = 900, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        if environment or "CONFIGS" not in (ROOT / f"experiments/{program}.py").read_text():
+            return run_process(program, *flags, timeout=timeout, **environment)
+        printed, errors = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(errors),
+            contextlib.chdir(ROOT),
+            _logging_to(errors),
+        ):
+            code = _run_here(program, flags)
+        return subprocess.CompletedProcess(
+            [program, *flags], code, printed.getvalue(), errors.getvalue()
+        )
+
+    return run
+
+
+def _run_here(program: str, arguments: Sequence[str]) -> int:
+    """Runs a program in this process; returns its exit code."""
+    module = importlib.import_module(f"experiments.{program}")
+    values = flags.FlagValues()
+    define_flags(module.CONFIGS, values)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        argv = values([f"experiments/{program}.py", *arguments])
+        call(module.main, module.CONFIGS, argv, values)
+    except flags.Error as error:
+        print(f"FATAL Flags parsing error:\n  {error}", file=sys.stderr)
+        return 1
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        run_folder.release()
+    return 0
+
+
+@contextlib.contextmanager
+def _logging_to(stream: io.StringIO) -> Iterator[None]:
+    """Writes warnings and errors of all loggers to a stream, as they go to a process's stderr."""
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
