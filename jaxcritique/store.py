@@ -24,7 +24,7 @@ from jaxcritique.records import digest, from_json, to_json
 
 T = TypeVar("T")
 _MANIFEST = "manifest.json"
-_REDO = "Delete it, and the same command makes anew what it held."
+_REDO = "Delete the file, and the same command makes anew what it held."
 
 
 class DamagedFile(InvalidInput):
@@ -126,6 +126,50 @@ def write_rows(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def read_jsonl(
+    path: pathlib.Path,
+    convert: Callable[[dict[str, Any]], T],
+    remedy: str = "Mend or remove this line.",
+) -> Iterator[tuple[int, T]]:
+    """Reads a JSONL file of objects, line by line; blank lines are skipped.
+
+    Args:
+      path: the file, in UTF-8.
+      convert: makes a record of an object; `dict` leaves it as it is. A ValueError that it raises
+        is reported with file and line.
+      remedy: what to do about a line that cannot be used; it ends the message.
+
+    Yields:
+      The line's number, counted from 1, and the record.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      InvalidInput: a line is not a JSON object, or `convert` refuses it.
+    """
+    if not path.is_file():
+        what = "a folder; name a file of rows" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}.")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.rstrip().decode("utf-8-sig"))
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+                record = convert(row)
+            except (ValueError, RecursionError) as error:
+                why = str(error)
+                if isinstance(error, json.JSONDecodeError):
+                    why = f"not JSON (column {error.colno}: {error.msg})"
+                elif isinstance(error, UnicodeDecodeError):
+                    why = f"not JSON (column {error.start + 1}: not UTF-8)"
+                elif isinstance(error, RecursionError):
+                    why = "not JSON (nested too deeply)"
+                raise InvalidInput(f"{path}:{number}: {why}. {remedy}") from error
+            yield number, record
+
+
 def read_rows(path: pathlib.Path, sha256: str | None) -> list[dict[str, Any]]:
     """Reads what `write_rows` wrote.
 
@@ -134,21 +178,18 @@ def read_rows(path: pathlib.Path, sha256: str | None) -> list[dict[str, Any]]:
       sha256: as its manifest has it; None where that has none.
 
     Raises:
-      DamagedFile: the file is not the one the manifest describes; its first bad line is named,
-        where one is no JSON.
+      DamagedFile: the file is not the one that the manifest describes; its first line that is not
+        JSON is named, where there is one.
     """
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() == sha256:
-        return [json.loads(line) for line in data.decode().split("\n") if line]
-    where = ""
-    for number, line in enumerate(data.split(b"\n"), 1):
-        try:
-            if line:
-                json.loads(line.decode())
-        except (ValueError, RecursionError):
-            where = f", line {number}: not JSON; the file"
-            break
-    raise DamagedFile(f"{path}{where} is not what its manifest says. {_REDO}")
+    with path.open("rb") as file:
+        intact = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    try:
+        rows = [row for _, row in read_jsonl(path, dict, _REDO)]
+    except InvalidInput as error:
+        raise DamagedFile(str(error)) from None
+    if not intact:
+        raise DamagedFile(f"{path} is not what its manifest says. {_REDO}")
+    return rows
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:

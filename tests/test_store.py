@@ -122,8 +122,8 @@ def test_failed_stage_is_redone(store):
     ("tamper", "message"),
     [
         (lambda text: text.replace("1 + 1", "1 + 2"), r"records\.jsonl is not what its manifest"),
-        (lambda text: text[:-20], r"records\.jsonl, line 3: not JSON"),
-        (lambda text: text.replace("1 + 1", "\udc80"), r"records\.jsonl, line 2: not JSON"),
+        (lambda text: text[:-20], r"records\.jsonl:3: not JSON"),
+        (lambda text: text.replace("1 + 1", "\udc80"), r"records\.jsonl:2: not JSON"),
     ],
     ids=["another value", "cut", "not UTF-8"],
 )
@@ -142,7 +142,7 @@ def test_a_damaged_manifest_is_refused_until_it_is_deleted(text, store):
     stored(store, STORIES)
     path = store.stage("problems").folder / "manifest.json"
     path.write_text(text)
-    with pytest.raises(DamagedFile, match="Delete it"):
+    with pytest.raises(DamagedFile, match="Delete the file"):
         stored(store, STORIES)
     path.unlink()
     assert list(stored(store, STORIES)) == STORIES

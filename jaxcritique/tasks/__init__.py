@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from jaxcritique.config import Config, setting
 from jaxcritique.records import Problem, from_json
+from jaxcritique.store import read_jsonl
 from jaxcritique.tasks import gsm8k, hendrycks_math, word_problems
-from jaxcritique.tasks.files import read_as, text_field
+from jaxcritique.tasks.files import text_field
 
 TASKS = ("word_problems", "gsm8k", "math")
 TINY_BASE = pathlib.Path(__file__).parent / "tiny_base"  # The laptop default's model folder.
@@ -96,7 +97,7 @@ def read_any_problems(path: pathlib.Path) -> list[Problem]:
       FileNotFoundError: there is no such file.
       ValueError: a row is none of these; file and line are named.
     """
-    return read_as(path, _any_problem)
+    return [problem for _, problem in read_jsonl(path, _any_problem)]
 
 
 def _any_problem(row: dict[str, Any]) -> Problem:

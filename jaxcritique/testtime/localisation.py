@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxcritique.records import Critique, Problem, Solution, digest
-from jaxcritique.tasks.files import read_as, text_field
+from jaxcritique.store import read_jsonl
+from jaxcritique.tasks.files import text_field
 
 SOUND = -1  # No step is wrong.
 
@@ -96,7 +97,7 @@ def read_samples(path: pathlib.Path) -> list[Sample]:
       FileNotFoundError: there is no such file.
       ValueError: a row is not of that form; file and line are named.
     """
-    return read_as(path, _sample)
+    return [sample for _, sample in read_jsonl(path, _sample)]
 
 
 def _mean(scores: Mapping[str, Sequence[float]]) -> float | None:

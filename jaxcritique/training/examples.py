@@ -1,10 +1,13 @@
-"""What a model is to learn, from files."""
+"""Training examples from files."""
 
-import json
 import pathlib
 from typing import Any
 
+from jaxcritique.errors import InvalidInput
+from jaxcritique.store import read_jsonl
 from jaxcritique.training.data import Example
+
+_FORM = "A row has 'prompt' or 'messages', 'target', and perhaps 'weight'."
 
 
 def read_examples(path: pathlib.Path) -> list[Example]:
@@ -12,32 +15,15 @@ def read_examples(path: pathlib.Path) -> list[Example]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a row is none, or there is none; file, line and remedy are named.
+      InvalidInput: a row is not an example, or there is none; file and line are named.
     """
-    if not path.is_file():
-        what = "a folder; name a file of rows" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"--data={path}: {what}.")
-    examples = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            try:
-                examples.append(_example(json.loads(line.decode())))
-            except ValueError as error:
-                why = str(error)
-                if isinstance(error, json.JSONDecodeError):
-                    why = f"not JSON (column {error.colno}: {error.msg})"
-                raise ValueError(
-                    f"{path}:{number}: {why}. A row has 'prompt' or 'messages', 'target', and "
-                    "perhaps 'weight'."
-                ) from None
+    examples = [example for _, example in read_jsonl(path, _example, _FORM)]
     if not examples:
-        raise ValueError(f"--data={path} holds no examples.")
+        raise InvalidInput(f"{path} holds no examples.")
     return examples
 
 
-def _example(row: Any) -> Example:
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
+def _example(row: dict[str, Any]) -> Example:
     if unknown := set(row) - {"prompt", "messages", "target", "weight"}:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
     if ("prompt" in row) == ("messages" in row):

@@ -312,7 +312,7 @@ def test_a_tampered_shard_is_refused_in_a_line(run, finish, story_flags, stories
     path.write_text(path.read_text()[:-9])
     done = run("generate", *story_flags, f"--output={folder}", timeout=120)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"error: {path}, line 12: not JSON")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {path}:12: not JSON")
     assert "Traceback" not in done.stderr
     path.unlink()  # As the message says.
     finish(*story_flags, f"--output={folder}")

@@ -58,7 +58,7 @@ def test_bad_row_is_named(row, message, tmp_path):
 def test_line_that_is_not_text_is_named(tmp_path):
     path = write(tmp_path / "data.jsonl", {"prompt": "a", "target": "b"})
     path.write_bytes(path.read_bytes() + b'{"prompt": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"data\.jsonl:2: 'utf-8' codec"):
+    with pytest.raises(ValueError, match=r"data\.jsonl:2: not JSON \(column 13: not UTF-8"):
         read_examples(path)
 
 

@@ -115,7 +115,7 @@ def test_a_shard_without_its_manifest_is_sampled_again(stage):
             lambda t: t.replace("b/0", "b/1"),
             r"\w+\.jsonl is not what its manifest",
         ),
-        ("shard-*.jsonl", lambda t: t[:-9], r"\w+\.jsonl, line 3: not JSON"),
+        ("shard-*.jsonl", lambda t: t[:-9], r"\w+\.jsonl:3: not JSON"),
         ("shard-*.json", lambda t: t[:-9], r"\w+\.json is not a JSON object"),
     ],
 )

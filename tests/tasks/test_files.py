@@ -98,7 +98,7 @@ def test_a_question_that_is_there_twice_is_named(task, load):
 
 def test_the_hub_without_its_library_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r"--data_dir=hub needs pip install -e '\.\[hub\]'"):
+    with pytest.raises(ImportError, match=r"`data_dir=hub` needs pip install 'jaxcritique\[hub\]'"):
         load_problems("gsm8k", "hub", "test", 0, 0)
 
 
@@ -126,7 +126,7 @@ def test_unusable_line_is_named(line, problem, task, load):
     ("math", {**MATH, "answer": None}, "no 'answer'"),
 ])  # fmt: skip
 def test_row_without_its_parts_is_named(task, row, problem, load):
-    with pytest.raises(ValueError, match=rf"train\.jsonl:2: .*{problem}.*mend or remove"):
+    with pytest.raises(ValueError, match=rf"train\.jsonl:2: .*{problem}.*Mend or remove"):
         load(task, ROWS[task], row)
 
 
@@ -150,9 +150,9 @@ def test_row_of_our_own_form_is_checked(change, problem, tmp_path):
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])
 def test_missing_data_is_refused(task, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train\.jsonl: no such file; --data_dir"):
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl: no such file; `data_dir`"):
         load_problems(task, str(tmp_path), "train", 0, 0)
-    with pytest.raises(ValueError, match=f"--task={task} needs --data_dir"):
+    with pytest.raises(ValueError, match=f"`task={task}` needs --data_dir"):
         load_problems(task, None, "train", 0, 0)
 
 
