@@ -25,6 +25,8 @@ from jaxcritique.config import REQUIRED, Config, ConfigField, setting, settings_
 from jaxcritique.errors import InvalidInput, checking_input
 from jaxcritique.rollout.sampler import SamplerError
 
+_PACKAGES = pathlib.Path(__file__).resolve().parents[1]  # The folder that holds our packages.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunDir(Config):
@@ -56,7 +58,11 @@ def run(main: Callable[..., None], *configs: type[Config]) -> None:
             logging.set_verbosity(logging.WARNING)
         call(main, configs, argv, flags.FLAGS)
 
-    app.run(quietly)
+    try:
+        arguments = read_flagfiles(sys.argv[1:])
+    except (flags.Error, UnicodeDecodeError) as error:
+        sys.exit(f"error: {error}")
+    app.run(quietly, [sys.argv[0], *arguments])
 
 
 def call(
@@ -105,12 +111,45 @@ def parse(argv: Sequence[str], *configs: type[Config]) -> list[Config]:
     values = flags.FlagValues()
     define_flags(configs, values)
     try:
-        rest = values(["program", *argv])
+        rest = values(["program", *read_flagfiles(argv)])
         if rest[1:]:
             raise ValueError(f"{rest[1]!r} is no flag: they are written --name=value.")
         return read_configs(configs, values)
     except (flags.Error, ValueError) as error:
         raise ValueError(in_flags(str(error), values)) from error
+
+
+def shipped(path: str) -> str:
+    """Finds a file of our packages, such as experiments/flagfiles/quickstart.flags, from any folder.
+
+    Args:
+      path: of a file or folder.
+
+    Returns:
+      Where it is beside the packages, if its first folder is one of them and it is not in the
+      working directory; otherwise `path` as it is.
+    """
+    beside = _PACKAGES / path
+    ours = path.startswith(("experiments/", "jaxcritique/"))
+    return str(beside) if ours and beside.exists() and not os.path.exists(path) else path
+
+
+class _Flagfiles(flags.FlagValues):
+    """Reads flagfiles as absl does, and also those that are `shipped`."""
+
+    def _get_flag_file_lines(
+        self, filename: str, parsed_file_stack: list[str] | None = None
+    ) -> list[str]:
+        return super()._get_flag_file_lines(shipped(filename), parsed_file_stack)
+
+
+def read_flagfiles(argv: Sequence[str]) -> list[str]:
+    """Returns arguments with the lines of each flagfile in the place of its --flagfile.
+
+    Raises:
+      absl.flags.Error: a flagfile cannot be read.
+    """
+    return _Flagfiles().read_flags_from_files(argv)
 
 
 def define_flags(configs: Sequence[type[Config]], values: flags.FlagValues) -> None:
@@ -173,11 +212,14 @@ def _define(field: ConfigField, values: flags.FlagValues) -> None:
 
 
 def _read(field: ConfigField, values: flags.FlagValues) -> Any:
+    def typed(one: Any) -> Any:
+        return field.type(shipped(one) if isinstance(one, str) else one)
+
     value = values[field.name].value
     if not field.is_tuple:
-        return field.type(value) if value is not None and field.type is pathlib.Path else value
+        return None if value is None else typed(value)
     try:
-        return tuple(field.type(one) for one in value or ())
+        return tuple(map(typed, value or ()))
     except ValueError:
         kind = "whole numbers" if field.type is int else "numbers"
         raise ValueError(
