@@ -33,9 +33,9 @@ from jaxcritique.grading import Grader
 from jaxcritique.records import Problem, Solution, digest
 from jaxcritique.roles import Context, Start, costs_of, refine, respond
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.store import write_atomically, write_rows
-from jaxcritique.tasks import TINY_BASE, read_any_problems, refuse_doubles
-from jaxcritique.tasks.files import first_row
+from jaxcritique.store import read_jsonl, write_atomically, write_rows
+from jaxcritique.tasks import TINY_BASE, read_any_problems
+from jaxcritique.tasks.task import refuse_doubles
 from jaxcritique.testtime.critic_metrics import critique_answers, report_on, table2_scores
 from jaxcritique.testtime.localisation import (
     Sample,
@@ -92,7 +92,7 @@ def main(_: list[str]) -> None:
             )
         samples: list[Sample] = []
         problems: list[Problem] = []
-        if has_steps(first_row(data)):
+        if has_steps(next(read_jsonl(data, dict))[1]):
             samples = read_samples(data)[: FLAGS.limit or None]
             known = [s.solution.problem for s in samples if s.solution.problem.answer]
             refuse_doubles(str(data), known)

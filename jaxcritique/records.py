@@ -24,7 +24,7 @@ class Problem:
     question: str
     answer: str  # The final answer alone, as the grader compares it.
     rationale: str  # The annotated solution: one step a line, then the answer line.
-    task: str  # "word_problems", "gsm8k" or "math".
+    task: str  # Its name in `jaxcritique.tasks`.
     level: int | None = None  # 1 (easy) to 5 (hard); None where the data has no levels.
 
 

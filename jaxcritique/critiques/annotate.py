@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
 
-from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate, parts
+from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate, marks, parts
+from jaxcritique.errors import InvalidInput
 from jaxcritique.prompts.annotation import Mode, annotation_messages, read_annotation
 from jaxcritique.prompts.critique import (
     StepVerdict,
@@ -19,10 +20,11 @@ from jaxcritique.prompts.critique import (
     render_critique,
     split_steps,
 )
-from jaxcritique.records import Critique, Solution
+from jaxcritique.records import Critique, Problem, Solution
 from jaxcritique.roles import Context, Prompt, read_critique, run_stage
 from jaxcritique.rollout.sampler import Completion, Sampler
 from jaxcritique.store import Dataset
+from jaxcritique.tasks import find_task
 
 Outcome = Literal["accepted", "disagrees", "unchecked", "unparsable", "failed"]
 
@@ -158,6 +160,11 @@ class ArithmeticAnnotator:
     one_plan: bool
     name = "arithmetic checker"
 
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> "ArithmeticAnnotator":
+        """Returns the annotator for problems, which are taken to be of the first one's task."""
+        return cls(bool(problems) and find_task(problems[0].task).one_plan)
+
     @property
     def key(self) -> str:
         """Names the program's settings; the hash cannot know its code."""
@@ -243,6 +250,29 @@ class ArithmeticAnnotator:
             if not self.one_plan and mark.right and mark.value == expected.value:
                 return expected
         return None
+
+
+def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
+    """Returns the program that checks calculations; None unless most of the problems have them."""
+    checkable = sum(
+        find_task(problem.task).checkable and bool(marks(problem.rationale)) for problem in problems
+    )
+    return ArithmeticAnnotator.of(problems) if 2 * checkable >= len(problems) else None
+
+
+def require_checker(setting: str, problems: Sequence[Problem]) -> ArithmeticAnnotator:
+    """Returns the checker, where there is no other annotator or critic.
+
+    Raises:
+      InvalidInput: most of the problems' solutions have no calculations to check.
+    """
+    annotator = checker(problems)
+    if annotator is None:
+        raise InvalidInput(
+            f"`{setting}`: the checker works out calculations (<<1+2=3>>), which most of these "
+            "problems' solutions do not have. Use a model, or a task that has them."
+        )
+    return annotator
 
 
 def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:

@@ -15,9 +15,9 @@ from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.templates import PromptSet, critique_messages
 from jaxcritique.records import Solution
 from jaxcritique.store import replace_folder, write_rows
+from jaxcritique.tasks import find_task
 
 NONE = -1  # As ProcessBench: no step.
-_LICENCES = {"word_problems": "apache-2.0", "gsm8k": "mit", "math": "mit"}
 _TEMPLATE = pathlib.Path(__file__).with_name("card.md.jinja")
 
 
@@ -62,7 +62,8 @@ def write_dataset(
 
     A folder that is there already is replaced as a whole.
     """
-    licences = {_LICENCES[c.critique.solution.problem.task] for c in (*kept, *rest)}
+    tasks = sorted({c.critique.solution.problem.task for c in (*kept, *rest)})
+    licences = {task: find_task(task).licence for task in tasks}
     card = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         _TEMPLATE.read_text()
     )
@@ -74,7 +75,8 @@ def write_dataset(
         text = card.render(
             statistics=statistics,
             command=command,
-            licence=licences.pop() if len(licences) == 1 else "other",
+            licences=licences,
+            licence=one.pop() if len(one := set(licences.values())) == 1 else "other",
             splits=[name for name, candidates in splits.items() if candidates],
         )
         (temporary / "README.md").write_text(text, encoding="utf-8")

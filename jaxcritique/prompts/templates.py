@@ -7,6 +7,7 @@ learn the formats in training and pay for every token, such as the laptop defaul
 import dataclasses
 
 from jaxcritique.records import Critique, Messages, Problem, Solution
+from jaxcritique.tasks import find_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +61,6 @@ COMPACT = PromptSet(
 )
 PROMPT_SETS = {"full": FULL, "compact": COMPACT}
 
-_ANSWER_FORMS = {
-    "word_problems": "The answer is N.",
-    "gsm8k": "The answer is N.",
-    "math": r"The answer is $\boxed{N}$.",
-}
-
 
 def solve_messages(prompts: PromptSet, problem: Problem) -> Messages:
     """The actor's first turn: y = pi_theta(x)."""
@@ -99,5 +94,5 @@ def refine_messages(prompts: PromptSet, critique: Critique) -> Messages:
 
 def _user(template: str, problem: Problem, **fields: str) -> dict[str, str]:
     # Parts of the template are replaced in one pass, so braces in model text stay as they are.
-    fields["answer_form"] = _ANSWER_FORMS[problem.task]
+    fields["answer_form"] = find_task(problem.task).answer_form
     return {"role": "user", "content": template.format_map(fields)}

@@ -1,22 +1,9 @@
 """GSM8K (Cobbe et al., 2021): grade-school word problems, one step of the rationale a line."""
 
-import pathlib
-from typing import Any, Literal
+from typing import Any
 
 from jaxcritique.records import Problem, digest
-from jaxcritique.tasks.files import hub_problems, read_problems, text_field
-
-
-def load(split: Literal["train", "test"], data_dir: str) -> list[Problem]:
-    """Reads `data_dir/gsm8k/SPLIT.jsonl`, or downloads if `data_dir` is "hub".
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a row lacks its question or its `#### answer`; file and line are named.
-    """
-    if data_dir == "hub":
-        return hub_problems("openai/gsm8k", "main", split, problem)
-    return read_problems(pathlib.Path(data_dir) / "gsm8k" / f"{split}.jsonl", problem)
+from jaxcritique.tasks.task import FileTask, register, text_field
 
 
 def problem(row: dict[str, Any]) -> Problem:
@@ -37,3 +24,19 @@ def problem(row: dict[str, Any]) -> Problem:
         rationale=f"{steps.strip()}\nThe answer is {answer}.",
         task="gsm8k",
     )
+
+
+register(
+    FileTask(
+        name="gsm8k",
+        licence="mit",
+        checkable=True,
+        files={"train": "gsm8k/train.jsonl", "test": "gsm8k/test.jsonl"},
+        hub={
+            "train": ("openai/gsm8k", "main", "train"),
+            "test": ("openai/gsm8k", "main", "test"),
+        },
+        column="question",
+        convert=problem,
+    )
+)

@@ -1,50 +1,26 @@
 """MATH (Hendrycks et al., 2021): competition problems in LaTeX, five levels; test is MATH-500."""
 
-import pathlib
 import re
-from typing import Any, Literal
-
-from absl import logging
+from typing import Any
 
 from jaxcritique.records import Problem, digest
-from jaxcritique.tasks.files import hub_problems, read_problems, text_field
+from jaxcritique.tasks.task import FileTask, register, text_field
 
-FILES = {"train": "train.jsonl", "test": "math500.jsonl"}
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
 
 
-def load(split: Literal["train", "test"], data_dir: str) -> list[Problem]:
-    r"""Reads `data_dir/math/train.jsonl` or `math500.jsonl`, or downloads if `data_dir` is "hub".
+def problem(row: dict[str, Any]) -> Problem | None:
+    r"""Converts a row as it was published; None if its answer is an empty `\boxed{}`.
 
-    The published training set has two rows whose answer is an empty `\boxed{}`; such rows are left
-    out and counted.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a row lacks its problem, solution or answer; file and line are named.
-    """
-    if data_dir == "hub" and split == "test":
-        problems = hub_problems("HuggingFaceH4/MATH-500", None, "test", problem)
-    elif data_dir == "hub":
-        problems = hub_problems("DigitalLearningGmbH/MATH-lighteval", None, "train", problem)
-    else:
-        problems = read_problems(pathlib.Path(data_dir) / "math" / FILES[split], problem)
-    usable = [problem for problem in problems if problem.answer]
-    if len(usable) < len(problems):
-        logging.warning("MATH %s: %d rows have an empty \\boxed{} and are left out",
-                        split, len(problems) - len(usable))  # fmt: skip
-    return usable
-
-
-def problem(row: dict[str, Any]) -> Problem:
-    """Converts a row as it was published.
+    The published training set has two such rows.
 
     Raises:
       ValueError: it lacks its problem, solution or answer.
     """
     question, solution = text_field(row, "problem"), text_field(row, "solution")
-    empty = r"\boxed{}" in solution and not str(row.get("answer") or "").strip()
-    answer = "" if empty else _answer(row, solution)
+    if r"\boxed{}" in solution and not str(row.get("answer") or "").strip():
+        return None
+    answer = _answer(row, solution)
     level = _LEVEL.fullmatch(str(row.get("level", "")))
     return Problem(
         id=f"math-{digest(question)}",
@@ -67,3 +43,19 @@ def _answer(row: dict[str, Any], solution: str) -> str:
         if depth == 0 and solution[end] == "}":
             return solution[start + len(r"\boxed{") : end].strip()
     raise ValueError("the row has no 'answer' and its solution boxes none")
+
+
+register(
+    FileTask(
+        name="math",
+        answer_form=r"The answer is $\boxed{N}$.",
+        licence="mit",
+        files={"train": "math/train.jsonl", "test": "math/math500.jsonl"},
+        hub={
+            "train": ("DigitalLearningGmbH/MATH-lighteval", None, "train"),
+            "test": ("HuggingFaceH4/MATH-500", None, "test"),
+        },
+        column="problem",
+        convert=problem,
+    )
+)

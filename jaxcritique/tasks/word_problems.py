@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jaxcritique.records import Problem, digest
+from jaxcritique.tasks.task import GeneratedTask, Split, register
 
 LEVELS = (1, 2, 3, 4, 5)
 _LARGEST = 200  # No value in a story or its solution is larger.
@@ -87,7 +88,7 @@ class _Event:
 
 
 def generate(
-    split: Literal["train", "test"],
+    split: Split,
     count: int,
     seed: int,
     level_weights: Sequence[float] = (1, 1, 1, 1, 1),
@@ -199,3 +200,14 @@ def _tell(rng: random.Random, level: int, start: int, events: Sequence[_Event]) 
         task="word_problems",
         level=level,
     )
+
+
+register(
+    GeneratedTask(
+        name="word_problems",
+        licence="apache-2.0",
+        checkable=True,
+        one_plan=True,
+        generate=generate,
+    )
+)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.records import Critique, Problem, Solution, digest
+from jaxcritique.records import Critique, Solution, digest
 from jaxcritique.roles import COSTS, Context, criticise, no_critique
 from jaxcritique.store import Dataset, Stage
 from jaxcritique.testtime.rounds import Critic
@@ -22,29 +21,6 @@ def critic_model(setting: str, name: str | None) -> ModelFolder | None:
       ValueError: it names a folder that cannot be used.
     """
     return None if name in (None, CHECKER, SELF) else ModelFolder.named(setting, name)
-
-
-def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
-    """Returns the program that checks calculations, for problems most of which have them."""
-    with_marks = sum(bool(marks(problem.rationale)) for problem in problems)
-    if 2 * with_marks < len(problems):
-        return None
-    return ArithmeticAnnotator(one_plan=problems[0].task == "word_problems")
-
-
-def require_checker(setting: str, problems: Sequence[Problem]) -> ArithmeticAnnotator:
-    """Returns the checker, where there is no other annotator or critic.
-
-    Raises:
-      ValueError: most of the problems' solutions have no calculations to check.
-    """
-    found = checker(problems)
-    if found is None:
-        raise ValueError(
-            f"`{setting}`: the checker works out calculations (<<1+2=3>>), which most of these "
-            "problems' solutions do not have. Use a model, or a task that has them."
-        )
-    return found
 
 
 def critic(context: Context, name: str | None, model: ModelFolder | None) -> Critic | None:
@@ -97,8 +73,7 @@ def _check(
 
     It works out every step again, whatever it said of the first ones.
     """
-    one_plan = bool(solutions) and solutions[0].problem.task == "word_problems"
-    annotator = ArithmeticAnnotator(one_plan)
+    annotator = ArithmeticAnnotator.of([solution.problem for solution in solutions])
 
     def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
         found = [annotator.annotate(s) or no_critique(s) for s in solutions]

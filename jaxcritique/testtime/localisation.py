@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcritique.records import Critique, Problem, Solution, digest
 from jaxcritique.store import read_jsonl
-from jaxcritique.tasks.files import text_field
+from jaxcritique.tasks.task import text_field
 
 SOUND = -1  # No step is wrong.
 

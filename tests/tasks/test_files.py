@@ -79,7 +79,7 @@ def test_empty_box_is_left_out(load, caplog):
     empty = {**MATH, "problem": "?", "solution": "So it is $\\boxed{}$."}
     [problem] = load("math", empty, MATH)
     assert problem.question == MATH["problem"]
-    assert "1 rows have an empty \\boxed{}" in caplog.text
+    assert "1 rows without an answer are left out" in caplog.text
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math"])
@@ -133,7 +133,7 @@ def test_row_without_its_parts_is_named(task, row, problem, load):
 @pytest.mark.parametrize(("change", "problem"), [
     ({"answer": 2}, "its 'answer' is not text"),
     ({"rationale": None}, "no 'rationale'"),
-    ({"task": "algebra"}, "its 'task' is none of word_problems, gsm8k, math"),
+    ({"task": "algebra"}, "`task=algebra`: there are gsm8k, math"),
     ({"level": "3"}, "its 'level' is neither"),
     ({"levels": 3}, "Problem has no field"),
 ])  # fmt: skip
@@ -152,7 +152,7 @@ def test_row_of_our_own_form_is_checked(change, problem, tmp_path):
 def test_missing_data_is_refused(task, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train\.jsonl: no such file; `data_dir`"):
         load_problems(task, str(tmp_path), "train", 0, 0)
-    with pytest.raises(ValueError, match=f"`task={task}` needs --data_dir"):
+    with pytest.raises(ValueError, match=f"`task={task}` needs `data_dir`"):
         load_problems(task, None, "train", 0, 0)
 
 
@@ -166,7 +166,7 @@ def test_count(load):
     rows = [{**GSM8K, "question": f"Number {i}?"} for i in range(3)]
     assert [p.question for p in load("gsm8k", *rows, count=2)] == ["Number 0?", "Number 1?"]
     assert len(load("gsm8k", *rows, count=0)) == 3
-    with pytest.raises(ValueError, match=r"4 train problems are asked for, but .* has 3 of gsm8k"):
+    with pytest.raises(ValueError, match=r"the train split of gsm8k has 3 problems; 4 were asked"):
         load("gsm8k", *rows, count=4)
 
 
