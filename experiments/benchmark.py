@@ -6,40 +6,56 @@
 Prints a table; `--output` keeps every figure, with the facts of the machine, as JSON.
 """
 
+import dataclasses
 import datetime
 import json
 import os
 import pathlib
 import platform
-
-from absl import flags
+from typing import Literal
 
 from experiments.benchmarks import grader, rollout
-from experiments.program import refusing_bad_input, run
+from experiments.program import run
 from jaxcritique.analysis.table import aligned
+from jaxcritique.config import REQUIRED, Config, setting
+from jaxcritique.errors import InvalidInput, checking_input
+from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.store import write_atomically
 
-# A suite returns its table (the header first), a footnote, and its figures for the JSON file.
-SUITES = {"grader": grader.measure, "rollout": rollout.measure}
 
-_SUITE = flags.DEFINE_enum("suite", None, sorted(SUITES), "What to measure.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Where the figures go as JSON; none: nowhere.")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(Config):
+    """What is measured."""
+
+    suite: Literal["grader", "rollout"] = setting(REQUIRED, "What to measure.")
+    output: pathlib.Path | None = setting(None, "JSON file for the figures.")
 
 
-def main(_: list[str]) -> None:
+CONFIGS = BenchmarkConfig, grader.GraderBenchmark, rollout.RolloutBenchmark, EngineConfig
+
+
+def main(
+    config: BenchmarkConfig,
+    grader_config: grader.GraderBenchmark,
+    rollout_config: rollout.RolloutBenchmark,
+    engine: EngineConfig,
+) -> None:
     """Runs the program."""
-    if _OUTPUT.value:
-        with refusing_bad_input():
-            if pathlib.Path(_OUTPUT.value).is_dir():
-                raise ValueError(f"--output={_OUTPUT.value}: a file is wanted; this is a folder.")
-            pathlib.Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
+    if config.output:
+        with checking_input():
+            if config.output.is_dir():
+                raise InvalidInput(f"`output={config.output}` is a folder; name a file.")
+            config.output.parent.mkdir(parents=True, exist_ok=True)
     machine = machine_facts()
-    table, footnote, figures = SUITES[_SUITE.value]()
-    print(aligned(table))
-    print(footnote)
-    if _OUTPUT.value:
-        report = {"suite": _SUITE.value, "machine": machine, **figures}
-        write_atomically(pathlib.Path(_OUTPUT.value), json.dumps(report, indent=1) + "\n")
+    if config.suite == "grader":
+        measured = grader.measure(grader_config)
+    else:
+        measured = rollout.measure(rollout_config, engine)
+    print(aligned(measured.table))
+    print(measured.footnote)
+    if config.output:
+        figures = {"suite": config.suite, "machine": machine, **measured.figures}
+        write_atomically(config.output, json.dumps(figures, indent=1) + "\n")
 
 
 def machine_facts() -> dict[str, object]:
@@ -54,4 +70,4 @@ def machine_facts() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, *CONFIGS)

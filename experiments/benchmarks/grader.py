@@ -4,8 +4,8 @@ Every pass is a fresh process that has imported everything and started its worke
 clock starts. "Cold" rows were never seen before; "warm" is the second pass over them.
 """
 
+import dataclasses
 import importlib.metadata
-import json
 import multiprocessing
 import os
 import pathlib
@@ -14,24 +14,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import flags
 from tqdm import tqdm
 
-from experiments.program import refusing_bad_input
+from experiments.benchmarks import Measured
+from jaxcritique.config import Config, setting
+from jaxcritique.errors import checking_input
 from jaxcritique.grading import Grader
+from jaxcritique.store import read_jsonl
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "The folder with grading/gsm8k_model_solutions.jsonl (rows: gold, response, expected) and "
-    "grading/peer_cases.jsonl (gold, prediction, kind, expected).",
-)
-_ROWS = flags.DEFINE_integer(
-    "rows", 0, "The most rows of each file to grade, evenly spaced; 0: all.", lower_bound=0
-)
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 3, "Passes of each grader; the table shows the median.", lower_bound=1
-)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraderBenchmark(Config):
+    """The settings of --suite=grader."""
+
+    data_dir: pathlib.Path | None = setting(
+        None,
+        "The folder with grading/gsm8k_model_solutions.jsonl (rows: gold, response, expected) and "
+        "grading/peer_cases.jsonl (gold, prediction, kind, expected).",
+    )
+    rows: int = setting(
+        0, "Maximum number of rows of each file, evenly spaced; 0: all.", low=0
+    )
+    repeats: int = setting(3, "Passes of each grader; the table shows the median.", low=1)
+
 
 FILES = {
     "model solutions": "grading/gsm8k_model_solutions.jsonl",
@@ -67,14 +71,14 @@ class Pass(NamedTuple):
     agreement: float
 
 
-def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
-    """Returns the table, its header first, a footnote, and the figures.
+def measure(config: GraderBenchmark) -> Measured:
+    """Measures all graders on all rows.
 
     Raises:
-      SystemExit: the data is missing or unreadable.
+      InvalidInput: the data is missing or unreadable.
     """
-    with refusing_bad_input():
-        data = {name: _read(file) for name, file in FILES.items()}
+    with checking_input():
+        data = {name: _read(config, file) for name, file in FILES.items()}
     version = _version("math-verify")
     contenders: dict[str, Callable[[list[Row]], Pass]] = {
         "jaxcritique, 1 worker": _one_worker,
@@ -87,7 +91,7 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
     # One contender after the other in each repeat, so that they share what load there is.
     jobs = [
         (name, data_name, contender)
-        for _ in range(_REPEATS.value)
+        for _ in range(config.repeats)
         for data_name in data
         for name, contender in contenders.items()
     ]
@@ -97,30 +101,28 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
             result = process.apply(contender, (data[data_name],))
         tqdm.write(f"{data_name}, {name}: {result.cold:,.0f} verdicts/s cold")
         passes.setdefault((data_name, name), []).append(result)
-    return _table(passes, data), _FOOTNOTE, _figures(passes, data)
+    return Measured(_table(passes, data), _FOOTNOTE, _figures(passes, data))
 
 
-def _read(file: str) -> list[Row]:
-    if not _DATA_DIR.value:
-        raise ValueError("--suite=grader needs --data_dir, the folder that holds grading/.")
-    path = pathlib.Path(_DATA_DIR.value) / file
+def _read(config: GraderBenchmark, file: str) -> list[Row]:
+    if not config.data_dir:
+        raise ValueError("`suite=grader` needs `data_dir`, the folder that holds grading/.")
+    path = config.data_dir / file
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --data_dir must name the folder above it.")
-    rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            rows.append(_row(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: not a labelled row ({error!r}).") from None
-    step = max(1, -(-len(rows) // _ROWS.value)) if _ROWS.value else 1
+        raise FileNotFoundError(f"{path}: no such file; `data_dir` must name the folder above it.")
+    rows = [row for _, row in read_jsonl(path, _row)]
+    step = max(1, -(-len(rows) // config.rows)) if config.rows else 1
     return rows[::step]
 
 
 def _row(fields: Mapping[str, Any]) -> Row:
-    prediction = fields["prediction"] if "prediction" in fields else fields["response"]
-    kind = "answer" if fields.get("kind") == "answer" else "response"
-    text = "" if prediction is None else str(prediction)
-    return Row(str(fields["gold"]), text, kind, bool(fields["expected"]))
+    try:
+        prediction = fields["prediction"] if "prediction" in fields else fields["response"]
+        kind = "answer" if fields.get("kind") == "answer" else "response"
+        text = "" if prediction is None else str(prediction)
+        return Row(str(fields["gold"]), text, kind, bool(fields["expected"]))
+    except KeyError as error:
+        raise ValueError(f"the row has no {error}") from None
 
 
 def _one_worker(rows: list[Row]) -> Pass:

@@ -5,6 +5,7 @@ same work. Compilation and the start of a server are paid once and not counted: 
 the work twice and the second time is measured, vLLM and `transformers` answer a few prompts before.
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
@@ -16,62 +17,83 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 from tqdm import tqdm
 
-from experiments import engines
-from experiments.program import refusing_bad_input
+from experiments.benchmarks import Measured
+from jaxcritique.config import Config, setting
+from jaxcritique.errors import checking_input
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.rollout.engines import load_jax, load_vllm
-from jaxcritique.rollout.prompt_files import Defaults, read_requests
+from jaxcritique.rollout.engines import EngineConfig, load_jax, load_vllm
+from jaxcritique.rollout.prompt_files import SamplingConfig, read_requests
 from jaxcritique.rollout.sampler import Request, Sampler, SamplerError
 
-_MODEL = flags.DEFINE_string("model", None, "rollout: Hugging Face folder.")
-_PROMPTS = flags.DEFINE_string(
-    "prompts", None, "rollout: JSONL of {'prompt' | 'messages'}, as experiments.generate reads it."
-)
-_SAMPLES = flags.DEFINE_integer("bench_samples", 4, "rollout: samples a prompt.", lower_bound=1)
-_TOKENS = flags.DEFINE_integer("bench_tokens", 128, "rollout: tokens a sample.", lower_bound=1)
-_BATCHES = flags.DEFINE_list(
-    "bench_batches", ["16", "64", "128"], "rollout: batch sizes `transformers` is tried with."
-)
 _AGREEMENT_TOKENS = 64
 _GREEDY = 16  # Prompts `transformers` answers greedily at a time.
 _WARM_UP = 4  # Prompts; few, for vLLM remembers them.
 
 
-def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
-    """Returns the table, its header first, a footnote, and the figures.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutBenchmark(Config):
+    """The settings of --suite=rollout."""
 
-    An engine that is not installed is left out.
+    model: pathlib.Path | None = setting(None, "rollout: Hugging Face folder.")
+    prompts: pathlib.Path | None = setting(
+        None, "rollout: JSONL of {'prompt' | 'messages'}, as experiments.generate reads it."
+    )
+    bench_samples: int = setting(4, "rollout: samples a prompt.", low=1)
+    bench_tokens: int = setting(128, "rollout: tokens a sample.", low=1)
+    bench_batches: tuple[int, ...] = setting(
+        (16, 64, 128), "rollout: batch sizes `transformers` is tried with.", low=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What every contender does."""
+
+    model: ModelFolder
+    engine: EngineConfig
+    requests: list[Request]  # The measured ones.
+    greedy: list[Request]  # For agreement.
+    batches: tuple[int, ...]
+
+
+def measure(benchmark: RolloutBenchmark, engine: EngineConfig) -> Measured:
+    """Measures the engines that are installed.
 
     Raises:
-      SystemExit: a flag makes no sense, or the model or the prompts are missing or unreadable.
+      InvalidInput: a setting, the model or the prompts cannot be used.
       SamplerError: the JAX engine cannot answer them.
     """
-    with refusing_bad_input():
-        if not _MODEL.value or not _PROMPTS.value:
-            raise ValueError("--suite=rollout needs --model and --prompts.")
-        model = ModelFolder.of(_MODEL.value)
+    with checking_input():
+        if not benchmark.model or not benchmark.prompts:
+            raise ValueError("`suite=rollout` needs `model` and `prompts`.")
+        if not benchmark.bench_batches:
+            raise ValueError("`bench_batches` is empty.")
+        model = ModelFolder.of(benchmark.model)
         config = ModelConfig.load(model.folder)
-        tokens = _TOKENS.value
-        settings = Defaults(_SAMPLES.value, tokens, 1.0, seed=0, min_tokens=tokens)
-        prompts = read_requests(pathlib.Path(_PROMPTS.value), settings)
+        tokens = benchmark.bench_tokens
+        prompts = read_requests(
+            benchmark.prompts,
+            SamplingConfig(n=benchmark.bench_samples, max_tokens=tokens, min_tokens=tokens),
+        )
         if prompts.batch:
             raise ValueError(
-                f"--prompts={_PROMPTS.value}: batch rows say themselves how many tokens."
+                f"`prompts={benchmark.prompts}`: batch rows set their own number of tokens."
             )
-        requests = prompts.requests
-        greedy = Defaults(1, _AGREEMENT_TOKENS, 0.0, seed=0)
-        greedy_requests = read_requests(pathlib.Path(_PROMPTS.value), greedy).requests
-        if not _BATCHES.value or not all(s.isdecimal() and int(s) for s in _BATCHES.value):
-            raise ValueError(f"--bench_batches={','.join(_BATCHES.value)}: numbers from 1 wanted.")
-        contenders: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {"jax": _jax}
-        vllm = engines.vllm_config()
+        greedy = SamplingConfig(max_tokens=_AGREEMENT_TOKENS, temperature=0.0)
+        work = _Work(
+            model,
+            engine,
+            prompts.requests,
+            read_requests(benchmark.prompts, greedy).requests,
+            benchmark.bench_batches,
+        )
+        contenders: dict[str, Callable[[_Work], tuple[dict[str, Any], list[str]]]] = {"jax": _jax}
         try:
-            vllm.check()
+            engine.vllm().check()
             contenders["vllm"] = _vllm
         except ValueError as error:
             print(f"vLLM is left out: {error}", file=sys.stderr)
@@ -84,12 +106,12 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
     texts: dict[str, list[str]] = {}
     for name, contender in contenders.items():
         try:
-            results[name], texts[name] = contender(model, requests, greedy_requests)
+            results[name], texts[name] = contender(work)
         except SamplerError as error:
             if name == "jax":
                 raise
             print(f"{name} is left out: {error}", file=sys.stderr)
-    work = 2 * (
+    flops = 2 * (
         config.num_parameters - (not config.tie_embeddings) * config.vocab_size * config.dim
     )
     agreement = {
@@ -108,8 +130,8 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
                 f"{result['output_tokens']:,}",
                 f"{result['seconds']:.1f}",
                 f"{speed:.1f}",
-                f"{speed * work / 1e9:.0f}",
-                f"{speed * work / 1e9 / rate:.0%}",
+                f"{speed * flops / 1e9:.0f}",
+                f"{speed * flops / 1e9 / rate:.0%}",
                 f"{agreement[name]:.0%}",
             )
         )
@@ -117,11 +139,11 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
         "engines": results,
         "greedy_agreement_with_jax": agreement,
         "matrix_product_gflops": rate,
-        "flops_per_token": work,
-        "prompts": len(requests),
+        "flops_per_token": flops,
+        "prompts": len(work.requests),
     }
     parts = results["jax"]["settings"]["seconds_by_part"]
-    decode_rate = results["jax"]["output_tokens"] * work / parts["decode"] / 1e9
+    decode_rate = results["jax"]["output_tokens"] * flops / parts["decode"] / 1e9
     split = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items())
     footnote = (
         f"The JAX engine's seconds: {split}; {decode_rate:.0f} GF/s while it decodes.\n"
@@ -129,7 +151,7 @@ def measure() -> tuple[list[Sequence[str]], str, dict[str, Any]]:
         f"{rate:.0f} here.\nSame greedy: the share of prompts with the JAX engine's greedy text, "
         f"{_AGREEMENT_TOKENS} tokens at most."
     )
-    return rows, footnote, figures
+    return Measured(rows, footnote, figures)
 
 
 def matrix_product_gflops() -> float:
@@ -144,15 +166,13 @@ def matrix_product_gflops() -> float:
     return 2 * 2048**3 / min(seconds[1:]) / 1e9
 
 
-def _jax(
-    model: ModelFolder, requests: list[Request], greedy: list[Request]
-) -> tuple[dict[str, Any], list[str]]:
-    config = engines.jax_config()
-    with refusing_bad_input():
-        sampler = load_jax(model, config)
-    _, first_seconds = _timed("jax, compiling", sampler, requests)
+def _jax(work: _Work) -> tuple[dict[str, Any], list[str]]:
+    config = work.engine.jax()
+    with checking_input():
+        sampler = load_jax(work.model, config)
+    _, first_seconds = _timed("jax, compiling", sampler, work.requests)
     sampler.seconds.clear()
-    tokens, seconds = _timed("jax", sampler, requests)
+    tokens, seconds = _timed("jax", sampler, work.requests)
     result = _result(
         tokens,
         seconds,
@@ -163,18 +183,16 @@ def _jax(
         seconds_with_compilation=first_seconds,
         seconds_by_part=dict(sampler.seconds),
     )
-    return result, _texts(sampler, greedy)
+    return result, _texts(sampler, work.greedy)
 
 
-def _vllm(
-    model: ModelFolder, requests: list[Request], greedy: list[Request]
-) -> tuple[dict[str, Any], list[str]]:
-    config = engines.vllm_config()
-    sampler = load_vllm(model, config, engines.own_client_config())
+def _vllm(work: _Work) -> tuple[dict[str, Any], list[str]]:
+    config = work.engine.vllm()
+    sampler = load_vllm(work.model, config, work.engine.own_client())
     try:
-        _texts(sampler, greedy[:_WARM_UP])
-        tokens, seconds = _timed("vllm", sampler, requests)
-        texts = _texts(sampler, greedy)
+        _texts(sampler, work.greedy[:_WARM_UP])
+        tokens, seconds = _timed("vllm", sampler, work.requests)
+        texts = _texts(sampler, work.greedy)
     finally:
         sampler.close()
     result = _result(
@@ -191,12 +209,11 @@ def _vllm(
     return result, texts
 
 
-def _transformers(
-    model: ModelFolder, requests: list[Request], greedy: list[Request]
-) -> tuple[dict[str, Any], list[str]]:
+def _transformers(work: _Work) -> tuple[dict[str, Any], list[str]]:
     import torch
     import transformers
 
+    model, requests, greedy = work.model, work.requests, work.greedy
     tokenizer = Tokenizer(model.folder)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # As in the JAX engine.
@@ -253,7 +270,7 @@ def _transformers(
 
     timed(prompts[:_WARM_UP], _WARM_UP, min(tokens, 16))
     tried = {}
-    for batch in {min(int(size), len(prompts)) for size in _BATCHES.value}:
+    for batch in {min(size, len(prompts)) for size in work.batches}:
         seconds = timed(prompts[-batch:], batch, min(tokens, 16))
         tried[batch] = batch * min(tokens, 16) / seconds
     best = max(tried, key=tried.__getitem__)

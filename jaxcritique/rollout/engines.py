@@ -105,7 +105,7 @@ class EngineConfig(Config):
                 "`engine=server`: this needs `vllm_python` (and no `endpoint`), to serve models "
                 "that are made on the way."
             )
-        vllm, client = self.vllm(), self.client(_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS)
+        vllm, client = self.vllm(), self.own_client()
         vllm.check()
         return Engine(self, lambda model: load_vllm(model, vllm, client))
 
@@ -138,6 +138,10 @@ class EngineConfig(Config):
             device_sets=self.vllm_devices or ("",),
             arguments=arguments,
         )
+
+    def own_client(self) -> ClientConfig:
+        """How requests are sent to servers that we start."""
+        return self.client(_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS)
 
     def client(self, attempt_seconds: float, deadline_seconds: float) -> ClientConfig:
         """How servers are spoken to."""

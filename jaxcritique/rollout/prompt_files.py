@@ -3,132 +3,114 @@
 import collections
 import dataclasses
 import hashlib
-import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxcritique.config import Config, setting
+from jaxcritique.errors import InvalidInput
 from jaxcritique.rollout.journal import Shard, read_shard
 from jaxcritique.rollout.sampler import Completion, Request
-from jaxcritique.store import write_rows
+from jaxcritique.store import read_jsonl, write_rows
 
 _ROUTES = ("/v1/chat/completions", "/v1/completions")
 _IGNORED = {"model", "messages", "prompt", "user", "metadata", "store", "service_tier"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Defaults:
-    """What is asked of a prompt that does not say itself; see `Request`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Config):
+    """How prompts are sampled; rows of a batch may say otherwise. See `Request`."""
 
-    Raises:
-      ValueError: a value makes no sense; it is named.
-    """
+    n: int = setting(1, "Samples of each prompt.", low=1)
+    seed: int = setting(
+        0, "Decides the samples, together with a prompt, its id and the settings from n to logprobs."
+    )
+    temperature: float = setting(1.0, "Sampling temperature; 0: greedy.", low=0)
+    top_k: int = setting(0, "Sample from the k most likely tokens; 0: all.", low=0)
+    top_p: float = setting(
+        1.0, "Sample from the most likely tokens with this total probability.", low=0, high=1
+    )
+    max_tokens: int = setting(1024, "Maximum number of tokens of a sample.", low=1)
+    min_tokens: int = setting(0, "Minimum number of tokens of a sample.", low=0)
+    stop: tuple[str, ...] = setting(
+        (), "A string at which a sample ends, without it; may be repeated.", repeated=True
+    )
+    stop_token_ids: tuple[int, ...] = setting((), "Tokens at which a sample ends.", low=0)
+    logprobs: bool = setting(False, "Write the log-probability of every token.")
 
-    n: int
-    max_tokens: int
-    temperature: float
-    seed: int
-    top_k: int = 0
-    top_p: float = 1.0
-    min_tokens: int = 0
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    logprobs: bool = False
-
-    def __post_init__(self):
-        sensible = {
-            "n": self.n >= 1,
-            "max_tokens": self.max_tokens >= 1,
-            "temperature": 0 <= self.temperature < math.inf,  # False for what is not a number.
-            "top_k": self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "min_tokens": 0 <= self.min_tokens <= self.max_tokens,
-            "stop": all(isinstance(stop, str) and stop for stop in self.stop),
-            "stop_token_ids": all(isinstance(i, int) and i >= 0 for i in self.stop_token_ids),
-        }
-        for name, fine in sensible.items():
-            if not fine:
-                raise ValueError(f"{name}={getattr(self, name)!r} makes no sense here")
+    def __post_init__(self) -> None:
+        """Checks what bounds cannot say."""
+        super().__post_init__()
+        if not self.top_p:
+            raise ValueError("`top_p=0` must be above 0.")
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"`min_tokens={self.min_tokens}` must not exceed `max_tokens={self.max_tokens}`."
+            )
+        for name, type_ in (("stop", str), ("stop_token_ids", int)):
+            values = getattr(self, name)
+            if not all(isinstance(value, type_) and value != "" for value in values):
+                raise ValueError(f"`{name}={values}`: an entry is empty or of another type.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """What a file asks."""
+    """The prompts of a file."""
 
-    requests: list[Request]  # No two are the same.
+    requests: list[Request]  # All different.
     rows: int
-    batch: bool  # Whether it is OpenAI's format.
+    batch: bool  # Whether the file is in OpenAI's batch format.
     sha256: str  # Of the file.
 
 
-def read_requests(path: pathlib.Path, defaults: Defaults) -> Prompts:
+def read_requests(path: pathlib.Path, sampling: SamplingConfig) -> Prompts:
     """Reads a file of prompts.
 
-    A row's id is its "id" ("custom_id" in a batch) or the hash of its content. A prompt that
-    stands k times in the file, with the same id or none, is answered k times as often: it becomes
-    one request, its samples numbered on.
+    A request's id is the row's "id" ("custom_id" in a batch) or else the hash of its content. Rows
+    with the same prompt, and the same id or none, become one request for all their samples.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a row is not a prompt, or its id is another row's; file and line are named.
+      InvalidInput: a row is not a prompt, or another prompt has its id; file and line are named.
     """
-    if not path.is_file():
-        what = "a folder; name a file of rows" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"--prompts={path}: {what}.")
-    found: dict[str, tuple[int, Request]] = {}
+    requests: dict[str, tuple[int, Request]] = {}  # By id, with the line.
     rows, batch = 0, False
-    sha256 = hashlib.sha256()
+    for number, (request, is_batch) in read_jsonl(path, lambda row: _request(row, sampling)):
+        rows += 1
+        batch |= is_batch
+        earlier, before = requests.get(request.id, (number, None))
+        if before is not None:
+            if dataclasses.replace(before, n=request.n) != request:
+                raise InvalidInput(
+                    f"{path}:{number}: line {earlier} has the same id with another prompt."
+                )
+            request = dataclasses.replace(request, n=before.n + request.n)
+        requests[request.id] = earlier, request
+    if not requests:
+        raise InvalidInput(f"{path}: there are no rows in it.")
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            sha256.update(line)
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-                if not isinstance(row, dict):
-                    raise ValueError("not an object")
-                request = _request(row, defaults)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not JSON (column {error.colno}: {error.msg})"
-                ) from error
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
-            rows += 1
-            batch |= "custom_id" in row
-            earlier, before = found.get(request.id, (number, None))
-            if before is not None:
-                if dataclasses.replace(before, n=request.n) != request:
-                    raise ValueError(
-                        f"{path}, line {number}: line {earlier} has the same id with another prompt"
-                    )
-                request = dataclasses.replace(request, n=before.n + request.n)
-            found[request.id] = earlier, request
-    if not found:
-        raise ValueError(f"--prompts={path}: there are no rows in it.")
-    requests = [request for _, request in found.values()]
-    return Prompts(requests, rows, batch, sha256.hexdigest())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Prompts([request for _, request in requests.values()], rows, batch, sha256)
 
 
-def _request(row: Mapping[str, Any], defaults: Defaults) -> Request:
-    """Reads a row.
+def _request(row: Mapping[str, Any], sampling: SamplingConfig) -> tuple[Request, bool]:
+    """Returns the request of a row, and whether the row is one of a batch.
 
     Raises:
       ValueError: it is not a prompt.
     """
     if "custom_id" not in row:
         name = row.get("id", "")
-        return _prompt(row, str(name) if isinstance(name, int) else name, defaults)
+        return _prompt(row, str(name) if isinstance(name, int) else name, sampling), False
     if row.get("url", _ROUTES[0]) not in _ROUTES:
         raise ValueError(f"url {row['url']!r} is not one of {', '.join(_ROUTES)}")
     body = row.get("body")
     if not isinstance(body, dict):
         raise ValueError("a batch row needs a 'body', an object")
-    return _prompt(body, row["custom_id"], _settings(body, defaults))
+    return _prompt(body, row["custom_id"], _sampling(body, sampling)), True
 
 
-def _prompt(row: Mapping[str, Any], name: Any, settings: Defaults) -> Request:
+def _prompt(row: Mapping[str, Any], name: Any, sampling: SamplingConfig) -> Request:
     if not isinstance(name, str):
         raise ValueError(f"the id {name!r} is not a string")
     text, messages = row.get("prompt"), row.get("messages")
@@ -144,7 +126,7 @@ def _prompt(row: Mapping[str, Any], name: Any, settings: Defaults) -> Request:
     ):
         raise ValueError("'messages' is not a list of {'role', 'content'}, both texts")
     chat = [{"role": m["role"], "content": m["content"]} for m in messages or []]
-    request = Request(chat, text=text or "", name=name, **vars(settings))
+    request = Request(chat, text=text or "", name=name, **vars(sampling))
     if not name:  # The same content has the same id however many samples are asked for.
         request = dataclasses.replace(request, name=dataclasses.replace(request, n=1).content)
     _ = request.content  # Refuses what no file can hold: half of a surrogate pair.
@@ -157,11 +139,11 @@ def _is_message(value: Any) -> bool:
     )
 
 
-def _settings(body: Mapping[str, Any], defaults: Defaults) -> Defaults:
-    """Reads what a batch row says of sampling.
+def _sampling(body: Mapping[str, Any], default: SamplingConfig) -> SamplingConfig:
+    """Returns `default` with the sampling settings of a batch row in place of its own.
 
     Raises:
-      ValueError: it asks for something else than text, or a value is of the wrong kind.
+      ValueError: a setting is not supported, or its value is wrong.
     """
     said = {key: value for key, value in body.items() if value is not None and key not in _IGNORED}
     if "max_completion_tokens" in said:
@@ -182,7 +164,10 @@ def _settings(body: Mapping[str, Any], defaults: Defaults) -> Defaults:
         if boolean or not isinstance(value, kinds[key]):
             raise ValueError(f"the body's {key!r} is {value!r}")
     lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
-    return dataclasses.replace(defaults, **{**said, **lists})
+    try:
+        return dataclasses.replace(default, **{**said, **lists})
+    except ValueError as error:  # Without backticks: the row's field is meant, not a flag.
+        raise ValueError(str(error).replace("`", "").rstrip(".")) from error
 
 
 def write_batch(
