@@ -16,7 +16,7 @@ import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -154,8 +154,10 @@ def read_flagfiles(argv: Sequence[str]) -> list[str]:
 
 def define_flags(configs: Sequence[type[Config]], values: flags.FlagValues) -> None:
     """Defines a flag for each setting of the configs."""
-    for field in (field for config in configs for field in settings_of(config)):
-        _define(field, values)
+    fields = [field for config in configs for field in settings_of(config)]
+    names = {field.name for field in fields}
+    for field in fields:
+        _define(field, in_flags(field.setting.help, names), values)
 
 
 def read_configs(configs: Sequence[type[Config]], values: flags.FlagValues) -> list[Config]:
@@ -170,17 +172,17 @@ def read_configs(configs: Sequence[type[Config]], values: flags.FlagValues) -> l
     ]
 
 
-def in_flags(message: str, values: flags.FlagValues) -> str:
-    """Writes settings that a message names, as `rows` or `rows=3`, as flags."""
+def in_flags(message: str, names: Container[str]) -> str:
+    """Writes settings that a message names, as `rows` or `rows=3`, as flags, if it is in `names`."""
 
     def flag(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
-        return f"--{name}{value or ''}" if name in values else match[0]
+        return f"--{name}{value or ''}" if name in names else match[0]
 
     return re.sub(r"`(\w+)(=[^`]*)?`", flag, message)
 
 
-def _define(field: ConfigField, values: flags.FlagValues) -> None:
+def _define(field: ConfigField, help: str, values: flags.FlagValues) -> None:
     known, name = field.setting, field.name
     default: Any = None if field.default is REQUIRED else field.default
     if isinstance(default, pathlib.Path):
@@ -194,21 +196,21 @@ def _define(field: ConfigField, values: flags.FlagValues) -> None:
     if field.is_tuple:
         default = None if default is None else list(map(str, default))
         if known.repeated and known.choices:
-            flags.DEFINE_multi_enum(name, default, known.choices, known.help, **more)
+            flags.DEFINE_multi_enum(name, default, known.choices, help, **more)
         elif known.repeated:
-            flags.DEFINE_multi_string(name, default, known.help, **more)
+            flags.DEFINE_multi_string(name, default, help, **more)
         else:
-            flags.DEFINE_list(name, default, known.help, **more)
+            flags.DEFINE_list(name, default, help, **more)
     elif known.choices:
-        flags.DEFINE_enum(name, default, known.choices, known.help, **more)
+        flags.DEFINE_enum(name, default, known.choices, help, **more)
     elif field.type is bool:
-        flags.DEFINE_bool(name, default, known.help, **more)
+        flags.DEFINE_bool(name, default, help, **more)
     elif field.type is int:
-        flags.DEFINE_integer(name, default, known.help, **bounds, **more)
+        flags.DEFINE_integer(name, default, help, **bounds, **more)
     elif field.type is float:
-        flags.DEFINE_float(name, default, known.help, **bounds, **more)
+        flags.DEFINE_float(name, default, help, **bounds, **more)
     else:
-        flags.DEFINE_string(name, default, known.help, **more)
+        flags.DEFINE_string(name, default, help, **more)
 
 
 def _read(field: ConfigField, values: flags.FlagValues) -> Any:

@@ -22,6 +22,7 @@ from jaxcritique.errors import checking_input
 from jaxcritique.grading import Grader
 from jaxcritique.store import read_jsonl
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraderBenchmark(Config):
     """The settings of --suite=grader."""
@@ -31,9 +32,7 @@ class GraderBenchmark(Config):
         "The folder with grading/gsm8k_model_solutions.jsonl (rows: gold, response, expected) and "
         "grading/peer_cases.jsonl (gold, prediction, kind, expected).",
     )
-    rows: int = setting(
-        0, "Maximum number of rows of each file, evenly spaced; 0: all.", low=0
-    )
+    rows: int = setting(0, "Maximum number of rows of each file, evenly spaced; 0: all.", low=0)
     repeats: int = setting(3, "Passes of each grader; the table shows the median.", low=1)
 
 

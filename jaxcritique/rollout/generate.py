@@ -44,9 +44,7 @@ class GenerateConfig(SamplingConfig):
         """
         index, slash, count = self.shard.partition("/")
         if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            raise ValueError(
-                f"`shard={self.shard}`: write i/k, with i from 0 to k-1, such as 0/4."
-            )
+            raise ValueError(f"`shard={self.shard}`: write i/k, with i from 0 to k-1, such as 0/4.")
         return int(index), int(count)
 
 

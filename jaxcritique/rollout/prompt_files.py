@@ -23,7 +23,8 @@ class SamplingConfig(Config):
 
     n: int = setting(1, "Samples of each prompt.", low=1)
     seed: int = setting(
-        0, "Decides the samples, together with a prompt, its id and the settings from n to logprobs."
+        0,
+        "Decides the samples, together with a prompt, its id and the settings from n to logprobs.",
     )
     temperature: float = setting(1.0, "Sampling temperature; 0: greedy.", low=0)
     top_k: int = setting(0, "Sample from the k most likely tokens; 0: all.", low=0)

@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from jaxcritique.rollout.journal import generate_shards
+from jaxcritique.rollout.prompt_files import SamplingConfig, read_requests, write_batch
+from jaxcritique.rollout.sampler import Completion, Request
 from jaxcritique.tasks import TINY_BASE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -60,6 +63,7 @@ def samples(folder: pathlib.Path) -> dict[tuple[str, int], dict]:
     return found
 
 
+@pytest.mark.slow
 def test_a_thousand_prompts_to_a_flaky_server_and_killed_on_the_way(start, finish, tmp_path):
     flags = [
         write(tmp_path / "p.jsonl", ({"id": f"q{i}", "prompt": f"say {i}"} for i in range(1000))),
@@ -147,6 +151,7 @@ def test_parts_make_the_whole(finish, story_flags, stories, tmp_path):
     assert (tmp_path / "manifest-1-of-2.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_program_with_our_engine_ends_with_the_same_rows(start, finish, tmp_path):
     prompts = [{"id": f"q{i}", "prompt": f"Tom has {i} apples. That"} for i in range(40)]
     flags = (
@@ -193,10 +198,6 @@ def test_a_batch_in_and_out(finish, tmp_path):
 
 
 def test_a_batch_row_has_logprobs_and_the_samples_that_did_not_fail(tmp_path):
-    from jaxcritique.rollout.journal import generate_shards
-    from jaxcritique.rollout.prompt_files import write_batch
-    from jaxcritique.rollout.sampler import Completion, Request
-
     class HalfFails:
         key = "half fails"
 
@@ -237,38 +238,34 @@ def asking(**settings) -> str:
     ("lines", "message"),
     [
         ("", "there are no rows"),
-        ('{"prompt": "a"}\n{"prompt": 3}\n', "line 2: 'prompt' is not a text"),
-        ("not json\n", r"line 1: not JSON \(column 1: Expecting value\)"),
-        ('{"prompt": "a"}\n{"prompt": ""}\n', "line 2: 'prompt' is empty"),
-        ('{"text": "a"}\n', "line 1: a row needs either .* and this has neither"),
-        ('{"prompt": "a", "messages": []}\n', "line 1: a row needs either .* and this has both"),
-        ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', "line 2: line 1 has the same"),
-        ("\xff\n".encode("latin-1"), "line 1: "),
-        ('{"id": "x", "prompt": "\\ud800"}\n', "line 1: 'utf-8' codec can't encode"),
-        (asking(temperature=float("nan")), "line 1: temperature=nan makes no sense"),
-        (asking(top_p=0), "line 1: top_p=0 makes no sense"),
-        (asking(stop=["a", ""]), "line 1: stop="),
-        (asking(stop_token_ids=[-1]), "line 1: stop_token_ids="),
-        (asking(max_tokens=1, min_tokens=2), "line 1: min_tokens=2"),
+        ('{"prompt": "a"}\n{"prompt": 3}\n', "p.jsonl:2: 'prompt' is not a text"),
+        ("not json\n", r"p.jsonl:1: not JSON \(column 1: Expecting value\)"),
+        ('{"prompt": "a"}\n{"prompt": ""}\n', "p.jsonl:2: 'prompt' is empty"),
+        ('{"text": "a"}\n', "p.jsonl:1: a row needs either .* and this has neither"),
+        ('{"prompt": "a", "messages": []}\n', "p.jsonl:1: a row needs either .* and this has both"),
+        ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', ":2: line 1 has the same"),
+        ("\xff\n".encode("latin-1"), "p.jsonl:1: "),
+        ('{"id": "x", "prompt": "\\ud800"}\n', "p.jsonl:1: 'utf-8' codec can't encode"),
+        (asking(temperature=float("nan")), "p.jsonl:1: temperature=nan: give a finite number"),
+        (asking(top_p=0), "p.jsonl:1: top_p=0 must be above 0"),
+        (asking(stop=["a", ""]), "p.jsonl:1: stop="),
+        (asking(stop_token_ids=[-1]), "p.jsonl:1: stop_token_ids="),
+        (asking(max_tokens=1, min_tokens=2), "p.jsonl:1: min_tokens=2"),
         (asking(tools=[]), "'tools' is not supported"),
     ],
 )
 def test_bad_prompts_are_refused_by_line(lines, message, tmp_path):
-    from jaxcritique.rollout.prompt_files import Defaults, read_requests
-
     path = tmp_path / "p.jsonl"
     path.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
     with pytest.raises(ValueError, match=message) as refused:
-        read_requests(path, Defaults(1, 8, 1.0, 0))
+        read_requests(path, SamplingConfig())
     assert str(path) in str(refused.value)
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
-    from jaxcritique.rollout.prompt_files import Defaults, read_requests
-
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
-    assert [r.text for r in read_requests(path, Defaults(1, 8, 1.0, 0)).requests] == ["a", "b"]
+    assert [r.text for r in read_requests(path, SamplingConfig()).requests] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,13 @@ def benchmark(run, tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
     ("flags", "message"),
     [
         (["--mesh=tensor=7"], "error: --mesh: tensor=7 does not divide "),
-        (["--bench_batches=4,many"], "error: --bench_batches=4,many: numbers"),
-        (["--output=."], "error: --output=.: "),
+        (["--bench_batches=4,many"], "error: --bench_batches=4,many: give whole numbers"),
+        (["--output=."], "error: --output=. is a folder"),
     ],
 )
 def test_bad_flags_are_refused_in_a_line(flags, message, benchmark):
-    done = benchmark(*flags, JAX_NUM_CPU_DEVICES="7")
+    environment = {"JAX_NUM_CPU_DEVICES": "7"} if "tensor=7" in flags[0] else {}
+    done = benchmark(*flags, **environment)
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -98,7 +98,8 @@ def train(run) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Returns a function: data, run folder, further flags, devices -> the program as it ended."""
 
     def train(data, run_dir, *flags, devices: int = 1) -> subprocess.CompletedProcess[str]:
-        return run("sft", *flags_of(data, run_dir, *flags), JAX_NUM_CPU_DEVICES=str(devices))
+        environment = {} if devices == 1 else {"JAX_NUM_CPU_DEVICES": str(devices)}
+        return run("sft", *flags_of(data, run_dir, *flags), **environment)
 
     return train
 
@@ -156,6 +157,7 @@ def kill(start) -> Callable[..., None]:
     return kill
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_the_same(data, finished, train, kill, tmp_path):
     """JAXCRITIQUE_KILLS says how often; the moments are drawn anew each time, and printed."""
     rng = np.random.default_rng()
@@ -171,6 +173,7 @@ def test_killed_at_any_moment_it_ends_the_same(data, finished, train, kill, tmp_
         np.testing.assert_array_equal(tensor, weights(tmp_path)[name])
 
 
+@pytest.mark.slow
 def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, train, kill, tmp_path):
     kill(data, tmp_path, 20, 0.0, devices=8)
     assert len(losses(tmp_path)) < len(losses(finished))
@@ -191,7 +194,7 @@ def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, train, kil
         (["--compute_dtype=bfloat16"], "another --compute_dtype (None, now 'bfloat16')"),
         (["--clip_norm=0"], "--clip_norm=0.0 must be above 0"),
         (["--from_step=3"], "there is no checkpoint of step 3"),
-        (["--sequence=8"], "examples exceed --sequence=8"),
+        (["--sequence=16"], "examples exceed --sequence=16"),
         (["--mesh=fsdp=2"], "--mesh=fsdp=2 asks for 2 devices; there are 1"),
         (["--micro_rows=3"], "--micro_rows=3 must divide"),
         (["--attention=splash"], "--attention=splash does not run on cpu"),
@@ -218,7 +221,7 @@ def test_each_device_works_on_a_row_at_least(data, train, tmp_path):
 
 
 def test_what_was_refused_claims_no_folder(data, train, tmp_path):
-    for flags, code in ((["--sequence=8"], 1), ([], 0)):
+    for flags, code in ((["--sequence=16"], 1), ([], 0)):
         result = train(data, tmp_path, *flags, "--epochs=1")
         assert result.returncode == code, result.stderr
 
