@@ -120,7 +120,7 @@ def parse(argv: Sequence[str], *configs: type[Config]) -> list[Config]:
 
 
 def shipped(path: str) -> str:
-    """Finds a file of our packages, such as experiments/flagfiles/quickstart.flags, from any folder.
+    """Finds a file of our packages, as experiments/flagfiles/quickstart.flags, from any folder.
 
     Args:
       path: of a file or folder.
@@ -173,7 +173,7 @@ def read_configs(configs: Sequence[type[Config]], values: flags.FlagValues) -> l
 
 
 def in_flags(message: str, names: Container[str]) -> str:
-    """Writes settings that a message names, as `rows` or `rows=3`, as flags, if it is in `names`."""
+    """Writes the settings of these names that a message has, as `rows` or `rows=3`, as flags."""
 
     def flag(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
