@@ -17,7 +17,7 @@ from absl import logging
 
 from jaxcritique.config import Config
 from jaxcritique.errors import InvalidInput
-from jaxcritique.store import read_object, write_atomically
+from jaxcritique.store import read_object, write_atomically, write_rows
 
 # Locks last as long as their files are open: until the process ends, or `release`.
 _HELD: dict[pathlib.Path, TextIO] = {}
@@ -137,7 +137,7 @@ def about_run(run_dir: pathlib.Path, config: Config, seed: int, started: float) 
 class Results:
     """What an experiment found: the base of all results. The fields are the keys of results.json.
 
-    A subclass adds its own, and what shows them (a table, the report's path) as properties.
+    `str` gives the tables, and where the rest is.
     """
 
     command: str
@@ -147,16 +147,39 @@ class Results:
     peak_rss_bytes: int  # Of the process.
     run_dir: pathlib.Path  # Not in the file, which can be moved.
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns what results.json holds: all fields but `run_dir`, and but what is None."""
-        fields = dataclasses.asdict(self)
-        del fields["run_dir"]
-        return {name: value for name, value in fields.items() if value is not None}
+    @property
+    def table(self) -> str:
+        """The results as tables of text."""
+        return ""
 
-    def write(self) -> None:
-        """Writes results.json: before any page is rendered, so that a page cannot lose it."""
+    @property
+    def report(self) -> pathlib.Path:
+        """The page about them, of experiments that make one."""
+        return self.run_dir / "report.html"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what results.json holds: all fields but `run_dir` and optional ones not set."""
+        optional = {f.name for f in dataclasses.fields(self) if f.default is None}
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name != "run_dir" and not (value is None and name in optional)
+        }
+
+    def write(self, scores: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Writes results.json; before any page is rendered, which then cannot lose it.
+
+        Args:
+          scores: each problem's scores, for scores.jsonl; none: there is no such file.
+        """
+        if rows := list(scores):
+            write_rows(self.run_dir / "scores.jsonl", rows)
         text = json.dumps(self.to_json(), indent=2) + "\n"
         write_atomically(self.run_dir / "results.json", text)
+
+    def __str__(self) -> str:
+        files = (self.run_dir / "results.json", self.report)
+        return "\n\n".join([self.table, "\n".join(str(path) for path in files if path.is_file())])
 
 
 def count_failed(costs: Iterable[Mapping[str, int]]) -> int:

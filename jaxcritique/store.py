@@ -16,7 +16,7 @@ import pathlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TextIO, TypeVar
 
 from jaxcritique.errors import InvalidInput
@@ -119,7 +119,7 @@ class Store:
         return Dataset(stage.key, records, stage.manifest)
 
 
-def write_rows(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> str:
+def write_rows(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> str:
     """Writes JSON lines, whole or not at all; returns their sha256, for a manifest."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(path, text)

@@ -42,7 +42,7 @@ from experiments.reproduction.measuring import (
 )
 from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.levels import HARD
-from jaxcritique.testtime.scores import (
+from jaxcritique.analysis.methods import (
     ALONE,
     MULTIPLES,
     SHARE,
@@ -227,7 +227,9 @@ def _c9(e: Evidence, protocol: str) -> list[Aspect]:
 
     return [
         *(
-            difference(f"{actor}: with critic - without", of(actor, protocol), of(actor, ALONE))
+            difference(
+                f"{actor}: with critic - without", of(actor, protocol), of(actor, str(ALONE))
+            )
             for actor in actors_by_size(e)
         ),
         difference(

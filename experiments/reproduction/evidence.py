@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from jaxcritique.analysis.methods import Method
 from jaxcritique.store import DamagedFile, read_object
 
 Row = Mapping[str, Any]
@@ -295,7 +296,10 @@ def _rows(path: pathlib.Path) -> list[Row]:
 
 
 def _has(what: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(what.get(key) == value for key, value in wanted.items())
+    return all(
+        what.get(key) == (str(value) if isinstance(value, Method) else value)
+        for key, value in wanted.items()
+    )
 
 
 def _said(wanted: Mapping[str, Any]) -> str:

@@ -27,11 +27,12 @@ from experiments.reproduction.evidence import (
 )
 from experiments.reproduction.measuring import average, estimate_of, share_contrast
 from jaxcritique.analysis import figures
-from jaxcritique.testtime.scores import (
+from jaxcritique.analysis.methods import (
     ALONE,
     MULTIPLES,
     SHARE,
     VOTE,
+    Method,
     in_parallel,
     in_sequence,
     multiple,
@@ -122,7 +123,7 @@ def _problems(scores: Scores) -> set[str]:
 # ---- the figures
 
 
-def _sampled(e: Evidence, methods: Mapping[str, tuple[str, str]]) -> Rows:
+def _sampled(e: Evidence, methods: Mapping[str, tuple[Method, str]]) -> Rows:
     """A row for each method (by name: method and metric) and K."""
     rows = []
     for name, (method, metric) in methods.items():
@@ -132,7 +133,7 @@ def _sampled(e: Evidence, methods: Mapping[str, tuple[str, str]]) -> Rows:
                 point
                 for run in e.of(EVALUATE).values()
                 for point in run.results.get("points", ())
-                if (point["method"], point["metric"], point["k"]) == (method, metric, k)
+                if (point["method"], point["metric"], point["k"]) == (str(method), metric, k)
             ]
             costs = {key: fmean(p[key] for p in points) for key in ("samples", "tokens") if points}
             rows.append(_row(name, scores, k=k, **costs))
@@ -140,14 +141,14 @@ def _sampled(e: Evidence, methods: Mapping[str, tuple[str, str]]) -> Rows:
 
 
 def _figure1(e: Evidence, protocol: str) -> tuple[str, Rows]:
-    methods = {multiple(times): (multiple(times), "maj") for times in MULTIPLES}
+    methods = {str(multiple(times)): (multiple(times), "maj") for times in MULTIPLES}
     methods["with critic"] = (in_parallel(protocol), "maj")
     return _curves(_sampled(e, methods), "k", "K")
 
 
 def _figure1_tokens(e: Evidence, protocol: str) -> tuple[str, Rows]:
-    alone = {multiple(times): (multiple(times), "maj") for times in MULTIPLES}
-    rows = [{**row, "series": ALONE} for row in _sampled(e, alone)]
+    alone = {str(multiple(times)): (multiple(times), "maj") for times in MULTIPLES}
+    rows = [{**row, "series": str(ALONE)} for row in _sampled(e, alone)]
     rows = list({row["samples"]: row for row in rows if "samples" in row}.values())
     for name, method in (("parallel", in_parallel), ("sequential", in_sequence)):
         with contextlib.suppress(NotMeasured):
@@ -162,7 +163,7 @@ def _figure5(e: Evidence, protocol: str) -> tuple[str, Rows]:
     levels = e.levels(EVALUATE)
     series = {
         name: e.scores(EVALUATE, method=method, metric="greedy", k=1)
-        for name, method in ((ALONE, ALONE), ("with critic", protocol))
+        for name, method in ((str(ALONE), ALONE), ("with critic", protocol))
     }
     return _bars(_by_level(series, levels), "level", _LEVEL, "Accuracy")
 
@@ -226,10 +227,10 @@ def _figure8(e: Evidence, _: str) -> tuple[str, Rows]:
 
 def _figure9(e: Evidence, protocol: str) -> tuple[str, Rows]:
     rows = []
-    names = ((ALONE, ALONE), ("with critic", protocol), ("with critic, oracle", "oracle"))
+    names = ((str(ALONE), ALONE), ("with critic", protocol), ("with critic, oracle", "oracle"))
     for actor in actors_by_size(e):
         for name, method in names:
-            rows.append(_row(name, scores_of_actor(e, actor, method), actor=actor))
+            rows.append(_row(name, scores_of_actor(e, actor, str(method)), actor=actor))
     return _bars(rows, "actor", "Actor", "Accuracy")
 
 
@@ -268,7 +269,7 @@ def flips(e: Evidence, protocol: str) -> tuple[int, int, int]:
 
 def _figure11(e: Evidence, protocol: str) -> tuple[str, Rows]:
     methods = {
-        ALONE: (ALONE, "pass"),
+        str(ALONE): (ALONE, "pass"),
         "parallel": (in_parallel(protocol), "pass"),
         "sequential": (in_sequence(protocol), "pass"),
     }

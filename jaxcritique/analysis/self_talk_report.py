@@ -5,7 +5,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxcritique.analysis.evaluation_report import (
+from jaxcritique.analysis.intervals import paired_difference
+from jaxcritique.analysis.methods import ALONE, METRICS, Method, named, one_round
+from jaxcritique.analysis.page import (
     Row,
     Table,
     bounds_cell,
@@ -13,29 +15,23 @@ from jaxcritique.analysis.evaluation_report import (
     difference_cell,
     share_cell,
 )
-from jaxcritique.analysis.intervals import paired_difference
 from jaxcritique.analysis.report import write_page
 from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Protocol
-from jaxcritique.testtime.scores import (
-    ALONE,
-    METRICS,
-    Point,
-    greedy_points,
-    parallel_points,
-)
+from jaxcritique.testtime.scores import Point, one_answer_point, parallel_points
 from jaxcritique.testtime.voting import Same
 
-SELF_CORRECTION, SELF_TALK = "self-correction", "self-talk"
-METHODS = (ALONE, SELF_CORRECTION, SELF_TALK, *PROTOCOLS)  # As Table 5 has them, best last.
+SELF_CORRECTION, SELF_TALK = named("self-correction"), named("self-talk")
+# As Table 5 has them, best last.
+METHODS = (ALONE, SELF_CORRECTION, SELF_TALK, *map(one_round, PROTOCOLS))
 # The answer is final as it stands: nobody is asked about it.
 UNTOUCHED = Protocol(lambda answer: False, lambda critique: False)
 
 
 def method_points(
     problems: Sequence[Problem],
-    method: str,
+    method: Method,
     protocol: Protocol,
     greedy: Sequence[Chain],
     sampled: Sequence[Chain],
@@ -46,7 +42,7 @@ def method_points(
 
     Args:
       problems: all of them.
-      method: its name.
+      method: what is scored.
       protocol: what becomes of each answer.
       greedy: one chain a problem.
       sampled: the largest K of them, or more.
@@ -56,7 +52,7 @@ def method_points(
     Raises:
       ValueError: a problem has fewer chains than the largest K; it is named.
     """
-    [_, point] = greedy_points(greedy, {method: protocol})
+    point = one_answer_point(method, [chain.cut(protocol, 1) for chain in greedy])
     return [point, *parallel_points(problems, method, protocol, sampled, ks, same)]
 
 
@@ -70,9 +66,9 @@ def comparisons(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
         difference = paired_difference(point.scores, rival.scores, seed)
         rows.append(
             {
-                "method": point.method,
+                "method": str(point.method),
                 "metric": point.metric,
-                "minus": rival.method,
+                "minus": str(rival.method),
                 "minus_metric": rival.metric,
                 "k": point.k,
                 "difference": difference.mean,
@@ -123,8 +119,8 @@ def _titles(columns: Iterable[tuple[str, int]]) -> list[str]:
 
 def _title(method: str) -> str:
     titles = {
-        ALONE: "SFT, response only",
-        SELF_CORRECTION: "Self-correction",
-        SELF_TALK: "Self-talk via critique",
+        str(ALONE): "SFT, response only",
+        str(SELF_CORRECTION): "Self-correction",
+        str(SELF_TALK): "Self-talk via critique",
     }
     return titles.get(method, f"SFT + test-time critic, {method}")

@@ -69,7 +69,7 @@ class GenerateResults:
 def generate(
     config: GenerateConfig,
     output: str | os.PathLike[str],
-    engine: EngineConfig = EngineConfig(),  # noqa: B008
+    engine: EngineConfig = EngineConfig(),
 ) -> GenerateResults:
     """Samples for a file of prompts into shards, a manifest and, for a batch, its output file.
 

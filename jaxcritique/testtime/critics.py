@@ -1,50 +1,48 @@
-"""Who criticises: a model, a program, or nobody."""
+"""Critics: a model, the program that checks calculations, or none (self-correction)."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Critique, Solution, digest
 from jaxcritique.roles import COSTS, Context, criticise, no_critique
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset, Stage
 from jaxcritique.testtime.rounds import Critic
 
 # Instead of a critic's folder:
-CHECKER = "checker"  # a program criticises;
-SELF = "self"  # the actor corrects itself.
+CHECKER = "checker"  # the program that checks calculations;
+SELF = "self"  # none: the actor corrects itself.
 
 
-def critic_model(setting: str, name: str | None) -> ModelFolder | None:
-    """Returns the model that a setting names, or None where it names none.
+def critic_model(setting: str, name: str) -> ModelFolder | None:
+    """Returns the model that a setting names, or None where it names the checker.
 
     Raises:
       ValueError: it names a folder that cannot be used.
     """
-    return None if name in (None, CHECKER, SELF) else ModelFolder.named(setting, name)
+    return None if name == CHECKER else ModelFolder.named(setting, name)
 
 
-def critic(context: Context, name: str | None, model: ModelFolder | None) -> Critic | None:
-    """Returns the critic that a setting names: a model's, a program, or None for none.
+def critic(context: Context, model: ModelFolder | None) -> Critic:
+    """Returns a model as a critic; None: the checker."""
+    return _check if model is None else _ModelCritic(context.sampler(model))
 
-    Args:
-      context: of the run.
-      name: the setting's value.
-      model: what `critic_model` makes of it.
-    """
-    if model is None:
-        return {None: None, CHECKER: _check, SELF: no_critic}[name]
-    sampler = context.sampler(model)
 
-    def criticise_once(
+@dataclasses.dataclass(frozen=True)
+class _ModelCritic:
+    sampler: Sampler
+
+    def __call__(
+        self,
         context: Context,
         name: str,
         solutions: Sequence[Solution],
         temperature: float,
         prefixes: Sequence[str] = (),
     ) -> Dataset[Critique]:
-        return criticise(context, name, sampler, solutions, 1, temperature, prefixes)
-
-    return criticise_once
+        return criticise(context, name, self.sampler, solutions, 1, temperature, prefixes)
 
 
 def no_critic(
@@ -54,12 +52,8 @@ def no_critic(
     temperature: float,
     prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
-    """The critic of an actor who corrects itself: says nothing, and costs nothing."""
-
-    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
-        return [no_critique(solution) for solution in solutions], dict.fromkeys(COSTS, 0)
-
-    return context.store.dataset(name, Critique, SELF, digest(*solutions), make=make)
+    """The critic of an actor that corrects itself: empty critiques without a cost."""
+    return _computed(context, name, SELF, solutions, no_critique)
 
 
 def _check(
@@ -69,14 +63,25 @@ def _check(
     temperature: float,
     prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
-    """The program's critiques; what it cannot vouch for gets none, and has no verdict.
-
-    It works out every step again, whatever it said of the first ones.
-    """
+    """The checker: what it cannot judge has an empty critique, without a verdict."""
     annotator = ArithmeticAnnotator.of([solution.problem for solution in solutions])
 
-    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
-        found = [annotator.annotate(s) or no_critique(s) for s in solutions]
-        return found, dict.fromkeys(COSTS, 0)
+    def write(solution: Solution) -> Critique:
+        return annotator.annotate(solution) or no_critique(solution)
 
-    return context.store.dataset(name, Critique, annotator.key, digest(*solutions), make=make)
+    return _computed(context, name, annotator.key, solutions, write)
+
+
+def _computed(
+    context: Context,
+    name: str,
+    key: str,
+    solutions: Sequence[Solution],
+    write: Callable[[Solution], Critique],
+) -> Dataset[Critique]:
+    """A stage of critiques that no model writes; `key` names what does."""
+
+    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
+        return [write(solution) for solution in solutions], dict.fromkeys(COSTS, 0)
+
+    return context.store.dataset(name, Critique, key, digest(*solutions), make=make)

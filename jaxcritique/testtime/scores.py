@@ -9,10 +9,21 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TypedDict
 
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import level_of
+from jaxcritique.analysis.methods import (
+    ALONE,
+    MULTIPLES,
+    SHARE,
+    VOTE,
+    Method,
+    equal_tokens,
+    in_sequence,
+    multiple,
+    one_round,
+)
 from jaxcritique.records import Problem, Solution
 from jaxcritique.testtime.rounds import Chain, Protocol
 from jaxcritique.testtime.voting import (
@@ -26,12 +37,6 @@ from jaxcritique.testtime.voting import (
     pass_at,
 )
 
-Scores = Mapping[str, float]  # Problem id to its score.
-ALONE = "no critic"
-MULTIPLES = (1, 2, 3)  # Of the samples, for what a critique and a refinement may cost.
-METRICS = {"maj": "Maj@K", "pass": "Pass@K", "final": "Final answer", "greedy": "Greedy answer"}
-# Of the K responses with a critique and a refinement each, before and after (Figure 10).
-SHARE, VOTE = "share", "vote"  # The share that is right; whether the vote of all of them is.
 _SAMPLED = {"maj": majority_at, "pass": pass_at}
 
 
@@ -39,34 +44,86 @@ _SAMPLED = {"maj": majority_at, "pass": pass_at}
 class Point:
     """A method at one K."""
 
-    method: str
-    metric: str  # A key of METRICS, SHARE or VOTE.
+    method: Method
+    metric: str  # A key of `methods.METRICS`, SHARE or VOTE.
     k: int  # Of the methods with a critic; what a method without one has to be compared with.
     samples: float  # Answers a problem that are voted on or looked at.
     tokens: float  # Generated for a problem, on average.
-    scores: Scores
+    scores: Mapping[str, float]  # By problem id, each from 0 to 1.
+
+
+class PointRow(TypedDict):
+    """A point as results.json has it."""
+
+    method: str
+    metric: str
+    k: int
+    samples: float
+    tokens: float
+    mean: float  # Over the problems, 0 to 1.
+    ci95: tuple[float, float]
+
+
+class DifferenceRow(TypedDict):
+    """A method minus another one at the same K, paired by problem."""
+
+    method: str
+    metric: str
+    minus: str
+    minus_metric: str
+    k: int
+    difference: float
+    ci95: tuple[float, float]
+
+
+class LevelRow(TypedDict):
+    """A point among the problems of one difficulty level."""
+
+    level: str
+    problems: int
+    method: str
+    metric: str
+    k: int
+    mean: float
+    ci95: tuple[float, float]
+    gain: float | None  # Over the actor alone; None where that is not compared.
+    gain_ci95: tuple[float, float] | None
+
+
+class ScoreRow(TypedDict):
+    """A problem's score, a line of scores.jsonl."""
+
+    problem: str
+    level: int | None
+    method: str
+    metric: str
+    k: int
+    score: float
 
 
 def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, Protocol]) -> list[Point]:
-    """Accuracy of one answer a problem, without a critic and with it.
+    """Scores one answer a problem, without a critic and after a round under each protocol.
 
     Args:
       answers: one chain a problem.
       protocols: by name; empty where there is no critic.
     """
-    alone = {chain.problem: float(chain.response.correct) for chain in answers}
-    tokens = fmean(chain.response.tokens for chain in answers)
-    points = [Point(ALONE, "greedy", 1, 1, tokens, alone)]
+    points = [one_answer_point(ALONE, [Chain(chain.response) for chain in answers])]
     for name, protocol in protocols.items():
         cut = [chain.cut(protocol, 1) for chain in answers]
-        scores = {chain.problem: float(chain.answers[-1].correct) for chain in cut}
-        points.append(Point(name, "greedy", 1, 1, fmean(c.tokens for c in cut), scores))
+        points.append(one_answer_point(one_round(name), cut))
     return points
+
+
+def one_answer_point(method: Method, answers: Sequence[Chain]) -> Point:
+    """Scores the last answer of one chain a problem."""
+    scores = {chain.problem: float(chain.answers[-1].correct) for chain in answers}
+    return Point(method, "greedy", 1, 1, fmean(chain.tokens for chain in answers), scores)
 
 
 def parallel_points(
     problems: Sequence[Problem],
-    method: str,
+    method: Method,
     protocol: Protocol,
     chains: Sequence[Chain],
     ks: Sequence[int],
@@ -86,7 +143,7 @@ def parallel_points(
 
 def sequential_points(
     problems: Sequence[Problem],
-    method: str,
+    method: Method,
     protocol: Protocol,
     chains: Sequence[Chain],
     ks: Sequence[int],
@@ -109,16 +166,16 @@ def sequential_points(
         first = [ballot.first(k + 1) for ballot in ballots]
         for ballot in first:
             ballot.require(1)
-        left = [ballot.right[1:] for ballot in first]
+        refined = [ballot.right[1:] for ballot in first]
         tokens = fmean(chain.cut(protocol, k).tokens for chain in whole)
         columns = {
             "maj": (first, [majority(ballot) for ballot in first]),
-            "pass": (left, [any(right) for right in left]),
+            "pass": (refined, [any(right) for right in refined]),
             "final": (first, [ballot.right[-1] for ballot in first]),
         }
         names = [ballot.problem for ballot in first]
-        for metric, (counted, found) in columns.items():
-            scores = dict(zip(names, map(float, found), strict=True))
+        for metric, (counted, right) in columns.items():
+            scores = dict(zip(names, map(float, right), strict=True))
             points.append(Point(method, metric, k, fmean(map(len, counted)), tokens, scores))
     return points
 
@@ -137,9 +194,9 @@ def alone_points(
     price: float,
     same: Same,
 ) -> list[Point]:
-    """Scores the actor alone: at K samples, and at all that `with_critic` is to be compared with.
+    """Scores the actor alone at K samples, and at the compute of methods with a critic.
 
-    That is 2K and 3K samples, and as many as generate the tokens of each of its methods.
+    Those are compared with 2K and 3K samples, and with as many as generate the same tokens.
 
     Args:
       problems: all of them.
@@ -147,16 +204,16 @@ def alone_points(
       ks: the K.
       with_critic: points of methods with a critic; empty where there is none.
       price: tokens of a sample, on average.
-      same: when two answers are one.
+      same: whether two answers are equal.
 
     Raises:
-      ValueError: a problem has fewer samples than that; it is named.
+      ValueError: a problem has too few samples; it is named.
     """
     ballots = _ballots(problems, [(s.problem.id, s) for s in samples], same)
     points = []
     for times in MULTIPLES if with_critic else MULTIPLES[:1]:
         points += _sampled_points(multiple(times), ballots, {k: times * k for k in ks}, price)
-    budgets: dict[str, dict[int, float]] = {}
+    budgets: dict[Method, dict[int, float]] = {}
     for point in with_critic:
         budgets.setdefault(point.method, {})[point.k] = _worth(point, price)
     for method, samples_at in budgets.items():
@@ -171,12 +228,12 @@ def samples_needed(with_critic: Sequence[Point], price: float) -> int:
 
 
 def _worth(point: Point, price: float) -> float:
-    """How many samples the tokens of a point pay for, at least one."""
+    """Returns how many samples of the actor alone generate the tokens of a point; at least one."""
     return max(1.0, point.tokens / price)
 
 
 def _sampled_points(
-    method: str, ballots: Sequence[Ballot], samples_at: Mapping[int, float], price: float
+    method: Method, ballots: Sequence[Ballot], samples_at: Mapping[int, float], price: float
 ) -> list[Point]:
     """Scores, for each K, as many samples as `samples_at` says; a sample costs `price` tokens."""
     return [
@@ -197,15 +254,15 @@ def _ballots(
     problems: Sequence[Problem], answers: Iterable[tuple[str, Answer]], same: Same
 ) -> list[Ballot]:
     """Returns the ballot of every problem, empty where there is no answer to it."""
-    found: dict[str, list[Answer]] = {problem.id: [] for problem in problems}
+    given: dict[str, list[Answer]] = {problem.id: [] for problem in problems}
     for problem, answer in answers:
-        found[problem].append(answer)
-    return [cast(problem, given, same) for problem, given in found.items()]
+        given[problem].append(answer)
+    return [cast(problem, answers, same) for problem, answers in given.items()]
 
 
 def before_and_after(
     problems: Sequence[Problem],
-    protocols: Mapping[str, Protocol],
+    protocols: Mapping[Method, Protocol],
     chains: Sequence[Chain],
     same: Same,
 ) -> list[Point]:
@@ -213,9 +270,9 @@ def before_and_after(
 
     Args:
       problems: all of them.
-      protocols: by the name of the method.
+      protocols: by method.
       chains: as many of each problem.
-      same: when two answers are one.
+      same: whether two answers are equal.
 
     Returns:
       Points with SHARE or VOTE as metric; the method is ALONE for what the responses were before.
@@ -243,34 +300,14 @@ def before_and_after(
     return points
 
 
-def in_parallel(protocol: str) -> str:
-    """Names the method of K responses with a round each."""
-    return f"parallel, {protocol}"
+def differences(points: Sequence[Point], seed: int) -> list[DifferenceRow]:
+    """Compares each method with a critic, at the same K, with its baselines.
 
-
-def in_sequence(protocol: str) -> str:
-    """Names the method of K rounds after one response."""
-    return f"sequential, {protocol}"
-
-
-def multiple(times: int) -> str:
-    """Names the method of `times` K samples without a critic."""
-    return ALONE if times == 1 else f"{ALONE}, {times}K"
-
-
-def equal_tokens(method: str) -> str:
-    """Names the method without a critic that generates as many tokens as `method`."""
-    return f"{ALONE}, tokens of {method}"
-
-
-def differences(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
-    """Compares, at the same K, each method with a critic with all that it is to beat.
-
-    These are the baselines of `alone_points`; for a parallel method also the sequential ones of
-    its protocol, vote against vote and final answer.
+    These are the points of `alone_points`; for a parallel method also the sequential one of its
+    protocol, and for a sequential vote its final answer.
     """
     table = {(point.method, point.metric, point.k): point for point in points}
-    rows = []
+    rows: list[DifferenceRow] = []
     for (method, metric, k), point in table.items():
         for other, other_metric in _rivals(method, metric):
             rival = table.get((other, other_metric, k))
@@ -279,9 +316,9 @@ def differences(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
             difference = paired_difference(point.scores, rival.scores, seed)
             rows.append(
                 {
-                    "method": method,
+                    "method": str(method),
                     "metric": metric,
-                    "minus": other,
+                    "minus": str(other),
                     "minus_metric": other_metric,
                     "k": k,
                     "difference": difference.mean,
@@ -291,77 +328,87 @@ def differences(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _rivals(method: str, metric: str) -> list[tuple[str, str]]:
-    if method.startswith(ALONE):
+def _rivals(method: Method, metric: str) -> list[tuple[Method, str]]:
+    """Returns what a method is compared with: methods and their metrics."""
+    if method.kind == "alone":
         return []
     if metric == "greedy":
         return [(ALONE, metric)]
     rivals = [(multiple(times), metric) for times in MULTIPLES]
     rivals.append((equal_tokens(method), metric))
-    if method.startswith(in_parallel("")):
-        sequential = in_sequence(method.removeprefix(in_parallel("")))
-        rivals += [(sequential, metric), (sequential, "final")][: 2 if metric == "maj" else 1]
+    if method.kind == "parallel":
+        sequential = in_sequence(method.protocol)
+        rivals.append((sequential, metric))
+        if metric == "maj":
+            rivals.append((sequential, "final"))
     elif metric == "maj":
         rivals.append((method, "final"))
     return rivals
 
 
-def rows_of(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
-    """Returns the points as rows: their mean with its interval in place of the scores."""
-    rows = []
+def rows_of(points: Sequence[Point], seed: int) -> list[PointRow]:
+    """Returns the points' means with their intervals, whose resamples `seed` decides."""
+    rows: list[PointRow] = []
     for point in points:
-        row = dataclasses.asdict(point)
-        estimate = accuracy(row.pop("scores"), seed)
-        rows.append({**row, "mean": estimate.mean, "ci95": estimate.ci95})
+        estimate = accuracy(point.scores, seed)
+        rows.append(
+            {
+                "method": str(point.method),
+                "metric": point.metric,
+                "k": point.k,
+                "samples": point.samples,
+                "tokens": point.tokens,
+                "mean": estimate.mean,
+                "ci95": estimate.ci95,
+            }
+        )
     return rows
 
 
-def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[ScoreRow]:
     """Yields every problem's scores, for comparisons with another run's."""
     for problem in problems:
         for point in points:
             yield {
                 "problem": problem.id,
                 "level": problem.level,
-                "method": point.method,
+                "method": str(point.method),
                 "metric": point.metric,
                 "k": point.k,
                 "score": point.scores[problem.id],
             }
 
 
-def by_level(
-    problems: Sequence[Problem], points: Sequence[Point], seed: int
-) -> list[dict[str, Any]]:
+def by_level(problems: Sequence[Problem], points: Sequence[Point], seed: int) -> list[LevelRow]:
     """Returns means at each level, of greedy answers and of the largest K, with what is gained.
 
-    The gain is that of methods with a critic over ALONE's point of the same metric and K; None
-    where there is none such.
+    The gain is that of methods with a critic over ALONE's point of the same metric and K.
     """
     largest = max(point.k for point in points)
     points = [point for point in points if point.metric == "greedy" or point.k == largest]
     alone = {(p.metric, p.k): p for p in points if p.method == ALONE}
     ordered = sorted(problems, key=level_of)
-    rows = []
+    rows: list[LevelRow] = []
     for level, group in itertools.groupby(ordered, level_of):
         ids = {problem.id for problem in group}
         for point in points:
             here = {id_: point.scores[id_] for id_ in ids}
-            estimate = accuracy(here, seed)
-            row: dict[str, Any] = {
-                "level": level,
-                "problems": len(ids),
-                "method": point.method,
-                "metric": point.metric,
-                "k": point.k,
-                "mean": estimate.mean,
-                "ci95": estimate.ci95,
-                "gain": None,
-                "gain_ci95": None,
-            }
             rival = alone.get((point.metric, point.k))
-            if rival is not None and not point.method.startswith(ALONE):
+            gain = None
+            if rival is not None and point.method.kind != "alone":
                 gain = paired_difference(here, {id_: rival.scores[id_] for id_ in ids}, seed)
-                row |= {"gain": gain.mean, "gain_ci95": gain.ci95}
-            rows.append(row)
+            estimate = accuracy(here, seed)
+            rows.append(
+                {
+                    "level": level,
+                    "problems": len(ids),
+                    "method": str(point.method),
+                    "metric": point.metric,
+                    "k": point.k,
+                    "mean": estimate.mean,
+                    "ci95": estimate.ci95,
+                    "gain": gain and gain.mean,
+                    "gain_ci95": gain and gain.ci95,
+                }
+            )
     return rows

@@ -4,19 +4,19 @@ import csv
 
 import pytest
 
-from jaxcritique.analysis.scaling import (
-    actor_scores,
-    scaling_rows,
-    scaling_score_rows,
-    scaling_tables,
-    size_name,
-    write_scaling,
-)
+from jaxcritique.analysis.scaling_report import scaling_tables, write_scaling
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS
 from jaxcritique.testtime.critic_metrics import table2_scores
-from jaxcritique.testtime.scores import ALONE
+from jaxcritique.testtime.scaling import (
+    ScalingConfig,
+    actor_scores,
+    scaling_rows,
+    scaling_score_rows,
+    size_name,
+)
 
+ALONE = "no critic"
 PROBLEMS = [Problem(f"p{i}", f"{i}?", "5", "", "gsm8k", level=i + 1) for i in range(4)]
 
 
@@ -27,7 +27,7 @@ def refinement(problem: Problem, before: bool, says: bool, after: bool) -> Refin
 
 
 @pytest.fixture
-def found():
+def scored():
     """Right before, called right, right after; by problem, actor and critic."""
     plays = {
         ("small", "a"): [(0, 0, 1), (0, 1, 1), (1, 1, 0), (0, 0, 0)],
@@ -48,8 +48,8 @@ def found():
     ]
 
 
-def test_rows_hold_each_protocol_and_its_gain(found):
-    rows = {(r["actor"], r["critic"], r["method"]): r for r in scaling_rows(found, seed=0)}
+def test_rows_hold_each_protocol_and_its_gain(scored):
+    rows = {(r["actor"], r["critic"], r["method"]): r for r in scaling_rows(scored, seed=0)}
     assert len(rows) == 2 * (1 + 2 * 3)
     means = {
         method: rows["small", "a" if method != ALONE else None, method]["mean"]
@@ -62,16 +62,16 @@ def test_rows_hold_each_protocol_and_its_gain(found):
     assert rows["large", None, ALONE]["gain"] is None
 
 
-def test_scores_tell_actors_critics_and_methods_apart(found):
-    rows = list(scaling_score_rows(PROBLEMS, found))
+def test_scores_tell_actors_critics_and_methods_apart(scored):
+    rows = list(scaling_score_rows(PROBLEMS, scored))
     keys = [(r["problem"], r["actor"], r["critic"], r["method"]) for r in rows]
-    assert len(set(keys)) == len(rows) == 4 * len(found)
+    assert len(set(keys)) == len(rows) == 4 * len(scored)
     assert {r["level"] for r in rows} == {1, 2, 3, 4}
     alone = [r for r in rows if (r["actor"], r["method"]) == ("large", ALONE)]
     assert [r["score"] for r in alone] == [1, 1, 1, 0]
 
 
-def test_tables_figure_and_numbers(found, tmp_path):
+def test_tables_figure_and_numbers(scored, tmp_path):
     results = {
         "command": "python -m experiments.scaling",
         "seed": 0,
@@ -82,7 +82,7 @@ def test_tables_figure_and_numbers(found, tmp_path):
         "problems": 4,
         "failed": 0,
         "critics": [{"name": "a", "parameters": 2_115_648}, {"name": "b", "parameters": None}],
-        "rows": scaling_rows(found, seed=0),
+        "rows": scaling_rows(scored, seed=0),
         "costs": {"small: respond": dict.fromkeys(COSTS, 7)},
     }
     accuracy, gains, _ = scaling_tables(results)
@@ -107,3 +107,14 @@ def test_tables_figure_and_numbers(found, tmp_path):
 ])  # fmt: skip
 def test_sizes_have_names(parameters, name):
     assert size_name(parameters) == name
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"critic": ("checker",)}, "name actors with `actor_base` or `actor`"),
+    ({"critic": 4 * ("checker",), "actor": ("a",)}, "`critic`: name one to 3 critics"),
+    ({"critic": ("checker",), "actor": ("a/b",), "actor_base": ("a/../a/b/.",)},
+     "`actor_base=a/../a/b/.` is also an `actor`"),
+])  # fmt: skip
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ScalingConfig(**settings)

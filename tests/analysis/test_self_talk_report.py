@@ -1,7 +1,10 @@
 """Table 5 from chains whose scores are known."""
 
+import itertools
+
 import pytest
 
+from jaxcritique.analysis.methods import ALONE, one_round
 from jaxcritique.analysis.self_talk_report import (
     METHODS,
     SELF_CORRECTION,
@@ -15,8 +18,9 @@ from jaxcritique.analysis.self_talk_report import (
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS, no_critique
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain
-from jaxcritique.testtime.scores import ALONE, rows_of
+from jaxcritique.testtime.scores import rows_of
 
+REFINE_ALL = one_round("refine_all")
 PROBLEMS = [Problem(f"p{i}", f"{i}?", "5", "", "gsm8k", level=i + 1) for i in range(4)]
 
 
@@ -44,7 +48,7 @@ def points():
         return method_points(PROBLEMS, method, protocol, greedy, sampled, [1, 2], same)
 
     return [
-        *of("refine_all", every, lambda p, i: mended(p, i < 1, i < 4, critic=True)),
+        *of(REFINE_ALL, every, lambda p, i: mended(p, i < 1, i < 4, critic=True)),
         *of(ALONE, UNTOUCHED, lambda p, i: mended(p, i < 1, i < 4, critic=True)),
         *of(SELF_TALK, UNTOUCHED, lambda p, i: Chain(answered(p, i < 3, tokens=30))),
         *of(SELF_CORRECTION, every, lambda p, i: mended(p, i < 1, i < 2, critic=False)),
@@ -53,7 +57,7 @@ def points():
 
 def test_each_method_is_scored_after_its_own_rounds(points):
     found = {(p.method, p.metric, p.k): p for p in points}
-    greedy = {m: found[m, "greedy", 1] for m in (ALONE, SELF_CORRECTION, SELF_TALK, "refine_all")}
+    greedy = {m: found[m, "greedy", 1] for m in (ALONE, SELF_CORRECTION, SELF_TALK, REFINE_ALL)}
     assert [sum(p.scores.values()) for p in greedy.values()] == [1, 2, 3, 4]
     # Without a critic only the answer is paid for; whoever corrects himself pays no critic.
     assert [p.tokens for p in greedy.values()] == [10, 17, 30, 20]
@@ -66,14 +70,12 @@ def test_each_method_is_scored_after_its_own_rounds(points):
 def test_every_pair_is_compared_at_the_same_metric_and_k(points):
     rows = comparisons(points, seed=0)
     pairs = {(row["method"], row["minus"]) for row in rows}
-    assert pairs == {
-        (SELF_CORRECTION, ALONE), (SELF_TALK, ALONE), ("refine_all", ALONE),
-        (SELF_TALK, SELF_CORRECTION), ("refine_all", SELF_CORRECTION), ("refine_all", SELF_TALK),
-    }  # fmt: skip
+    order = [str(m) for m in (REFINE_ALL, SELF_TALK, SELF_CORRECTION, ALONE)]
+    assert pairs == set(itertools.combinations(order, 2))
     assert len(rows) == 6 * 5  # Greedy, and two metrics at two K.
     [row] = [
         row for row in rows
-        if (row["method"], row["minus"], row["metric"]) == (SELF_TALK, SELF_CORRECTION, "greedy")
+        if (row["method"], row["minus"], row["metric"]) == (*order[1:3], "greedy")
     ]  # fmt: skip
     assert row["difference"] == 0.25
     assert row["ci95"][0] <= 0.25 <= row["ci95"][1]

@@ -1,7 +1,6 @@
 """Rounds with scripted players: what they are shown, who ends a chain, and what it costs."""
 
 import pytest
-from experiments.games import no_critic
 
 from jaxcritique.grading import Grader
 from jaxcritique.prompts.templates import COMPACT
@@ -9,6 +8,7 @@ from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS, Context, criticise
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
+from jaxcritique.testtime.critics import no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, run_rounds
 
 PROBLEM = Problem("p-3", "2+3?", "5", "", "gsm8k")

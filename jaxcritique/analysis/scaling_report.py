@@ -1,0 +1,65 @@
+"""Figure 9: what a critic brings actors of several sizes, as tables, a figure and a page."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxcritique.analysis.methods import ALONE, one_round
+from jaxcritique.analysis.page import (
+    Figure,
+    Row,
+    Table,
+    costs_table,
+    curves,
+    gain_cell,
+    share_cell,
+    write_report,
+)
+
+MOST_CRITICS = 3  # That one figure's colours tell apart.
+_NO_CRITIC = str(ALONE)
+_DRAWN = (_NO_CRITIC, str(one_round("refine_all")), str(one_round("oracle")))  # As in Figure 9.
+
+
+def scaling_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Returns Figure 9's numbers, the gains over each actor alone, and the costs."""
+    rows, gains = [], []
+    for name, by_size in _series(results).items():
+        rows.append((name, *map(share_cell, by_size)))
+        if by_size[0]["critic"] is not None:
+            gains.append((name, *(gain_cell(row["gain"], row["gain_ci95"]) for row in by_size)))
+    head = ("Method", *(row["actor"] for row in _series(results)[_NO_CRITIC]))
+    return [
+        Table("Accuracy of actors by size (Figure 9)", [head, *rows], "One greedy answer."),
+        Table("Gain over the same actor alone, in percentage points", [head, *gains]),
+        costs_table(results),
+    ]
+
+
+def write_scaling(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
+    """Writes report.html, and the figure's numbers to figures/accuracy_by_size.csv."""
+    drawn = [
+        {**row, "series": name, "millions": row["parameters"] / 10**6}
+        for name, by_size in _series(results).items()
+        for row in by_size
+        if row["method"] in _DRAWN
+    ]
+    figure = Figure(
+        "accuracy_by_size",
+        "Accuracy against the actor's size, with 95% intervals (Figure 9 of the paper)",
+        curves(drawn, "millions", "Parameters of the actor, millions"),
+        results["rows"],
+    )
+    write_report("scaling.html.jinja", results, run_dir, scaling_tables(results), [figure])
+
+
+def _series(results: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """The rows by method and critic, each list by size; the only critic has no number."""
+    critics = list(dict.fromkeys(row["critic"] for row in results["rows"] if row["critic"]))
+    series: dict[str, list[Row]] = {}
+    for row in sorted(results["rows"], key=lambda row: (row["parameters"], row["actor"])):
+        name = row["method"]
+        if row["critic"] and len(critics) > 1:
+            name = f"critic {critics.index(row['critic']) + 1}, {name}"
+        series.setdefault(name, []).append(row)
+    return series
