@@ -33,15 +33,26 @@ class DamagedFile(InvalidInput):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A named step of an experiment with all that decides its outcome."""
+    """A named step of an experiment, identified by all inputs that decide its outcome."""
 
-    folder: pathlib.Path
-    key: str  # The hash; what reads this stage has it among its inputs.
+    path: pathlib.Path | None  # Its folder; None: a stage in memory.
+    key: str  # The hash of its inputs; stages that read this one hash it.
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The stage's folder.
+
+        Raises:
+          ValueError: the stage is in memory.
+        """
+        if self.path is None:
+            raise ValueError("a stage in memory has no folder; give the store a run folder.")
+        return self.path
 
     @property
     def finished(self) -> bool:
         """Whether the stage's manifest, written last, is there."""
-        return (self.folder / _MANIFEST).is_file()
+        return self.path is not None and (self.path / _MANIFEST).is_file()
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -73,15 +84,17 @@ class Dataset(Generic[T]):
 
 
 class Store:
-    """The stages of one run folder."""
+    """The stages of one run folder, or of none: then nothing is kept."""
 
-    def __init__(self, run_dir: str | pathlib.Path):
-        """Stages go to `run_dir/stages`, which is made when first needed."""
-        self.run_dir = pathlib.Path(run_dir)
+    def __init__(self, run_dir: str | os.PathLike[str] | None):
+        """Writes stages to `run_dir/stages`, which is made when first needed; None: to nowhere."""
+        self.run_dir = None if run_dir is None else pathlib.Path(run_dir)
 
     def stage(self, name: str, *inputs: Any) -> Stage:
         """Names the stage that `inputs` (configuration, keys of other stages) define."""
         key = digest(name, *inputs)
+        if self.run_dir is None:
+            return Stage(None, key)
         folder = self.run_dir / "stages" / f"{name.replace('/', '-')}-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         return Stage(folder, key)
@@ -107,7 +120,11 @@ class Store:
           DamagedFile: what is stored is not what was written.
         """
         stage = self.stage(name, *inputs)
-        path = stage.folder / "records.jsonl"
+        if stage.path is None:
+            made, facts = make(stage)
+            records = list(made)
+            return Dataset(stage.key, records, {"rows": len(records), **facts})
+        path = stage.path / "records.jsonl"
         if stage.finished and path.is_file():
             manifest = stage.manifest
             rows = read_rows(path, manifest.get("sha256"))

@@ -1,58 +1,65 @@
-"""Generation that loses nothing: shards, a journal, and the bar. All sampling goes through here."""
+"""Sampling in shards with a journal, so that an interrupted run resumes; and the progress bar."""
 
 import contextlib
 import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from jaxcritique.records import digest
-from jaxcritique.rollout.sampler import AllRefused, Completion, Request, Sampler
+from jaxcritique.rollout.sampler import AllRefused, Completion, Progress, Request, Sampler
 from jaxcritique.store import Stage, read_object, read_rows, write_atomically, write_rows
 
 _SHARD_SAMPLES = 2048
+_BAR_SECONDS = 5.0  # In memory shorter work shows no bar.
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A part of the requests and the file of its rows."""
+    """A part of the requests, and the file with their completions."""
 
     requests: tuple[Request, ...]
     path: pathlib.Path
 
     @property
     def manifest(self) -> pathlib.Path:
-        """Written last: without it the file was never finished."""
+        """The manifest, written last: a shard without one is not finished."""
         return self.path.with_suffix(".json")
 
     @property
     def journal(self) -> pathlib.Path:
-        """What an unfinished shard has so far, as it came."""
+        """The completions of an unfinished shard, in the order in which they came."""
         return self.path.with_suffix(".journal")
 
     @property
     def finished(self) -> bool:
-        """Whether it is there with its manifest."""
+        """Whether the file and its manifest exist."""
         return self.manifest.is_file() and self.path.is_file()
 
 
 def complete(
     stage: Stage, name: str, sampler: Sampler, requests: Sequence[Request]
 ) -> list[list[Completion]]:
-    """Answers requests as part of a stage; see `generate_shards`.
+    """Samples as part of a stage: in shards (see `generate_shards`), or in memory if the stage is.
 
     Returns:
-      The completions of each request, in the order of the requests.
+      The completions of each request by sample, in the order of the requests.
+
+    Raises:
+      DamagedFile: a finished shard is not what its manifest says.
+      SamplerError: the sampler cannot continue.
     """
-    answers: dict[str, list[Completion]] = {}
-    for shard in generate_shards(stage.folder, name, sampler, requests):
-        for completion in read_shard(shard):
-            answers.setdefault(completion.request, []).append(completion)
-    return [answers[request.id] for request in requests]
+    if stage.path is None:
+        with _bar(name, sum(request.n for request in requests), 0, _BAR_SECONDS) as progress:
+            answers = _by_request(sampler.generate(requests, progress))
+    else:
+        shards = generate_shards(stage.path, name, sampler, requests)
+        answers = _by_request(itertools.chain.from_iterable(map(read_shard, shards)))
+    return [sorted(answers[request.id], key=lambda c: c.sample) for request in requests]
 
 
 def generate_shards(
@@ -62,21 +69,21 @@ def generate_shards(
     requests: Sequence[Request],
     retry_failed: bool = False,
 ) -> list[Shard]:
-    """Answers requests, shard by shard; what was once sampled is never sampled again.
+    """Samples shard by shard; completions that are already in the folder are not sampled again.
 
-    Each request goes to the shard's journal as it is answered, and a finished shard is written
-    anew in order. Which requests share a shard is a function of the requests alone.
+    Completions are appended to the shard's journal request by request, and a finished shard is
+    rewritten in order. Which requests share a shard depends on the requests alone.
 
     Args:
-      folder: where the shards are kept.
-      name: what the bar shows.
+      folder: of the shards.
+      name: the label of the progress bar.
       sampler: the engine.
-      requests: what is asked, each with an id of its own.
-      retry_failed: ask again what failed before.
+      requests: each with an id of its own.
+      retry_failed: sample again the requests that failed before.
 
     Raises:
       DamagedFile: a finished shard is not what its manifest says.
-      SamplerError: the sampler cannot go on.
+      SamplerError: the sampler cannot continue.
     """
     shards = _divide(folder, requests)
     known = [_answered(shard, retry_failed) for shard in shards]
@@ -87,7 +94,7 @@ def generate_shards(
         for shard, answers in zip(shards, known, strict=True):
             if len(answers) < len(shard.requests) or not shard.finished:
                 _finish(shard, answers, sampler, progress, works)
-            shard.journal.unlink(missing_ok=True)  # Also one that a kill left beside a manifest.
+            shard.journal.unlink(missing_ok=True)  # A kill may have left it beside a manifest.
     return shards
 
 
@@ -102,7 +109,7 @@ def read_shard(shard: Shard) -> Iterator[Completion]:
 
 
 def _divide(folder: pathlib.Path, requests: Sequence[Request]) -> list[Shard]:
-    """Neighbours in length make full batches, and go into one shard."""
+    """Puts requests of similar length into one shard: they decode in full batches."""
     groups: list[list[Request]] = [[]]
     samples = 0
     for request in sorted(requests, key=lambda request: (_length(request), request.content)):
@@ -119,42 +126,45 @@ def _divide(folder: pathlib.Path, requests: Sequence[Request]) -> list[Shard]:
 
 
 def _answered(shard: Shard, retry_failed: bool) -> dict[str, list[Completion]]:
-    """Returns what is known of a shard: requests of which every sample was answered."""
+    """Returns the completions in a shard, by request, of requests that have all their samples."""
+    completions: list[Completion] = []
     if shard.finished:
-        found = list(read_shard(shard))
+        completions.extend(read_shard(shard))
     elif shard.journal.is_file():
         *lines, _ = shard.journal.read_text(encoding="utf-8", errors="replace").split("\n")
-        found = []
         for line in lines:
             with contextlib.suppress(ValueError, TypeError, KeyError):  # Torn in a crash.
-                found.append(_completion(json.loads(line)))
-    else:
-        return {}
-    answers: dict[str, list[Completion]] = {}
-    for completion in found:
-        answers.setdefault(completion.request, []).append(completion)
+                completions.append(_completion(json.loads(line)))
+    answers = _by_request(completions)
     return {
-        request.id: completions
+        request.id: samples
         for request in shard.requests
-        if len(completions := answers.get(request.id, [])) == request.n
-        and not (retry_failed and any(c.finish_reason == "error" for c in completions))
+        if len(samples := answers.get(request.id, [])) == request.n
+        and not (retry_failed and any(c.finish_reason == "error" for c in samples))
     }
+
+
+def _by_request(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
+    answers: dict[str, list[Completion]] = {}
+    for completion in completions:
+        answers.setdefault(completion.request, []).append(completion)
+    return answers
 
 
 def _finish(
     shard: Shard,
     answers: dict[str, list[Completion]],
     sampler: Sampler,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     works: bool,
 ) -> None:
-    """Samples what `answers` lacks, and writes the shard."""
+    """Samples the requests that `answers` lacks, and writes the shard."""
     missing = {r.id: r for r in shard.requests if r.id not in answers}
     sampled = _sample(sampler, list(missing.values()), progress, works)
-    first = list(itertools.islice(sampled, 1))  # Where none comes, all stays as it was.
+    first = list(itertools.islice(sampled, 1))  # If the sampler fails, no file has changed.
     kept = [completion for completions in answers.values() for completion in completions]
     write_atomically(shard.journal, "".join(map(_line, kept)))
-    shard.manifest.unlink(missing_ok=True)  # Only now: what it vouched for is in the journal.
+    shard.manifest.unlink(missing_ok=True)  # Only now: the journal has all that it vouched for.
     open_samples: dict[str, list[Completion]] = {}
     with shard.journal.open("a", encoding="utf-8") as journal:
         for completion in itertools.chain(first, sampled):
@@ -164,7 +174,7 @@ def _finish(
                 answers[completion.request] = samples
                 journal.write("".join(map(_line, samples)))
                 journal.flush()  # A killed process loses nothing; a dead machine redoes the shard.
-    # Samples came in any order, and lie so in the journal that a kill left.
+    # The journal of a killed run may have the samples in any order.
     rows = [
         _row(completion)
         for request in shard.requests
@@ -177,10 +187,10 @@ def _finish(
 def _sample(
     sampler: Sampler,
     requests: list[Request],
-    progress: Callable[[int, int], None],
+    progress: Progress,
     works: bool,
 ) -> Iterator[Completion]:
-    """Samples; what `works`, as earlier answers show, may refuse all that is left to ask."""
+    """Samples; a sampler that `works`, as earlier answers show, may reject all remaining requests."""
     try:
         yield from sampler.generate(requests, progress)
     except AllRefused as refused:
@@ -190,7 +200,7 @@ def _sample(
 
 
 def _row(completion: Completion) -> dict[str, Any]:
-    """The row of a file: without what there is none of."""
+    """Returns the row of a file, without fields that are None."""
     row = dataclasses.asdict(completion)
     row = {"id": row.pop("request"), **row}
     return {key: value for key, value in row.items() if value is not None}
@@ -209,9 +219,9 @@ def _completion(row: dict[str, Any]) -> Completion:
 
 
 @contextlib.contextmanager
-def _bar(name: str, total: int, done: int) -> Iterator[Callable[[int, int], None]]:
-    """Shows samples, time left and tokens a second; yields what is told of progress."""
-    with tqdm(total=total, initial=done, desc=name, unit="sample") as bar:
+def _bar(name: str, total: int, done: int, delay: float = 0.0) -> Iterator[Progress]:
+    """Shows samples, time left and tokens a second, after a delay in seconds."""
+    with tqdm(total=total, initial=done, desc=name, unit="sample", delay=delay) as bar:
         tokens = 0
 
         def progress(new_tokens: int, finished: int) -> None:

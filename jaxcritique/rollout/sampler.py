@@ -1,4 +1,4 @@
-"""What is asked of a model and what comes back, whichever engine answers."""
+"""Requests, completions and the sampler interface, common to all engines."""
 
 import dataclasses
 import functools
@@ -12,39 +12,39 @@ from jaxcritique.records import Messages, digest
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A prompt to be answered `n` times."""
+    """A prompt to sample `n` completions of."""
 
-    messages: Messages  # A chat to be replied to; empty where there is a `text` instead.
+    messages: Messages  # A chat; the completion is the next reply. Empty: complete `text`.
     n: int
-    max_tokens: int
+    max_tokens: int  # Of each completion.
     temperature: float  # 0: greedy.
-    seed: int  # With the request's content it decides the text.
-    prefix: str = ""  # The reply begins with this; the completion's text holds it too.
-    text: str = ""  # To be gone on from as it stands, without a chat format.
-    top_k: int = 0  # Only the k likeliest tokens are drawn; 0: all.
-    top_p: float = 1.0  # Only the likeliest tokens that have this much mass together.
-    min_tokens: int = 0  # Nothing ends the text before there are so many.
-    stop: tuple[str, ...] = ()  # The text ends before the first of these.
-    stop_token_ids: tuple[int, ...] = ()  # Beside those that always end a reply.
-    logprobs: bool = False  # Whether the completion says how likely each token was.
-    name: str = ""  # What whoever asks calls it.
+    seed: int  # Samples are a function of the seed and the request's content.
+    prefix: str = ""  # The reply begins with this text, which is also part of the completion.
+    text: str = ""  # A plain text to complete, without a chat format.
+    top_k: int = 0  # Sample from the k most likely tokens; 0: from all.
+    top_p: float = 1.0  # Sample from the most likely tokens with this total probability.
+    min_tokens: int = 0  # The text does not end before so many tokens.
+    stop: tuple[str, ...] = ()  # The text ends before the first of these strings.
+    stop_token_ids: tuple[int, ...] = ()  # Beside the tokenizer's own end tokens.
+    logprobs: bool = False  # Whether the completion has the log-probability of each token.
+    name: str = ""  # The caller's name for the request, which becomes its id.
 
     @functools.cached_property
     def content(self) -> str:
-        """The hash of all that is said above."""
+        """The hash of all fields."""
         return digest(self)
 
     @property
     def id(self) -> str:
-        """What a completion is known by: the name, or else the content; never a row number."""
+        """Identifies the request: its name, or else the hash of its content."""
         return self.name or self.content
 
     def sample_seed(self, sample: int) -> int:
-        """The seed of one of the samples, 32 bits of the content's hash."""
+        """The seed of one sample: 32 bits, derived from the request's content."""
         return zlib.crc32(f"{self.content}/{sample}".encode())
 
     def token_ids(self, tokenizer: Tokenizer) -> list[int]:
-        """The prompt's tokens, the prefix's included."""
+        """The tokens of the prompt and the prefix."""
         text = tokenizer.prompt(self.messages) if self.messages else self.text
         return tokenizer.encode(text) + tokenizer.encode(self.prefix)
 
@@ -56,9 +56,16 @@ class Request:
         tokens: Sequence[int],
         logprobs: Sequence[float],
     ) -> "Completion":
-        """Makes the completion of a sample from the tokens that were drawn, the last one included.
+        """Returns the completion of a sample.
 
-        The text is cut where a stop string begins; the tokens are counted as they were drawn.
+        The text is cut at the first stop string; all sampled tokens are counted.
+
+        Args:
+          tokenizer: of the model.
+          sample: the sample's number, from 0.
+          prompt_tokens: tokens of the prompt and the prefix.
+          tokens: the sampled tokens, the end token included.
+          logprobs: of the sampled tokens; only used where the request wants them.
         """
         ends = tokenizer.stop_ids.union(self.stop_token_ids)
         stopped = bool(tokens) and tokens[-1] in ends
@@ -77,23 +84,25 @@ class Request:
         )
 
     def stop_at(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> int | None:
-        """Where in the text the first stop string begins that ends behind `min_tokens`."""
+        """Returns where the first stop string begins that ends after `min_tokens`, or None."""
         if not self.stop:
             return None
         text = self._decode(tokenizer, tokens)
         early = self._decode(tokenizer, tokens[: self.min_tokens])
-        # Replacement characters at its end are a character whose last bytes come later.
+        # Replacement characters at the end are the first bytes of a character not yet complete.
         end = len(early.rstrip("\ufffd"))
-        found = (text.find(stop, max(end - len(stop) + 1, 0)) for stop in self.stop)
-        return min((at for at in found if at >= 0), default=None)
+        starts = (text.find(stop, max(end - len(stop) + 1, 0)) for stop in self.stop)
+        return min((start for start in starts if start >= 0), default=None)
 
     def _decode(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-        """Returns the text of drawn tokens. A reply to a chat, without a prefix, is a text of its
-        own: its tokens are those that training makes of it."""
+        """Returns the text of sampled tokens.
+
+        A reply to a chat without a prefix is decoded on its own, as training tokenises it.
+        """
         return tokenizer.decode(tokens, after=self.text + self.prefix)
 
     def failure(self, sample: int, error: str, prompt_tokens: int = 0) -> "Completion":
-        """Makes the completion of a sample that there is none of, with the reason."""
+        """Returns an error completion: no text, and the reason."""
         return Completion(self.id, sample, "", "error", prompt_tokens, 0, error)
 
 
@@ -106,27 +115,32 @@ class Completion:
     text: str
     finish_reason: Literal["stop", "length", "error"]
     prompt_tokens: int
-    completion_tokens: int
-    error: str | None = None
-    # Of the tokens drawn, under the model's own distribution: before temperature, top_k and top_p.
+    completion_tokens: int  # Sampled tokens, the end token included.
+    error: str | None = None  # Why there is no text, where finish_reason is "error".
+    # Of the sampled tokens, in nats, under the model's own distribution: before temperature, top_k
+    # and top_p. None: not wanted.
     logprobs: tuple[float, ...] | None = None
 
 
+# Called with new tokens and newly finished samples.
+Progress = Callable[[int, int], None]
+
+
 class SamplerError(RuntimeError):
-    """An engine cannot go on; the message says why, to whoever started the program."""
+    """An engine cannot continue; the message says why."""
 
 
 class AllRefused(SamplerError):
-    """Nothing was answered and many requests were refused: what they have in common seems wrong."""
+    """Every request was rejected; check the model's name and the parameters."""
 
     def __init__(self, why: str, failures: "list[Completion]"):
-        """Takes the message, and the completions of all that was asked."""
+        """Takes the message, and an error completion for each sample."""
         super().__init__(why)
         self.failures = failures
 
 
 def too_long(tokens: int, context: int) -> str:
-    """The reason where a prompt of so many tokens leaves no room for a reply."""
+    """Returns the error of a prompt that leaves no room for a reply in the context."""
     return f"the prompt has {tokens} tokens, the context {context}"
 
 
@@ -135,19 +149,22 @@ class Sampler(Protocol):
 
     @property
     def key(self) -> str:
-        """Names the weights, for the stages that depend on them."""
+        """Identifies the weights; stages that depend on them hash it."""
         ...
 
     def generate(
-        self, requests: Sequence[Request], progress: Callable[[int, int], None]
+        self, requests: Sequence[Request], progress: Progress | None = None
     ) -> Iterable[Completion]:
-        """Answers all requests: every sample of each, in any order, as they are finished.
+        """Yields `n` completions of each request, in the order in which they finish.
 
-        What cannot be answered becomes a completion with finish_reason "error", never a gap.
+        A request that cannot be answered gives completions with the finish_reason "error".
 
         Args:
-          requests: what is asked; no two are the same.
+          requests: no two of them equal.
           progress: called now and then with the tokens generated and the samples finished since
             the last call.
+
+        Raises:
+          SamplerError: the engine cannot continue.
         """
         ...
