@@ -1,7 +1,7 @@
 """The records that flow through every stage: problem, solution, critique, refinement.
 
-Each is frozen and contains the record it is about, so that every row of a dataset is complete in
-itself. Records convert to JSON and back without loss: `to_json(record)`, `from_json(Solution, row)`.
+Each is frozen and contains the record it is about, so that every row of a dataset is complete.
+Records convert to JSON and back without loss: `to_json(record)`, `from_json(Solution, row)`.
 """
 
 import dataclasses

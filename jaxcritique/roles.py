@@ -1,7 +1,6 @@
 """The three roles of section 2, each a stage: solve, critique, refine.
 
-A prompt holds only what the paper shows the model in that role. The grader's verdict is stored with
-every answer and is never shown.
+A prompt contains only what the paper shows the model in that role: never the grader's verdict.
 """
 
 import collections
@@ -12,28 +11,30 @@ from typing import Any, Generic, TypeVar
 from absl import logging
 
 from jaxcritique.config import Config, setting
-from jaxcritique.grading import Grade, Grader
+from jaxcritique.grading import Grade, Grader, extract_answer
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.critique import parse_critique
 from jaxcritique.prompts.templates import (
     PROMPT_SETS,
     PromptSet,
     critique_messages,
+    read_prompts,
     refine_messages,
     solve_messages,
+    write_prompts,
 )
 from jaxcritique.records import Critique, Messages, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.engines import Engine, EngineConfig
 from jaxcritique.rollout.journal import complete
 from jaxcritique.rollout.sampler import Completion, Request, Sampler
-from jaxcritique.store import Dataset, Store
+from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import SftConfig
 
 T = TypeVar("T")
 S = TypeVar("S")
 
-# What a stage that asks a model counts, in its facts.
+# The counts in the facts of a stage that samples.
 COSTS = ("requests", "samples", "prompt_tokens", "generated_tokens", "cut_off", "failed")
 
 
@@ -42,23 +43,23 @@ class RolesConfig(Config):
     """Settings that every stage of a run shares."""
 
     seed: int = setting(
-        0, "Decides generated problems, samples, the order of training data and resamples.", low=0
+        0, "Seed of generated problems, samples, data order and bootstrap intervals.", low=0
     )
     prompts: str = setting("full", "Wording of the prompts.", choices=tuple(PROMPT_SETS))
-    actor_tokens: int = setting(1024, "Most tokens of a solution or refinement.", low=1)
-    critic_tokens: int = setting(1536, "Most tokens of a critique.", low=1)
+    actor_tokens: int = setting(1024, "Maximum tokens of a solution or refinement.", low=1)
+    critic_tokens: int = setting(1536, "Maximum tokens of a critique.", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What all stages of a run share."""
+    """What all stages of a run share. With `Store(None)` the stages are in memory."""
 
     store: Store
     grader: Grader
     prompts: PromptSet
     seed: int
-    actor_tokens: int  # Most tokens of a solution or refinement.
-    critic_tokens: int  # Most tokens of a critique.
+    actor_tokens: int  # Maximum tokens of a solution or refinement.
+    critic_tokens: int  # Maximum tokens of a critique.
     engine: Engine = dataclasses.field(default_factory=lambda: EngineConfig().start())
 
     @classmethod
@@ -75,28 +76,28 @@ class Context:
         )
 
     def reseeded(self, number: int) -> "Context":
-        """Returns this context with a seed derived from its own, for drawing the same anew.
-
-        Number 0 is this context itself.
-        """
+        """Returns this context with another seed, derived from its own; 0 returns it unchanged."""
         if not number:
             return self
         return dataclasses.replace(self, seed=int(digest(self.seed, number)[:7], 16))
 
     def sampler(self, model: ModelFolder) -> Sampler:
-        """Returns a sampler of a model, which is loaded when first asked."""
+        """Returns a sampler of a model; the model is loaded when it is first used."""
         return self.engine.sampler(model)
 
     def fine_tune(
         self, name: str, base: ModelFolder, examples: Sequence[Example], config: SftConfig
     ) -> ModelFolder:
-        """Fine-tunes `base` on the examples as a stage; see `training.sft.fine_tune`."""
-        return self.engine.fine_tune(self.store, name, base, examples, config, self.seed)
+        """Fine-tunes `base` on the examples, as a stage; see `Engine.fine_tune`."""
+        model = self.engine.fine_tune(self.store, name, base, examples, config, self.seed)
+        if read_prompts(model.folder) != self.prompts:
+            write_prompts(model.folder, self.prompts)
+        return model
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """A problem and the first lines of a solution to go on from ("": start from scratch)."""
+    """A problem, and the first lines of the solution to complete ("": none)."""
 
     problem: Problem
     prefix: str = ""
@@ -108,11 +109,11 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt(Generic[S]):
-    """What a model is asked, and the record that the answer is about."""
+    """The messages of a request, and the record that the reply is about."""
 
     subject: S
     messages: Messages
-    prefix: str = ""
+    prefix: str = ""  # The first lines of the reply.
 
 
 def respond(
@@ -122,14 +123,21 @@ def respond(
     starts: Sequence[Start],
     n: int,
     temperature: float,
-    ask: Callable[[PromptSet, Problem], Messages] = solve_messages,
+    messages: Callable[[PromptSet, Problem], Messages] = solve_messages,
 ) -> Dataset[Solution]:
-    """Samples `n` solutions of each start: y = pi_theta(x). Records follow the starts' order.
+    """Samples `n` solutions of each start, y = pi_theta(x), in the order of the starts.
 
-    `ask` makes the messages that a problem is posed with.
+    Args:
+      context: of the run.
+      name: of the stage.
+      actor: the model.
+      starts: the problems.
+      n: solutions of each start.
+      temperature: of sampling; 0 is greedy.
+      messages: makes the prompt of a problem.
     """
 
-    def records(asked: Sequence[Start], answers: Sequence[list[Completion]]) -> list[Solution]:
+    def records(starts: Sequence[Start], answers: Sequence[list[Completion]]) -> list[Solution]:
         return [
             Solution(
                 start.problem,
@@ -142,12 +150,12 @@ def respond(
                 error_type=start.error_type,
                 tokens=completion.completion_tokens,
             )
-            for start, completion, grade in graded(context, asked, answers, lambda s: s.problem)
+            for start, completion, grade in graded(context, starts, answers, lambda s: s.problem)
         ]
 
-    asked = [Prompt(s, ask(context.prompts, s.problem), s.prefix) for s in starts]
+    prompts = [Prompt(s, messages(context.prompts, s.problem), s.prefix) for s in starts]
     return run_stage(
-        context, name, Solution, actor, asked, records, n, temperature, context.actor_tokens
+        context, name, Solution, actor, prompts, records, n, temperature, context.actor_tokens
     )
 
 
@@ -160,24 +168,33 @@ def criticise(
     temperature: float,
     prefixes: Sequence[str] = (),
 ) -> Dataset[Critique]:
-    """Samples `n` critiques of each solution: c = pi_phi(x, y).
+    """Samples `n` critiques of each solution, c = pi_phi(x, y), in the order of the solutions.
 
-    Where there are `prefixes`, one a solution, its critiques go on from it.
+    Args:
+      context: of the run.
+      name: of the stage.
+      critic: the model.
+      solutions: to criticise.
+      n: critiques of each solution.
+      temperature: of sampling; 0 is greedy.
+      prefixes: the first lines of the critiques, one for each solution; empty: none.
     """
 
-    def records(asked: Sequence[Solution], answers: Sequence[list[Completion]]) -> list[Critique]:
+    def records(
+        solutions: Sequence[Solution], answers: Sequence[list[Completion]]
+    ) -> list[Critique]:
         return [
             read_critique(solution, completion.text, completion.completion_tokens)
-            for solution, completions in zip(asked, answers, strict=True)
+            for solution, completions in zip(solutions, answers, strict=True)
             for completion in completions
         ]
 
-    asked = [
+    prompts = [
         Prompt(s, critique_messages(context.prompts, s), prefix)
         for s, prefix in zip(solutions, prefixes or [""] * len(solutions), strict=True)
     ]
     return run_stage(
-        context, name, Critique, critic, asked, records, n, temperature, context.critic_tokens
+        context, name, Critique, critic, prompts, records, n, temperature, context.critic_tokens
     )
 
 
@@ -190,12 +207,21 @@ def refine(
     temperature: float,
     prefixes: Sequence[str] = (),
 ) -> Dataset[Refinement]:
-    """Samples `n` refinements after each critique: y' = pi_theta(x, y, c).
+    """Samples `n` refinements after each critique, y' = pi_theta(x, y, c), in their order.
 
-    Where there are `prefixes`, one a critique, its refinements go on from it.
+    Args:
+      context: of the run.
+      name: of the stage.
+      actor: the model.
+      critiques: each with the solution to refine; one without text asks for self-correction.
+      n: refinements after each critique.
+      temperature: of sampling; 0 is greedy.
+      prefixes: the first lines of the refinements, one for each critique; empty: none.
     """
 
-    def records(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Refinement]:
+    def records(
+        critiques: Sequence[Critique], answers: Sequence[list[Completion]]
+    ) -> list[Refinement]:
         return [
             Refinement(
                 critique,
@@ -205,118 +231,135 @@ def refine(
                 completion.completion_tokens,
             )
             for critique, completion, grade in graded(
-                context, asked, answers, lambda c: c.solution.problem
+                context, critiques, answers, lambda c: c.solution.problem
             )
         ]
 
-    asked = [
+    prompts = [
         Prompt(c, refine_messages(context.prompts, c), prefix)
         for c, prefix in zip(critiques, prefixes or [""] * len(critiques), strict=True)
     ]
     return run_stage(
-        context, name, Refinement, actor, asked, records, n, temperature, context.actor_tokens
+        context, name, Refinement, actor, prompts, records, n, temperature, context.actor_tokens
     )
 
 
 def no_critique(solution: Solution) -> Critique:
-    """Returns the critique that says nothing, after which the actor corrects itself."""
+    """Returns a critique without text: the actor then corrects itself."""
     return Critique(solution, "", None, None)
 
 
 def read_critique(solution: Solution, text: str, tokens: int = 0) -> Critique:
-    """Makes a record of what a critic wrote in so many generated tokens."""
+    """Parses the text of a critic, of so many generated tokens, into a record."""
     parsed = parse_critique(text)
     return Critique(solution, text, parsed.says_correct, parsed.first_error, tokens)
 
 
 def graded(
     context: Context,
-    asked: Sequence[S],
+    subjects: Sequence[S],
     answers: Sequence[list[Completion]],
     problem_of: Callable[[S], Problem],
 ) -> list[tuple[S, Completion, Grade]]:
-    """Grades every completion against its subject's problem, all of them in one go."""
+    """Grades all completions in one call, against the answers of their subjects' problems.
+
+    Args:
+      context: of the run.
+      subjects: the records that the completions are about.
+      answers: the completions of each subject.
+      problem_of: returns a subject's problem. Without a known answer the verdict is "ungraded".
+    """
     pairs = [
         (subject, completion)
-        for subject, completions in zip(asked, answers, strict=True)
+        for subject, completions in zip(subjects, answers, strict=True)
         for completion in completions
     ]
-    grades = context.grader.grade_all((problem_of(s).answer, c.text) for s, c in pairs)
-    return [(*pair, grade) for pair, grade in zip(pairs, grades, strict=True)]
+    known = [(gold, c.text) for s, c in pairs if (gold := problem_of(s).answer)]
+    grades = iter(context.grader.grade_all(known))
+    return [
+        (subject, completion, next(grades) if problem_of(subject).answer else _ungraded(completion))
+        for subject, completion in pairs
+    ]
+
+
+def _ungraded(completion: Completion) -> Grade:
+    answer = extract_answer(completion.text)
+    return Grade("ungraded", "no gold answer", answer.text if answer else None, gold="")
 
 
 def run_stage(
     context: Context,
     name: str,
     cls: type[T],
-    player: Sampler,
-    asked: Sequence[Prompt[S]],
+    model: Sampler,
+    prompts: Sequence[Prompt[S]],
     records: Callable[[Sequence[S], Sequence[list[Completion]]], Iterable[T]],
     n: int,
     temperature: float,
     max_tokens: int,
 ) -> Dataset[T]:
-    """Samples from a model, as a stage; COSTS are among its facts.
+    """Samples from a model, as a stage whose facts include the counts of `COSTS`.
 
     Args:
       context: of the run.
       name: of the stage.
       cls: the class of the stage's records.
-      player: the model.
-      asked: the prompts.
+      model: the sampler.
+      prompts: the prompts.
       records: makes records from the prompts' subjects and the completions of each.
       n: samples of each prompt.
-      temperature: of sampling.
+      temperature: of sampling; 0 is greedy.
       max_tokens: of a sample.
     """
     # Equal prompts about the same problem (a solution drawn twice) get seeds of their own.
-    seen: dict[str, int] = {}
-    requests = []
-    for prompt in asked:
+    repeats: collections.Counter[str] = collections.Counter()
+    requests: list[Request] = []
+    for prompt in prompts:
         request = Request(prompt.messages, n, max_tokens, temperature, context.seed, prompt.prefix)
-        repeat = seen[request.id] = seen.get(request.id, -1) + 1
-        requests.append(
-            dataclasses.replace(request, seed=int(digest(context.seed, repeat)[:7], 16))
-        )
-    subjects = [prompt.subject for prompt in asked]
+        seed = int(digest(context.seed, repeats[request.id])[:7], 16)
+        repeats[request.id] += 1
+        requests.append(dataclasses.replace(request, seed=seed))
+    subjects = [prompt.subject for prompt in prompts]
 
-    def make(stage: Any) -> tuple[Iterable[T], dict[str, int]]:
-        answers = complete(stage, name, player, requests)
-        completions = [completion for answer in answers for completion in answer]
+    def make(stage: Stage) -> tuple[Iterable[T], dict[str, int]]:
+        answers = complete(stage, name, model, requests)
+        completions = [completion for samples in answers for completion in samples]
         failed = [completion for completion in completions if completion.finish_reason == "error"]
         costs = {
             "requests": len(requests),
             "samples": len(completions),
-            "prompt_tokens": sum(answer[0].prompt_tokens for answer in answers),
+            "prompt_tokens": sum(samples[0].prompt_tokens for samples in answers),
             "generated_tokens": sum(completion.completion_tokens for completion in completions),
             "cut_off": sum(completion.finish_reason == "length" for completion in completions),
             "failed": len(failed),
         }
         if failed:
+            again = (
+                f". To sample them again, delete {stage.path} (beside it annotations-* and "
+                "candidates-*, if there are any, and the run's results.json)"
+            )
             logging.warning(
-                "%s: %d of %d samples could not be had (%s). To ask for them again, delete %s "
-                "(beside it annotations-* and candidates-*, if there are any, and the run's "
-                "results.json).",
+                "%s: %d of %d samples failed (%s)%s.",
                 name,
                 len(failed),
                 len(completions),
                 failed[0].error,
-                stage.folder,
+                again if stage.path else "",
             )
         return records(subjects, answers), costs
 
     ids = [request.id for request in requests]
-    # The subjects carry what the requests do not: the answers they are graded by.
-    return context.store.dataset(name, cls, player.key, digest(ids), digest(*subjects), make=make)
+    # The subjects have what the requests lack: the answers that they are graded by.
+    return context.store.dataset(name, cls, model.key, digest(ids), digest(*subjects), make=make)
 
 
 def costs_of(stage: Dataset[Any]) -> dict[str, int]:
-    """Returns what a stage that asked a model cost."""
+    """Returns the counts of a stage that sampled."""
     return {name: stage.facts[name] for name in COSTS}
 
 
 def total_costs(stages: Iterable[Dataset[Any]]) -> dict[str, int]:
-    """Adds up what stages that asked a model cost."""
+    """Adds up the counts of stages that sampled."""
     total: collections.Counter[str] = collections.Counter(dict.fromkeys(COSTS, 0))
     for stage in stages:
         total.update(costs_of(stage))

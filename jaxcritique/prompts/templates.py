@@ -5,9 +5,15 @@ learn the formats in training and pay for every token, such as the laptop defaul
 """
 
 import dataclasses
+import json
+import os
+import pathlib
 
 from jaxcritique.records import Critique, Messages, Problem, Solution
-from jaxcritique.tasks import find_task
+from jaxcritique.store import write_atomically
+from jaxcritique.tasks.task import Task, find_task
+
+_FILE = "jaxcritique.json"  # In a model's folder.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,35 @@ COMPACT = PromptSet(
 PROMPT_SETS = {"full": FULL, "compact": COMPACT}
 
 
+def read_prompts(folder: str | os.PathLike[str]) -> PromptSet:
+    """Returns the prompts that a model was trained on, by the `jaxcritique.json` of its folder.
+
+    The file holds the name of a prompt set, {"prompts": "compact"}, or the wording of one. Without
+    a file they are `FULL`.
+
+    Raises:
+      ValueError: the file holds neither.
+    """
+    path = pathlib.Path(folder) / _FILE
+    if not path.is_file():
+        return FULL
+    try:
+        prompts = json.loads(path.read_bytes())["prompts"]
+        return PROMPT_SETS[prompts] if isinstance(prompts, str) else PromptSet(**prompts)
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f'{path}: not {{"prompts": NAME}} with a name of {", ".join(PROMPT_SETS)}, nor the '
+            "wording of prompts."
+        ) from None
+
+
+def write_prompts(folder: str | os.PathLike[str], prompts: PromptSet) -> None:
+    """Writes down in a model's folder what prompts it was trained on."""
+    names = (name for name, known in PROMPT_SETS.items() if known == prompts)
+    value = next(names, None) or dataclasses.asdict(prompts)
+    write_atomically(pathlib.Path(folder) / _FILE, json.dumps({"prompts": value}, indent=2) + "\n")
+
+
 def solve_messages(prompts: PromptSet, problem: Problem) -> Messages:
     """The actor's first turn: y = pi_theta(x)."""
     return [_user(prompts.solve, problem, question=problem.question)]
@@ -94,5 +129,6 @@ def refine_messages(prompts: PromptSet, critique: Critique) -> Messages:
 
 def _user(template: str, problem: Problem, **fields: str) -> dict[str, str]:
     # Parts of the template are replaced in one pass, so braces in model text stay as they are.
-    fields["answer_form"] = find_task(problem.task).answer_form
+    task = find_task(problem.task) if problem.task else Task
+    fields["answer_form"] = task.answer_form
     return {"role": "user", "content": template.format_map(fields)}

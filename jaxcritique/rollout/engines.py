@@ -1,4 +1,4 @@
-"""From a model folder to a sampler: the one place that knows the engines and their settings."""
+"""Engines and their settings: from a model to its sampler."""
 
 import concurrent.futures
 import dataclasses
@@ -17,21 +17,21 @@ from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout import guard
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
-from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
+from jaxcritique.rollout.sampler import Completion, Progress, Request, Sampler, SamplerError
 from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSampler, api_key
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
 from jaxcritique.store import Store
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import Placement, SftConfig, fine_tune
 
-# A server of our own that has not answered for so long is asked for its health, and restarted where
-# it hangs. One request may hold many long samples, so it may just be busy.
+# After so many seconds without an answer the health of a server of our own is checked, and it is
+# restarted if it hangs. Attempts are long: one request may have many long samples.
 _OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS = 1800.0, 24 * 3600.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineConfig(Config):
-    """What samples, and on which devices; training uses the same devices."""
+    """The engine that samples, and its devices, which training uses too."""
 
     engine: Literal["jax", "server"] = setting(
         "jax",
@@ -39,7 +39,7 @@ class EngineConfig(Config):
         "`vllm_python`.",
     )
     slots: int = setting(
-        64, "jax: samples decoded at a time; fewer where `cache_gib` is short.", low=1
+        64, "jax: samples decoded at a time; fewer if the KV cache has no room for them.", low=1
     )
     cache_gib: float = setting(
         0.0, "jax: GiB of each device for the KV cache. 0: half of what is free; 4 on a CPU.", low=0
@@ -63,13 +63,13 @@ class EngineConfig(Config):
     )
     request_seconds: float = setting(
         60.0,
-        "server: timeout of an attempt at `endpoint`; doubled after each timeout, up to what "
-        "`request_deadline` leaves.",
+        "server: timeout in seconds of an attempt at `endpoint`; doubled after each timeout, up to "
+        "`request_deadline`.",
         low=0.1,
     )
     request_deadline: float = setting(
         600.0,
-        "server: seconds after which a request to `endpoint` is given up, all attempts together.",
+        "server: timeout in seconds of a request to `endpoint`, all attempts together.",
         low=0.1,
     )
     request_attempts: int = setting(10, "server: attempts at a request.", low=1)
@@ -79,8 +79,8 @@ class EngineConfig(Config):
     )
     vllm_devices: tuple[str, ...] = setting(
         (),
-        "Devices of one vLLM server, such as 0 or 2,3; once for each server. Without: one server "
-        "that sees them all.",
+        "Devices of one vLLM server, such as 0 or 2,3; once for each server. Default: one server "
+        "with all devices.",
         repeated=True,
     )
     vllm_args: str = setting(
@@ -88,10 +88,10 @@ class EngineConfig(Config):
     )
 
     def start(self) -> "Engine":
-        """Returns an engine for models in folders; nothing is loaded yet.
+        """Returns an engine for models in folders; it loads nothing yet.
 
         Raises:
-          ValueError: settings contradict each other, or vLLM is not where they say.
+          ValueError: settings contradict each other, or `vllm_python` has no vLLM.
         """
         if self.engine == "jax":
             for name in ("endpoint", "vllm_python"):
@@ -102,18 +102,18 @@ class EngineConfig(Config):
             return Engine(self, lambda model: load_jax(model, config))
         if not self.vllm_python or self.endpoint:
             raise ValueError(
-                "`engine=server`: this needs `vllm_python` (and no `endpoint`), to serve models "
-                "that are made on the way."
+                "`engine=server`: models in folders need `vllm_python` and no `endpoint`, since "
+                "running servers do not have them."
             )
         vllm, client = self.vllm(), self.own_client()
         vllm.check()
         return Engine(self, lambda model: load_vllm(model, vllm, client))
 
     def hosted(self, model: str) -> Sampler:
-        """Returns a sampler of a model that the servers at `endpoint` know by this name.
+        """Returns a sampler of a model by its name at the servers of `endpoint`.
 
         Raises:
-          ValueError: there is no such server.
+          ValueError: no server answers there, or the key is missing.
         """
         client = self.client(self.request_seconds, self.request_deadline)
         client = dataclasses.replace(client, api_key=api_key(self.api_key_env))
@@ -124,7 +124,7 @@ class EngineConfig(Config):
         return JaxConfig(self.slots, int(self.cache_gib * 2**30) or None, self.mesh)
 
     def vllm(self) -> VllmConfig:
-        """The settings of vLLM servers of our own.
+        """The settings of vLLM servers that we start.
 
         Raises:
           ValueError: `vllm_args` has an unclosed quotation.
@@ -144,7 +144,7 @@ class EngineConfig(Config):
         return self.client(_OWN_ATTEMPT_SECONDS, _OWN_DEADLINE_SECONDS)
 
     def client(self, attempt_seconds: float, deadline_seconds: float) -> ClientConfig:
-        """How servers are spoken to."""
+        """The settings of the client."""
         return ClientConfig(
             concurrency=self.concurrency,
             requests_per_minute=self.requests_per_minute,
@@ -155,12 +155,13 @@ class EngineConfig(Config):
         )
 
     def check_training(self, base: ModelFolder, config: SftConfig) -> None:
-        """Checks within a moment that the mesh suits model and rows, before a folder is claimed.
+        """Checks, without loading the model, that mesh, model and rows fit each other.
 
-        Only for our own engine: beside servers no other process may take the accelerator.
+        Only with the JAX engine: servers of our own hold the accelerators, which no other process
+        may then open.
 
         Raises:
-          ValueError: it does not; the message says what does.
+          ValueError: they do not; the message says what would.
         """
         if self.engine == "jax":
             mesh = make_mesh(self.mesh)
@@ -168,33 +169,33 @@ class EngineConfig(Config):
 
 
 class Loaded(Sampler, Protocol):
-    """A sampler that holds memory, or processes that do."""
+    """A sampler that holds memory or processes."""
 
     def close(self) -> None:
-        """Lets go of them."""
+        """Frees the memory and ends the processes."""
         ...
 
 
 class Engine:
-    """Samples from models in folders, and trains them; one model at a time is in memory.
+    """Samples from models in folders, and trains them, with one model at a time in memory.
 
-    A sampler is loaded when it is first asked something, in place of the one before it, and again
-    when it is asked something later. So a run may hold samplers of all its models.
+    A model is loaded when its sampler is used, in place of the model before it. So a run may have
+    samplers of all its models at once.
     """
 
     def __init__(self, config: EngineConfig, load: Callable[[ModelFolder], Loaded]):
-        """Takes the settings, and what loads a folder: see `load_jax` and `load_vllm`."""
+        """Takes the settings and a function that loads a folder: `load_jax` or `load_vllm`."""
         self._config = config
         self._load = load
         self._model: ModelFolder | None = None
         self._loaded: Loaded | None = None
 
     def sampler(self, model: ModelFolder) -> Sampler:
-        """Returns a sampler of the model, which is not loaded yet."""
+        """Returns a sampler of a model, without loading it yet."""
         return _LazySampler(self, model)
 
     def load(self, model: ModelFolder) -> Sampler:
-        """Loads a model, unless it is the one in memory.
+        """Returns the sampler of a model, loaded unless it is the one in memory.
 
         Raises:
           SamplerError: it cannot be loaded.
@@ -231,7 +232,7 @@ class Engine:
             return process.submit(fine_tune, *arguments).result()
 
     def release(self) -> None:
-        """Frees the memory and ends the servers of what is loaded."""
+        """Closes the sampler that is loaded, if any."""
         if self._loaded is not None:
             self._loaded.close()
         self._loaded = self._model = None
@@ -245,7 +246,7 @@ class Engine:
 
 @dataclasses.dataclass(frozen=True)
 class _LazySampler:
-    """A model by its key, loaded by its engine when asked; see `Sampler`."""
+    """A sampler whose engine loads the model at each use; see `Sampler`."""
 
     engine: Engine
     model: ModelFolder
@@ -255,7 +256,7 @@ class _LazySampler:
         return self.model.key
 
     def generate(
-        self, requests: Sequence[Request], progress: Callable[[int, int], None]
+        self, requests: Sequence[Request], progress: Progress | None = None
     ) -> Iterable[Completion]:
         if requests:
             yield from self.engine.load(self.model).generate(requests, progress)

@@ -11,24 +11,30 @@ of the cache over `tensor`.
 import collections
 import dataclasses
 import functools
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, NamedSharding
-from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import CACHE, make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import KVCache, Params, Structure, unstack
 from jaxcritique.rollout import decoding
-from jaxcritique.rollout.sampler import Completion, Request, SamplerError, too_long
+from jaxcritique.rollout.sampler import (
+    Completion,
+    Progress,
+    Request,
+    SamplerError,
+    no_progress,
+    too_long,
+)
 
 _ROWS = 8  # Prompts of which a chunk is read at a time, and slots copied.
 # Seats become free a few at a time: of eight rows most were empty, which cost a CPU as much as full
@@ -107,13 +113,14 @@ class JaxSampler:
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]  # The slots are divided.
 
     def generate(
-        self, requests: Sequence[Request], progress: Callable[[int, int], None]
+        self, requests: Sequence[Request], progress: Progress | None = None
     ) -> Iterator[Completion]:
         """Answers all requests; see `Sampler.generate`.
 
         Raises:
           SamplerError: not even one sample's keys and values fit into the budget.
         """
+        progress = progress or no_progress
         waiting: list[_Sequence] = []
         context = self._config.max_positions
         for request in requests:
@@ -150,10 +157,7 @@ class JaxSampler:
                     self._tokenizer, sample, length, sequence.tokens, sequence.logprobs
                 )
         if len(self.shapes) > known:
-            tqdm.write(
-                f"jax engine: compiled for {len(self.shapes)} shapes of this model so far",
-                file=sys.stderr,
-            )
+            logging.info("jax engine: compiled for %d shapes so far", len(self.shapes))
 
     def close(self) -> None:
         """Frees the weights."""
@@ -215,7 +219,7 @@ class _Run:
         self._held = [np.zeros(0, np.int32)] * count
         self._cache: KVCache = self._new_cache(decoding.cache_length(1, self._context))
 
-    def finished_sequences(self, progress: Callable[[int, int], None]) -> Iterator[_Sequence]:
+    def finished_sequences(self, progress: Progress) -> Iterator[_Sequence]:
         """Yields sequences as they are completed."""
         clock = _Clock(self._sampler.seconds)
         while self._waiting or any(self._seated):

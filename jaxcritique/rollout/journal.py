@@ -190,7 +190,7 @@ def _sample(
     progress: Progress,
     works: bool,
 ) -> Iterator[Completion]:
-    """Samples; a sampler that `works`, as earlier answers show, may reject all remaining requests."""
+    """Samples; a sampler that `works`, as earlier answers show, may reject all other requests."""
     try:
         yield from sampler.generate(requests, progress)
     except AllRefused as refused:

@@ -122,8 +122,11 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
 
 
-# Called with new tokens and newly finished samples.
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # Called with new tokens and newly finished samples.
+
+
+def no_progress(tokens: int, samples: int) -> None:
+    """A `Progress` that shows nothing."""
 
 
 class SamplerError(RuntimeError):

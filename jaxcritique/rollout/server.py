@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
@@ -9,7 +10,7 @@ import math
 import os
 import threading
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import httpx2
@@ -17,7 +18,15 @@ import tenacity
 from absl import logging
 
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.rollout.sampler import AllRefused, Completion, Request, SamplerError, too_long
+from jaxcritique.rollout.sampler import (
+    AllRefused,
+    Completion,
+    Progress,
+    Request,
+    SamplerError,
+    no_progress,
+    too_long,
+)
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
 # A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key. Other refusals
@@ -175,6 +184,16 @@ class _Door:
             self.load -= 1
 
 
+def _in_thread(completions: Generator[Completion, None, None]) -> Iterator[Completion]:
+    """Runs a generator in a thread of its own: a thread can run one event loop at a time."""
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        try:
+            while (completion := thread.submit(next, completions, None).result()) is not None:
+                yield completion
+        finally:
+            thread.submit(completions.close).result()
+
+
 class ServerSampler:
     """The `server` engine; see `Sampler`."""
 
@@ -208,15 +227,25 @@ class ServerSampler:
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
-        self, requests: Sequence[Request], progress: Callable[[int, int], None]
+        self, requests: Sequence[Request], progress: Progress | None = None
     ) -> Iterator[Completion]:
         """Answers all requests; see `Sampler.generate`.
 
         Raises:
           SamplerError: the server refuses the key or the model, or a server of ours died and
             cannot be started again.
-          AllRefused: the server refuses all that it is sent, a request at a time.
+          AllRefused: the server rejects every request.
         """
+        completions = self._generate(requests, progress or no_progress)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return completions
+        return _in_thread(completions)  # As in a notebook, whose thread has an event loop.
+
+    def _generate(
+        self, requests: Sequence[Request], progress: Progress
+    ) -> Generator[Completion, None, None]:
         answers = self._answers(requests)
 
         async def following() -> list[Completion] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.rollout.engines import Engine, load_jax
+from jaxcritique.rollout.engines import Engine, EngineConfig, load_jax
 from jaxcritique.rollout.jax_engine import JaxConfig
 from jaxcritique.rollout.sampler import Request, SamplerError
 from jaxcritique.tasks import TINY_BASE
@@ -39,12 +39,12 @@ class Loaded:
 
 
 def ask(sampler, requests=ASKED):
-    assert list(sampler.generate(requests, lambda *_: None)) == []
+    assert list(sampler.generate(requests)) == []
 
 
 def test_one_model_at_a_time_is_loaded_and_only_when_asked():
     loads = Loads()
-    with Engine(loads) as engine:
+    with Engine(EngineConfig(), loads) as engine:
         actor, critic = engine.sampler(ACTOR), engine.sampler(CRITIC)
         assert (actor.key, critic.key) == ("actor", "critic")
         ask(actor, [])
@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_loaded_is_named():
         raise ValueError("no such tensor")
 
     with (
-        Engine(load) as engine,
+        Engine(EngineConfig(), load) as engine,
         pytest.raises(SamplerError, match="actor cannot be loaded: no such tensor"),
     ):
         ask(engine.sampler(ACTOR))
@@ -84,7 +84,7 @@ def test_a_model_without_an_end_writes_to_the_longest(tmp_path):
         Request([], 1, 40, 0.0, 0, text=text),
         Request([], 1, 40, 0.0, 0, text=text, stop_token_ids=stopped),
     ]
-    found = {c.request: c for c in sampler.generate(asked, lambda *_: None)}
+    found = {c.request: c for c in sampler.generate(asked)}
     endless, ended = (found[request.id] for request in asked)
     assert (endless.finish_reason, endless.completion_tokens) == ("length", 40)
     assert ended.finish_reason == "stop"

@@ -74,7 +74,7 @@ def test_critiques_are_parsed_and_refinements_graded(context):
     assert [r.max_tokens for r in actor.requests] == [80, 80]
 
 
-def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(context, caplog):
+def test_failed_samples_are_reported_with_reason_and_remedy(context, caplog):
     class Refusing(Script):
         def generate(self, requests, progress):
             return [r.failure(0, "HTTP 413: too long") for r in requests]
@@ -85,7 +85,7 @@ def test_samples_that_could_not_be_had_are_said_with_reason_and_remedy(context, 
     [message] = [record.getMessage() for record in caplog.records]
     [folder] = context.store.run_dir.glob("stages/solve-*")
     assert message == (
-        "solve: 2 of 2 samples could not be had (HTTP 413: too long). To ask for them again, "
+        "solve: 2 of 2 samples failed (HTTP 413: too long). To sample them again, "
         f"delete {folder} (beside it annotations-* and candidates-*, if there are any, and the "
         "run's results.json)."
     )
