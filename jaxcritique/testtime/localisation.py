@@ -1,4 +1,4 @@
-"""Does a critic find the first wrong step? Scored as ProcessBench does (arXiv 2412.06559)."""
+"""Whether critics find the first wrong step, scored as in ProcessBench (arXiv 2412.06559)."""
 
 import collections
 import dataclasses
@@ -16,11 +16,11 @@ SOUND = -1  # No step is wrong.
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """A solution in given steps, and the first of them that is wrong, from 0; or SOUND."""
+class LabelledSolution:
+    """A solution in given steps whose first wrong step is known."""
 
     solution: Solution
-    first_error: int
+    first_error: int  # From 0, or SOUND.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LocalisationReport:
     """ProcessBench's figures."""
 
     n: int
-    erroneous: int  # Samples with a wrong step.
+    erroneous: int  # Solutions with a wrong step.
     accuracy_erroneous: float | None  # Of these, the share whose first wrong step is named exactly.
     accuracy_correct: float | None  # Of the others, the share in which no step is called wrong.
     f1: float | None  # The harmonic mean of the two; None where one of them is.
@@ -36,36 +36,37 @@ class LocalisationReport:
 
 
 def localisation_report(
-    samples: Sequence[Sample], critiques: Sequence[Critique]
+    labelled: Sequence[LabelledSolution], critiques: Sequence[Critique]
 ) -> LocalisationReport:
-    """Scores one critique of each sample."""
-    scores = localisation_scores(samples, critiques)
-    found, sound = _mean(scores["accuracy_erroneous"]), _mean(scores["accuracy_correct"])
+    """Scores one critique of each solution."""
+    scores = localisation_scores(labelled, critiques)
+    erroneous, correct = _mean(scores["accuracy_erroneous"]), _mean(scores["accuracy_correct"])
+    known = erroneous is not None and correct is not None
     return LocalisationReport(
-        n=len(samples),
-        erroneous=sum(sample.first_error != SOUND for sample in samples),
-        accuracy_erroneous=found,
-        accuracy_correct=sound,
-        f1=None if found is None or sound is None else float(harmonic_mean(found, sound)),
+        n=len(labelled),
+        erroneous=sum(row.first_error != SOUND for row in labelled),
+        accuracy_erroneous=erroneous,
+        accuracy_correct=correct,
+        f1=float(harmonic_mean(erroneous, correct)) if known else None,
         unparsable=sum(critique.says_correct is None for critique in critiques),
     )
 
 
 def localisation_scores(
-    samples: Sequence[Sample], critiques: Sequence[Critique]
+    labelled: Sequence[LabelledSolution], critiques: Sequence[Critique]
 ) -> dict[str, dict[str, list[float]]]:
-    """Returns, for erroneous and for correct samples, whether the critiques of each question hit.
+    """Returns whether each critique is a hit, by accuracy of the report and by question.
 
-    A question may have several samples, which are not independent of each other.
+    A question may have several solutions, which are not independent of each other.
     """
     scores: dict[str, dict[str, list[float]]] = {
         "accuracy_erroneous": collections.defaultdict(list),
         "accuracy_correct": collections.defaultdict(list),
     }
-    for sample, critique in zip(samples, critiques, strict=True):
-        column = "accuracy_correct" if sample.first_error == SOUND else "accuracy_erroneous"
-        hit = predicted(critique) == sample.first_error
-        scores[column][sample.solution.problem.question].append(float(hit))
+    for row, critique in zip(labelled, critiques, strict=True):
+        column = "accuracy_correct" if row.first_error == SOUND else "accuracy_erroneous"
+        hit = predicted(critique) == row.first_error
+        scores[column][row.solution.problem.question].append(float(hit))
     return scores
 
 
@@ -76,9 +77,9 @@ def harmonic_mean(first: Any, second: Any) -> Any:
 
 
 def predicted(critique: Critique) -> int | None:
-    """The first step a critique calls wrong; SOUND if it calls all correct, None if neither.
+    """Returns the first step that a critique calls wrong, or SOUND if it calls all correct.
 
-    A critique that calls the answer wrong, but no step, has named no step.
+    None: it has no verdict, or calls the answer wrong but no step.
     """
     if critique.first_error is not None:
         return critique.first_error
@@ -86,18 +87,18 @@ def predicted(critique: Critique) -> int | None:
 
 
 def has_steps(row: dict[str, Any]) -> bool:
-    """Whether a row of a file is a sample for localisation, be it a whole one or not."""
+    """Whether a row of a file is meant to be a labelled solution, complete or not."""
     return "steps" in row or "first_error" in row
 
 
-def read_samples(path: pathlib.Path) -> list[Sample]:
-    """Reads a JSONL file of {problem, steps, first_error}; with `gold`, the answer, if it is known.
+def read_labelled(path: pathlib.Path) -> list[LabelledSolution]:
+    """Reads a JSONL file of {problem, steps, first_error}, with the answer in `gold` where known.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: a row is not of that form; file and line are named.
     """
-    return [sample for _, sample in read_jsonl(path, _sample)]
+    return [row for _, row in read_jsonl(path, _labelled)]
 
 
 def _mean(scores: Mapping[str, Sequence[float]]) -> float | None:
@@ -109,7 +110,7 @@ def _shown(row: dict[str, Any], name: str) -> str:
     return repr(row[name])[:60] if name in row else "missing"
 
 
-def _sample(row: dict[str, Any]) -> Sample:
+def _labelled(row: dict[str, Any]) -> LabelledSolution:
     question = text_field(row, "problem")
     steps, first_error = row.get("steps"), row.get("first_error")
     if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
@@ -122,14 +123,14 @@ def _sample(row: dict[str, Any]) -> Sample:
     gold = row.get("gold")
     if not isinstance(gold, str | int | float | None):
         raise ValueError("its 'gold' is neither text nor a number")
-    # One step is one line, as the critic knows it.
+    # Critics are shown one step a line.
     text = "\n".join(" ".join(step.split()) for step in steps)
     problem = Problem(
         id=f"sample-{digest(question, steps)}",
         question=question,
-        answer="" if gold is None else str(gold).strip(),  # "": it is not known.
+        answer="" if gold is None else str(gold).strip(),  # "": not known.
         rationale="",
         task="gsm8k",
     )
     verdict = "correct" if first_error == SOUND else "wrong"
-    return Sample(Solution(problem, text, verdict, None), first_error)
+    return LabelledSolution(Solution(problem, text, verdict, None), first_error)

@@ -94,7 +94,7 @@ def test_localisation(run, tmp_path):
     assert set(found["localisation"]["ci95"]) == {"accuracy_erroneous", "accuracy_correct", "f1"}
     assert "table2" not in found
     assert results["failed"] == results["costs"][f"criticise: {TINY_BASE}"]["failed"] == 1
-    assert "1 samples could not be had" in process.stderr
+    assert "1 samples failed" in process.stderr
     assert "failed" in process.stdout
 
 

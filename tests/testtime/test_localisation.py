@@ -12,7 +12,7 @@ from jaxcritique.testtime.localisation import (
     localisation_report,
     localisation_scores,
     predicted,
-    read_samples,
+    read_labelled,
 )
 
 PROCESSBENCH = (
@@ -33,35 +33,35 @@ def sample(first_error: int, number: int = 0) -> dict:
 
 
 @pytest.fixture
-def samples(tmp_path):
+def labelled(tmp_path):
     rows = [sample(label, number) for number, label in enumerate([0, 1, 0, -1, -1])]
-    return read_samples(write(tmp_path / "s.jsonl", *rows))
+    return read_labelled(write(tmp_path / "s.jsonl", *rows))
 
 
-def test_f1_is_the_harmonic_mean_of_both_accuracies(samples):
+def test_f1_is_the_harmonic_mean_of_both_accuracies(labelled):
     texts = [FIRST_WRONG, FIRST_WRONG, "Hm.", ALL_RIGHT, SECOND_WRONG]
-    critiques = [read_critique(s.solution, t) for s, t in zip(samples, texts, strict=True)]
-    report = localisation_report(samples, critiques)
+    critiques = [read_critique(s.solution, t) for s, t in zip(labelled, texts, strict=True)]
+    report = localisation_report(labelled, critiques)
     assert (report.n, report.erroneous, report.unparsable) == (5, 3, 1)
     assert report.accuracy_erroneous == pytest.approx(1 / 3)
     assert report.accuracy_correct == pytest.approx(1 / 2)
     assert report.f1 == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
 
 
-def test_no_hits_and_one_sided_files(samples):
-    critiques = [read_critique(s.solution, "Hm.") for s in samples]
-    assert localisation_report(samples, critiques).f1 == 0.0
-    assert localisation_report(samples[:3], critiques[:3]).f1 is None
+def test_no_hits_and_one_sided_files(labelled):
+    critiques = [read_critique(s.solution, "Hm.") for s in labelled]
+    assert localisation_report(labelled, critiques).f1 == 0.0
+    assert localisation_report(labelled[:3], critiques[:3]).f1 is None
     assert localisation_report([], []).accuracy_correct is None
 
 
-def test_samples_of_one_question_are_resampled_together(tmp_path):
-    """Three questions, one with two samples: F1 of all 27 ways to draw three of them."""
+def test_solutions_of_one_question_are_resampled_together(tmp_path):
+    """Three questions, one with two solutions: F1 of all 27 ways to draw three of them."""
     rows = [sample(0, 1), sample(-1, 1), sample(1, 2), sample(-1, 3)]
-    samples = read_samples(write(tmp_path / "s.jsonl", *rows))
+    labelled = read_labelled(write(tmp_path / "s.jsonl", *rows))
     texts = [FIRST_WRONG, ALL_RIGHT, FIRST_WRONG, ALL_RIGHT]
-    critiques = [read_critique(s.solution, t) for s, t in zip(samples, texts, strict=True)]
-    scores = localisation_scores(samples, critiques)
+    critiques = [read_critique(s.solution, t) for s, t in zip(labelled, texts, strict=True)]
+    scores = localisation_scores(labelled, critiques)
     hits = {"1?": (1, 1), "2?": (0, None), "3?": (None, 1)}
     values = []
     for drawn in itertools.product(hits, repeat=3):
@@ -70,15 +70,15 @@ def test_samples_of_one_question_are_resampled_together(tmp_path):
             found, sound = (sum(side) / len(side) for side in sides)
             values.append(2 * found * sound / (found + sound))
     estimate = of_block_means(harmonic_mean, list(scores.values()), 0)
-    assert estimate.mean == localisation_report(samples, critiques).f1 == pytest.approx(2 / 3)
+    assert estimate.mean == localisation_report(labelled, critiques).f1 == pytest.approx(2 / 3)
     expected = np.quantile(values, [0.025, 0.975], method="inverted_cdf")
     assert estimate.ci95 == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_sample_given_twice_counts_twice(tmp_path):
-    samples = read_samples(write(tmp_path / "s.jsonl", sample(0), sample(0), sample(-1)))
-    critiques = [read_critique(s.solution, FIRST_WRONG) for s in samples]
-    report = localisation_report(samples, critiques)
+    labelled = read_labelled(write(tmp_path / "s.jsonl", sample(0), sample(0), sample(-1)))
+    critiques = [read_critique(s.solution, FIRST_WRONG) for s in labelled]
+    report = localisation_report(labelled, critiques)
     assert (report.n, report.erroneous, report.accuracy_erroneous) == (3, 2, 1.0)
 
 
@@ -87,17 +87,17 @@ def test_a_sample_given_twice_counts_twice(tmp_path):
     ("Final answer: Wrong", None),  # Wrong, but no step is named.
     ("Step 2: b\nCorrectness: Wrong\nFinal answer: Correct", 1),
 ])  # fmt: skip
-def test_what_a_critique_names(text, step, samples):
-    assert predicted(read_critique(samples[0].solution, text)) == step
+def test_what_a_critique_names(text, step, labelled):
+    assert predicted(read_critique(labelled[0].solution, text)) == step
 
 
 def test_the_gold_answer_may_be_a_number(tmp_path):
     path = write(tmp_path / "s.jsonl", *({**sample(0), "gold": gold} for gold in (2, " 2 ", None)))
-    assert [s.solution.problem.answer for s in read_samples(path)] == ["2", "2", ""]
+    assert [s.solution.problem.answer for s in read_labelled(path)] == ["2", "2", ""]
 
 
-def test_one_step_is_one_line(samples):
-    assert samples[0].solution.text == "a\nb c"
+def test_one_step_is_one_line(labelled):
+    assert labelled[0].solution.text == "a\nb c"
 
 
 @pytest.mark.parametrize(("row", "message"), [
@@ -112,13 +112,13 @@ def test_one_step_is_one_line(samples):
 def test_bad_rows_are_named(row, message, tmp_path):
     path = write(tmp_path / "bad.jsonl", sample(0), row)
     with pytest.raises(ValueError, match=message) as caught:
-        read_samples(path)
+        read_labelled(path)
     assert str(caught.value).startswith(f"{path}:2: ")
 
 
 @pytest.mark.skipif(not PROCESSBENCH.is_file(), reason=f"ProcessBench is not at {PROCESSBENCH}")
 def test_processbench_is_read():
-    found = read_samples(PROCESSBENCH)
+    found = read_labelled(PROCESSBENCH)
     assert len(found) == 400
     assert sum(s.first_error == -1 for s in found) == 193
     assert all(s.solution.problem.answer for s in found)
