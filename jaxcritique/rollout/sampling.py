@@ -1,7 +1,7 @@
-"""Drawing tokens: a function of one row's logits, seed and position, whatever else is drawn.
+"""Sampling of tokens. A row's token depends on its logits, seed and position, not on the batch.
 
-Built from sums and comparisons along the vocabulary. On a CPU `argmax` and `cumsum` over 64 rows of
-49,152 logits take 110 ms each, as long as the model's whole step; these take 5.
+It uses sums and comparisons along the vocabulary only: on a CPU `argmax` and `cumsum` over 64 rows
+of 49,152 logits take 110 ms each, as long as the model's whole step; these take 5.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-_GROUP = 256  # Tokens whose mass is added up before any one of them is looked at.
+_GROUP = 256  # Tokens whose probabilities are summed first, to find the group with the token.
 
 
 def draw_tokens(
@@ -19,7 +19,7 @@ def draw_tokens(
     position: Int[Array, " b"],
     temperature: Float[Array, " b"],
 ) -> Int[Array, " b"]:
-    """Draws one token a row; temperature 0 takes the likeliest, the first of equals."""
+    """Samples one token a row; temperature 0 takes the most likely, the first if tied."""
     return _draw(_mass(logits, temperature), logits, seed, position, temperature)
 
 
@@ -31,19 +31,19 @@ def draw_filtered_tokens(
     top_k: Int[Array, " b"],
     top_p: Float[Array, " b"],
 ) -> Int[Array, " b"]:
-    """`draw_tokens` from the `top_k` likeliest (0: all), and of these from the likeliest that have
-    `top_p` of their mass together, equals of the last one included."""
+    """Like `draw_tokens`, from the `top_k` most likely tokens (0: all), and of these from the most
+    likely with a total share of `top_p`; tokens tied with the last one are included."""
     mass = _mass(logits, temperature)
     wanted = jnp.where(top_k > 0, top_k, mass.shape[1])
     mass = _keep(mass, lambda kept: jnp.sum(kept, axis=1) >= wanted)
     share = top_p * mass.sum(axis=1)
     kept = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
-    mass = jnp.where((top_p < 1)[:, None], kept, mass)  # A rounded sum is reached before the end.
+    mass = jnp.where((top_p < 1)[:, None], kept, mass)  # Not at 1: rounded sums may reach it early.
     return _draw(mass, logits, seed, position, temperature)
 
 
 def log_probabilities(logits: Float[Array, "b v"], tokens: Int[Array, " b"]) -> Float[Array, " b"]:
-    """How likely the tokens are under the model itself, at temperature 1 and with all tokens."""
+    """Log-probabilities of tokens under the model: at temperature 1, without top-k and top-p."""
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
     return chosen - jax.nn.logsumexp(logits, axis=1)
 
@@ -54,7 +54,7 @@ def _mass(logits: Array, temperature: Array) -> Array:
 
 
 def _draw(mass: Array, logits: Array, seed: Array, position: Array, temperature: Array) -> Array:
-    """Inverts one uniform number a row through the sums of groups, then within one group."""
+    """Inverse transform sampling: finds a uniform number's group by sums, then its token."""
     uniform = jax.vmap(
         lambda seed, position: jax.random.uniform(
             jax.random.fold_in(jax.random.key(seed), position)
@@ -78,10 +78,10 @@ def _draw(mass: Array, logits: Array, seed: Array, position: Array, temperature:
 def _first_above(
     mass: Float[Array, "b s"], upto: Float[Array, "b s"], point: Float[Array, " b"]
 ) -> Int[Array, " b"]:
-    """The first that has mass and with which the sum so far exceeds the point.
+    """Returns the first index with mass whose cumulative sum exceeds the point.
 
-    Sums are rounded, each in its own way: they may grow where nothing was added, and end before the
-    point. So what has no mass is passed over, and the last that has some is taken if none is left.
+    Cumulative sums are rounded: they may grow where the mass is zero, or end below the point. So
+    indices without mass are skipped, and the last one with mass is taken if no sum exceeds it.
     """
     number = jnp.arange(mass.shape[1])
     above = (mass > 0) & (upto > point[:, None])
@@ -92,9 +92,9 @@ def _first_above(
 def _keep(
     mass: Float[Array, "b v"], enough: Callable[[Bool[Array, "b v"]], Bool[Array, " b"]]
 ) -> Float[Array, "b v"]:
-    """Sets to 0 what is below the highest bar over which there is still enough.
+    """Sets mass below a threshold to 0: the highest threshold that keeps `enough`.
 
-    The bar is found bit by bit: numbers from 0 to 1 are ordered as their bits are.
+    It is found by bisection over bit patterns, whose order is that of the numbers from 0 to 1.
     """
     bits = jax.lax.bitcast_convert_type(mass, jnp.int32)
 

@@ -1,4 +1,4 @@
-"""The `server` engine: any OpenAI-compatible server, over a network where everything can fail."""
+"""The `server` engine: a client of OpenAI-compatible servers that retries what can be retried."""
 
 import asyncio
 import collections
@@ -29,63 +29,65 @@ from jaxcritique.rollout.sampler import (
 )
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
-# A 403 may be a moderator's, for one prompt. So many, and no answer: it is the key. Other refusals
-# are of what all requests have in common, such as a parameter that the server does not know.
+# A 403 may come from a moderation filter, for one prompt. After this many, and no answer, the key
+# is taken to be wrong. After as many rejections of other kinds, what all requests have in common
+# is, such as a parameter that the server does not support.
 _REFUSALS = 20
-_UNPAID = frozenset({401, 402})  # No key that is valid, no credit: nobody is answered any more.
-_LONGEST_PAUSE = 30.0
-_DEATHS = 3  # A request that saw so many of a server, the last one alone, is the cause.
+_UNPAID = frozenset({401, 402})  # Invalid key or no credit: no later request will succeed either.
+_LONGEST_PAUSE = 30.0  # Seconds.
+# A request in flight at this many crashes of a server, alone at the last one, is their cause.
+_DEATHS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class ClientConfig:
-    """How servers are spoken to."""
+    """How requests are sent."""
 
     api_key: str | None = None
     concurrency: int = 64  # Requests in flight at each server.
-    requests_per_minute: float = 0  # To all servers together, attempts counted; 0: no limit.
-    attempts: int = 10  # Times a request is tried.
-    # For an answer; twice that after each time it did not suffice, and in the end what is left.
+    requests_per_minute: float = 0  # At all servers together, retries included; 0: no limit.
+    attempts: int = 10  # For each request.
+    # Timeout of an attempt; doubled after each timeout, up to what the deadline leaves.
     attempt_seconds: float = 60
-    # From a request's first attempt to its last, without waiting for the rate.
+    # From a request's first attempt to its last, without the time spent waiting for the rate limit.
     deadline_seconds: float = 600
     send_seed: bool = True  # vllm-tpu refuses requests with seeds.
 
 
 class Servers(Protocol):
-    """Where requests go."""
+    """The servers that requests are sent to."""
 
     @property
     def urls(self) -> Sequence[str]:
-        """One base URL a server, without a final slash."""
+        """The base URL of each server, without a final slash."""
         ...
 
     def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
-        """Called where a server did not answer: returns once it can be tried again.
+        """Called after a server did not answer; returns once it can be tried again.
 
         Args:
-          index: which.
-          answered: whether it answered anything since it was last restarted.
-          ended: once it is set nobody waits any more; returns soon.
+          index: of the server in `urls`.
+          answered: whether it has answered any request since its last restart.
+          ended: set when the caller no longer waits; then it returns soon.
 
         Returns:
-          Whether it had died and was restarted.
+          Whether the server had crashed and was restarted.
 
         Raises:
-          SamplerError: it cannot be brought back.
+          SamplerError: it cannot be restarted.
         """
         ...
 
     def close(self) -> None:
-        """Ends the servers, where they are ours."""
+        """Stops the servers that we started."""
         ...
 
 
 class Endpoints:
-    """Servers that somebody else runs."""
+    """Servers that are already running."""
 
     def __init__(self, urls: Sequence[str]):
-        """Takes base URLs; where one has no path, /v1 is added.
+        """Takes base URLs; /v1 is added to those without a path.
 
         Raises:
           ValueError: one is not a URL, or nothing answers there.
@@ -104,29 +106,29 @@ class Endpoints:
                 raise ValueError(f"{url}: {error}") from error
             except httpx2.ConnectError as error:
                 raise ValueError(
-                    f"{url}: nothing answers there ({error}). Is the server running?"
+                    f"{url}: no server answers there ({error}). Is it running?"
                 ) from error
             except httpx2.HTTPError:
-                pass  # It is there, if unwell; that is what retries are for.
+                pass  # The server exists; other errors are retried later.
 
     def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
-        """Nothing we could do for it."""
+        """Returns False: servers of others are not restarted."""
         return False
 
     def close(self) -> None:
-        """They go on without us."""
+        """Leaves the servers running."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """What is known of a model that is served from a folder of ours."""
+    """A model that our own servers load from a folder."""
 
     tokenizer: Tokenizer
-    context: int  # The most tokens of a prompt and its reply together.
+    context: int  # Maximum number of tokens of a prompt and its reply together.
 
 
 class _Failed(Exception):
-    """An attempt that another may follow; `pause` is how long the server asks us to wait."""
+    """An attempt failed and may be retried, after `pause` seconds if the server asks for that."""
 
     def __init__(self, reason: str, pause: float = 0.0):
         super().__init__(reason)
@@ -134,7 +136,7 @@ class _Failed(Exception):
 
 
 class _Empty(_Failed):
-    """No choice has a text. If asking again does not help, these completions are the answer."""
+    """No choice has a text. If retries do not help, these completions are the answer."""
 
     def __init__(self, completions: list[Completion]):
         super().__init__("no choice has a text")
@@ -142,23 +144,23 @@ class _Empty(_Failed):
 
 
 class _Refused(Exception):
-    """An answer that no repetition would change."""
+    """The server rejected a request, and would again."""
 
 
 @dataclasses.dataclass
-class _Try:
-    """What a request went through."""
+class _Attempts:
+    """The attempts at a request so far."""
 
     request: Request
-    attempts: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    deaths: int = 0  # Of servers that had it in flight.
+    by_server: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    deaths: int = 0  # Crashes of a server that had the request in flight.
 
 
-class _Door:
-    """Lets requests in to a server; belongs to one event loop."""
+class _Admission:
+    """Limits the requests in flight at a server; belongs to one event loop."""
 
     def __init__(self) -> None:
-        self.load = 0  # Requests behind it and before it.
+        self.load = 0  # Requests in flight and waiting.
         self.deaths = 0
         self.check = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -167,7 +169,7 @@ class _Door:
 
     @contextlib.asynccontextmanager
     async def entered(self, share: float) -> AsyncIterator[None]:
-        """Lets a request in, in turn, that is to be one of so many in flight at most."""
+        """Waits for its turn, until at most `share` requests are in flight with this one."""
         self.load += 1
         try:
             async with self._turn:
@@ -205,25 +207,25 @@ class ServerSampler:
         config: ClientConfig,
         local: Local | None = None,
     ):
-        """Speaks to servers of one model.
+        """Takes servers of one model.
 
         Args:
           key: names the weights.
-          servers: where they are served.
-          model: what the servers call it.
-          config: how they are spoken to.
-          local: of a model that is served from a folder of ours. Prompts are then sent as tokens
-            and replies read as tokens, those that training and the JAX engine know.
+          servers: the servers.
+          model: its name at the servers.
+          config: how requests are sent.
+          local: the model's folder, for servers of our own. Prompts are then sent as token ids and
+            replies read as token ids, so that they are the tokens of training and the JAX engine.
         """
         self.key = key
         self._servers = servers
         self._model = model
         self._config = config
         self._local = local
-        self._answered: set[str] = set()  # The routes that ever worked.
+        self._answered: set[str] = set()  # The routes that have worked.
         self._forbidden = 0  # Requests answered with 403.
-        self._refused, self._refusal = 0, ""  # Requests refused for any reason, and the last one.
-        self._well: set[int] = set()  # Servers that answered since they were last restarted.
+        self._refused, self._refusal = 0, ""  # Rejected requests, and the last answer to one.
+        self._well: set[int] = set()  # Servers that have answered since their last restart.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
@@ -232,8 +234,8 @@ class ServerSampler:
         """Answers all requests; see `Sampler.generate`.
 
         Raises:
-          SamplerError: the server refuses the key or the model, or a server of ours died and
-            cannot be started again.
+          SamplerError: the server rejects the key or the model, or a server of ours crashed and
+            cannot be restarted.
           AllRefused: the server rejects every request.
         """
         completions = self._generate(requests, progress or no_progress)
@@ -248,39 +250,39 @@ class ServerSampler:
     ) -> Generator[Completion, None, None]:
         answers = self._answers(requests)
 
-        async def following() -> list[Completion] | None:
+        async def next_answer() -> list[Completion] | None:
             return await anext(answers, None)
 
-        # Failures before any answer wait: where there never is one, none is written down.
+        # Failures before the first answer are held back: if none comes, none is recorded.
         held: list[Completion] = []
         self._ended = threading.Event()
         with asyncio.Runner() as runner:
             try:
-                while (completions := runner.run(following())) is not None:
+                while (completions := runner.run(next_answer())) is not None:
                     progress(sum(c.completion_tokens for c in completions), len(completions))
                     held += completions
                     if self._answered:
                         yield from held
                         held.clear()
             finally:
-                self._ended.set()  # The runner waits for a check that is going on.
+                self._ended.set()  # Else the runner waits for a running check.
         if self._refused >= _REFUSALS and not self._answered:
             raise AllRefused(
-                f"nothing was answered, and {self._refused} requests were refused, the last one: "
-                f"{self._refusal}",
+                f"Every request was rejected; check model name and parameters. The last of "
+                f"{self._refused} rejections: {self._refusal}",
                 held,
             )
         yield from held
 
     def close(self) -> None:
-        """Ends the servers, where they are ours."""
+        """Stops the servers that we started."""
         self._servers.close()
 
     async def _answers(self, requests: Sequence[Request]) -> AsyncIterator[list[Completion]]:
         """Yields the completions of each request as it is answered."""
         limit = self._config.concurrency * len(self._servers.urls)
-        # Of this event loop: each call has one of its own, with its own clock.
-        self._doors = [_Door() for _ in self._servers.urls]
+        # New for each call, since they belong to its event loop and clock.
+        self._admissions = [_Admission() for _ in self._servers.urls]
         self._next_start = 0.0
         waiting = iter(requests)
         tasks: set[asyncio.Task[list[Completion]]] = set()
@@ -290,7 +292,7 @@ class ServerSampler:
             if self._config.api_key
             else None,
             limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
-            trust_env=self._local is None,  # No proxy stands before a server of our own.
+            trust_env=self._local is None,  # Servers of our own are on this machine: no proxy.
         ) as client:
             try:
                 while True:
@@ -304,15 +306,15 @@ class ServerSampler:
             finally:
                 for task in tasks:
                     task.cancel()
-                # Of several that found out at once what ends it, one is reported.
+                # Where several failed at once, the first error is reported.
                 await asyncio.gather(*done, *tasks, return_exceptions=True)
 
     async def _answer(self, client: httpx2.AsyncClient, request: Request) -> list[Completion]:
-        """Asks until there is an answer, or it is too late."""
+        """Retries until there is an answer, or attempts or time are used up."""
         seconds = self._config.attempt_seconds
         now = asyncio.get_running_loop().time
         end = now() + self._config.deadline_seconds
-        this = _Try(request)
+        attempts = _Attempts(request)
 
         def enough(state: tenacity.RetryCallState) -> bool:
             late = now() + state.upcoming_sleep >= end
@@ -331,7 +333,7 @@ class ServerSampler:
                     if left < seconds + 2 * seconds:  # Twice as long would not fit behind it.
                         seconds = left
                     try:
-                        return await self._attempt(client, this, seconds)
+                        return await self._attempt(client, attempts, seconds)
                     except TimeoutError as error:
                         reason = f"no answer within {seconds:.0f} s"
                         seconds *= 2
@@ -346,55 +348,56 @@ class ServerSampler:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(
-        self, client: httpx2.AsyncClient, this: _Try, seconds: float
+        self, client: httpx2.AsyncClient, attempts: _Attempts, seconds: float
     ) -> list[Completion]:
-        """Asks once, and again where the server died: that is no attempt of the request's.
+        """Makes one attempt. A server's crash does not count: the request is sent again.
 
-        Those in flight at a death are suspects. They share a server with few others, after a second
-        death with none, so that the request that a server dies of is found and the rest go on.
+        Requests in flight at a crash are suspects. From then on they share a server with few
+        others, after a second crash with none, which finds the one that crashes it.
 
         Raises:
-          _Failed: it may work another time.
-          _Refused: it will not.
+          _Failed: a retry may succeed.
+          _Refused: a retry will not.
           TimeoutError: there was no answer in time.
-          SamplerError: nothing will.
+          SamplerError: no request will succeed.
         """
         while True:
-            # A server that fails at once is always the least loaded: a retry prefers another.
+            # A server that fails at once always has the least load: retries prefer another one.
             index = min(
-                range(len(self._doors)), key=lambda i: (this.attempts[i], self._doors[i].load)
+                range(len(self._admissions)),
+                key=lambda i: (attempts.by_server[i], self._admissions[i].load),
             )
-            this.attempts[index] += 1
-            door = self._doors[index]
-            # So many in flight that each death leaves about as many suspects.
-            share = (math.inf, math.isqrt(self._config.concurrency), 1)[this.deaths]
-            async with door.entered(share):
-                deaths = door.deaths
+            attempts.by_server[index] += 1
+            admission = self._admissions[index]
+            # The square root, so that each crash reduces the suspects by about the same factor.
+            share = (math.inf, math.isqrt(self._config.concurrency), 1)[attempts.deaths]
+            async with admission.entered(share):
+                deaths = admission.deaths
                 try:
-                    completions = await self._ask(client, this.request, index, seconds)
+                    completions = await self._ask(client, attempts.request, index, seconds)
                     self._well.add(index)
                     return completions
                 except (_Failed, TimeoutError) as error:
-                    async with door.check:  # One at a time; the others find it well again.
+                    async with admission.check:  # The first to fail has it restarted.
                         if await asyncio.to_thread(
                             self._servers.check, index, index in self._well, self._ended
                         ):
                             self._well.discard(index)
-                            door.deaths += 1
-                    if door.deaths == deaths:
+                            admission.deaths += 1
+                    if admission.deaths == deaths:
                         raise
                     if not isinstance(error.__cause__, httpx2.ConnectError):
-                        this.deaths += 1  # Else it was dead before.
-                    if this.deaths == _DEATHS:
+                        attempts.deaths += 1  # Else it had crashed before.
+                    if attempts.deaths == _DEATHS:
                         raise _Refused(
-                            f"the server died {_DEATHS} times while it was asked this, the last "
-                            f"time this alone: {error or 'it hung'}"
+                            f"the server crashed {_DEATHS} times during this request, the last "
+                            f"time with no other in flight: {error or 'it hung'}"
                         ) from error
 
     async def _ask(
         self, client: httpx2.AsyncClient, request: Request, index: int, seconds: float
     ) -> list[Completion]:
-        """Asks one server once; raises what `_attempt` does."""
+        """Sends a request to one server once; raises what `_attempt` does."""
         path, body = self._message(request)
         url = f"{self._servers.urls[index]}/{path}"
         try:
@@ -428,7 +431,7 @@ class ServerSampler:
         return completions
 
     async def _keep_to_the_rate(self) -> float:
-        """Returns once an attempt may begin, and for how many seconds it waited."""
+        """Waits until the rate limit allows an attempt; returns for how many seconds."""
         if not self._config.requests_per_minute:
             return 0.0
         now = asyncio.get_running_loop().time()
@@ -440,8 +443,7 @@ class ServerSampler:
     def _message(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Returns the route and the body of a request.
 
-        What OpenAI's interface does not have is sent only where it is asked for; vLLM and SGLang
-        understand it.
+        Parameters that only vLLM and SGLang support are sent only if they are not the default.
         """
         body: dict[str, Any] = {
             "model": self._model,
@@ -492,10 +494,10 @@ class ServerSampler:
         return "completions", body
 
     def _read(self, request: Request, response: httpx2.Response) -> list[Completion]:
-        """Reads an answer, in which nothing is taken for granted.
+        """Reads an answer, every field of which may be missing or malformed.
 
         Raises:
-          _Failed: it is not what was asked for; the message says in what.
+          _Failed: it is; the message names the field.
         """
         try:
             reply = response.json()
@@ -524,7 +526,7 @@ class ServerSampler:
 
 
 def _drawn(request: Request) -> int:
-    """How many samples are asked for: greedy ones are all one, and vLLM refuses to write two."""
+    """The number of samples to request: one if greedy, as all are equal and vLLM rejects more."""
     return request.n if request.temperature else 1
 
 
@@ -534,7 +536,7 @@ def _read_tokens(
     choices: Sequence[Mapping[str, Any]],
     usage: Mapping[str, Any],
 ) -> list[Completion]:
-    """Reads what a server of ours wrote, token by token.
+    """Reads the token ids that a server of our own returns.
 
     Raises:
       _Failed: a choice has no tokens.
@@ -549,7 +551,7 @@ def _read_tokens(
         completion = request.completion(
             tokenizer, sample, int(usage["prompt_tokens"]), tokens, logprobs
         )
-        if choice["finish_reason"] == "stop":  # It may see an end where we do not.
+        if choice["finish_reason"] == "stop":  # Also for an end that we do not know.
             completion = dataclasses.replace(completion, finish_reason="stop")
         completions.append(completion)
     return completions
@@ -558,10 +560,10 @@ def _read_tokens(
 def _read_texts(
     request: Request, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, Any]
 ) -> list[Completion]:
-    """Reads what anybody's server wrote.
+    """Reads the texts that any server returns.
 
     Raises:
-      _Failed: a choice has no text, and did not stop by itself.
+      _Failed: a choice has no text, but did not end with a stop token.
       AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
     """
     texts = [_text(choice) for choice in choices]
@@ -584,19 +586,19 @@ def _read_texts(
 
 
 def api_key(variable: str) -> str | None:
-    """The key an environment variable holds; None where there is none."""
+    """Returns the key in an environment variable; None if it is unset or empty."""
     return os.environ.get(variable) or None
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Twice as long each time, at random so that many do not come back at once."""
+    """Exponential backoff with jitter."""
     pause = tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state)
     error = state.outcome.exception() if state.outcome else None
     return max(pause, error.pause) if isinstance(error, _Failed) else pause
 
 
 def _retry_after(response: httpx2.Response) -> float:
-    with contextlib.suppress(ValueError):  # It may be a date; then our own pause has to do.
+    with contextlib.suppress(ValueError):  # It may be a date, which is ignored.
         return min(float(response.headers.get("retry-after", 0)), 2 * _LONGEST_PAUSE)
     return 0.0
 
@@ -605,7 +607,7 @@ def _text(choice: Mapping[str, Any]) -> str:
     text = choice["message"]["content"] if "message" in choice else choice["text"]
     if not isinstance(text, str):
         raise TypeError(f"a choice's text is {text!r}")
-    text.encode()  # ValueError: half of a surrogate pair, which no file can hold.
+    text.encode()  # ValueError: a lone surrogate, which cannot be written to a file.
     return text
 
 

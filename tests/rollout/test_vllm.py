@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained, save_pretrained
-from jaxcritique.rollout.engines import Engine, load_jax, load_vllm
+from jaxcritique.rollout.engines import EngineConfig, load_jax, load_vllm
 from jaxcritique.rollout.jax_engine import JaxConfig
 from jaxcritique.rollout.sampler import Request, SamplerError
 from jaxcritique.rollout.server import ClientConfig
@@ -23,6 +23,7 @@ from jaxcritique.tasks import TINY_BASE
 PYTHON = os.environ.get("JAXCRITIQUE_VLLM_PYTHON", "")
 pytestmark = [
     pytest.mark.vllm,
+    pytest.mark.slow,
     pytest.mark.skipif(not PYTHON, reason="JAXCRITIQUE_VLLM_PYTHON names no vLLM environment"),
 ]
 CLIENT = ClientConfig(attempt_seconds=600, deadline_seconds=1200)
@@ -62,7 +63,7 @@ def exported(tmp_path_factory) -> ModelFolder:
 def engine():
     # A key that is for other servers.
     os.environ |= {"JAXCRITIQUE_TEST": MARK, "VLLM_API_KEY": "another"}
-    with Engine(lambda model: load_vllm(model, VllmConfig(PYTHON), CLIENT)) as engine:
+    with EngineConfig(engine="server", vllm_python=PYTHON).start() as engine:
         yield engine
     wait_until_gone()
     del os.environ["JAXCRITIQUE_TEST"], os.environ["VLLM_API_KEY"]
@@ -86,7 +87,7 @@ def test_greedy_is_what_the_jax_engine_writes(engine, exported, prompts):
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-3)
 
 
-def test_samples_stops_and_limits(engine, prompts):
+def test_samples_stops_and_limits(engine, exported, prompts):
     long = [{"role": "user", "content": "Tom has 5 eggs. " * 400}]
     requests = [
         Request(prompts[0], 3, 30, 1.0, 0, top_k=40, top_p=0.95, min_tokens=4, stop=("\n",)),
@@ -95,7 +96,7 @@ def test_samples_stops_and_limits(engine, prompts):
         Request(prompts[2], 3, 10, 0.0, 0),
         Request([], 1, 99, 1.0, 0, text="Tom has 5 eggs. " * 122, min_tokens=60),
     ]
-    sampler = engine.sampler(ModelFolder.of(TINY_BASE))
+    sampler = engine.sampler(exported)  # Whose server is already running.
     answers = found(sampler, requests)
     assert len({c.text for c in answers[:3]}) > 1
     assert all("\n" not in c.text for c in answers[:3])
@@ -110,20 +111,7 @@ def test_samples_stops_and_limits(engine, prompts):
     assert found(sampler, requests) == answers  # Seeds decide.
 
 
-def test_a_killed_server_is_started_again_and_asked_again(engine, prompts):
-    sampler = engine.sampler(ModelFolder.of(TINY_BASE))
-    requests = [Request(messages, 4, 60, 1.0, 0) for messages in prompts]
-    expected = found(sampler, requests)
-    answers = sampler.generate(requests, lambda *_: None)
-    first = next(iter(answers))
-    [server] = [p for p in ours() if "-m vllm.entrypoints" in " ".join(p.cmdline()[:3])]
-    server.kill()
-    rest = list(answers)
-    texts = {(c.request, c.sample): c.text for c in [first, *rest]}
-    assert texts == {(c.request, c.sample): c.text for c in expected}
-
-
-def test_two_servers_that_die_twice_are_started_again_and_asked_again(
+def test_two_servers_that_crash_twice_are_restarted_and_asked_again(
     engine, exported, prompts, monkeypatch
 ):
     engine.release()  # Memory for two.
