@@ -32,7 +32,7 @@ from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.analysis.report import headline, write_report
 from jaxcritique.analysis.table import results_table
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques
+from jaxcritique.critiques.pipeline import CritiqueDataConfig, build_critiques
 from jaxcritique.grading import Grader
 from jaxcritique.improvement.algorithm import (
     Iteration,

@@ -26,6 +26,7 @@ from jaxcritique.rollout.sampler import Completion, Sampler
 from jaxcritique.store import Dataset
 from jaxcritique.tasks import find_task
 
+CHECKER = "checker"  # The setting of a program that criticises, instead of a model's folder.
 Outcome = Literal["accepted", "disagrees", "unchecked", "unparsable", "failed"]
 
 

@@ -1,12 +1,17 @@
-"""What building a dataset will cost, before anything is sampled, and what will be asked."""
+"""A dry run: what building critique data will cost, and one example of each prompt."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from jaxcritique.critiques.build import CritiqueDataConfig
-from jaxcritique.prompts.annotation import Mode, annotation_messages
+from jaxcritique.analysis.table import aligned, percent
+from jaxcritique.critiques.annotate import CHECKER
+from jaxcritique.critiques.build_critiques import BuildCritiquesConfig, Inputs
+from jaxcritique.critiques.flaws import MISTAKE_TOKENS
+from jaxcritique.errors import checking_input
+from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.prompts.annotation import annotation_messages
 from jaxcritique.prompts.critique import (
     StepVerdict,
     render_critique,
@@ -14,19 +19,10 @@ from jaxcritique.prompts.critique import (
     without_calculations,
 )
 from jaxcritique.prompts.mistakes import mistake_messages
-from jaxcritique.prompts.templates import PromptSet, refine_messages, solve_messages
+from jaxcritique.prompts.templates import PROMPT_SETS, refine_messages, solve_messages
 from jaxcritique.records import Critique, Messages, Problem, Solution
 
-RIGHT = 0.5  # Assumed: the share of an actor's continuations that are right.
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """The most tokens of a reply."""
-
-    actor: int
-    annotator: int
-    mistake: int
+RIGHT = 0.5  # Assumed share of an actor's continuations that are right.
 
 
 class StageCost(NamedTuple):
@@ -40,127 +36,139 @@ class StageCost(NamedTuple):
     most_tokens: float  # Of prompts and replies.
 
 
-def estimate(
-    problems: Sequence[Problem],
-    prompts: PromptSet,
-    config: CritiqueDataConfig,
-    limits: Limits,
-    count: Callable[[Messages], int],
-    count_text: Callable[[str], int],
-    mode: Mode | None,
-    instructed: bool,
-    attempts: int,
-) -> list[StageCost]:
-    """Estimates every stage, from the lengths of the first problems' own solutions.
+class Encoder(Protocol):
+    """What counts tokens; see `models.tokenizer.Tokenizer`."""
 
-    Args:
-      problems: of training.
-      prompts: of the players.
-      config: of the framework.
-      limits: of replies.
-      count: counts a prompt's tokens.
-      count_text: counts a text's tokens.
-      mode: of an annotator that is a model; None: a program annotates.
-      instructed: whether a model puts in RG3's mistakes.
-      attempts: how often a model annotator is asked where no usable reply comes.
+    def prompt(self, messages: Messages) -> str:
+        """Returns the text of a prompt."""
+        ...
+
+    def encode(self, text: str) -> Sequence[int]:
+        """Returns a text's tokens."""
+        ...
+
+
+def dry_run(config: BuildCritiquesConfig) -> str:
+    """Returns one example of each prompt, then an estimate of the cost; samples nothing.
+
+    Raises:
+      InvalidInput: a setting or an input cannot be used.
     """
-    looked_at = problems[:50]
-    examples = example_prompts(looked_at[0], prompts, mode, instructed)
-    solve = fmean(count(solve_messages(prompts, p)) for p in looked_at)
-    solution = fmean(count_text(p.rationale) for p in looked_at)
-    critiques = [_stand_in(p) for p in looked_at]
-    critique = fmean(count_text(c.text) for c in critiques)
+    with checking_input():
+        problems = Inputs.read(config).problems
+    tokenizer = Tokenizer(config.actor)
+    shown = [
+        f"==== {name}\n{tokenizer.prompt(messages)}\n"
+        for name, messages in example_prompts(config, problems[0]).items()
+    ]
+    costs = estimate(config, problems, tokenizer)
+    total = StageCost("all", *(sum(column) for column in zip(*(c[1:] for c in costs), strict=True)))
+    rows = [
+        ("stage", "requests", "prompt tokens", "generated tokens", "at most: requests", "tokens")
+    ]
+    rows += [(cost[0], *(f"{round(number):,}" for number in cost[1:])) for cost in [*costs, total]]
+    return "\n".join(
+        [
+            *shown,
+            aligned(rows),
+            f"Expected if {percent(RIGHT)} of the actor's answers are right, replies are as long "
+            "as the reference's, and every reply of an annotator is usable; nothing was sampled.",
+            f"All tokens are counted by the actor's tokenizer ({config.actor}), also the "
+            "annotator's.",
+        ]
+    )
+
+
+def estimate(
+    config: BuildCritiquesConfig, problems: Sequence[Problem], tokenizer: Encoder
+) -> list[StageCost]:
+    """Estimates every stage from the lengths of the first problems' own solutions."""
+
+    def count(messages: Messages) -> int:
+        return len(tokenizer.encode(tokenizer.prompt(messages)))
+
+    prompts, first = PROMPT_SETS[config.prompts], problems[:50]
+    examples = example_prompts(config, first[0])
+    critiques = [_stand_in(p) for p in first]
+    solve = fmean(count(solve_messages(prompts, p)) for p in first)
+    solution = fmean(len(tokenizer.encode(p.rationale)) for p in first)
+    critique = fmean(len(tokenizer.encode(c.text)) for c in critiques)
     refine = fmean(count(refine_messages(prompts, c)) for c in critiques)
-    size = len(problems)
-    rg1 = min(config.samples, 2 * max(config.wanted)) if config.wanted else config.samples
+    continued, rest = solve + solution / 2, solution / 2
+    size, samples, wanted = len(problems), config.rg1_samples, config.wanted
+    # RG1 draws rounds of as many samples as are wanted.
+    rg1 = min(samples, 2 * max(wanted)) if wanted else samples
+    rounds = max(rg1 / sum(wanted), 1) if wanted else 1
+    most_rounds = -(-samples // sum(wanted)) if wanted else 1
     rg2 = sum(RIGHT**i for i in range(config.rg2_rounds))
     rg3 = sum(RIGHT**i for i in range(config.rg3_attempts))
     flawed = size * (rg1 + rg2 + rg3) * (1 - RIGHT)
     filtered = min(flawed, config.max_flawed or flawed)
     # Every sample of RG1 may be wrong, or one of each problem right and one more of RG2 and RG3.
-    most_flawed = size * (config.samples + bool(config.rg2_rounds) + bool(config.rg3_attempts))
+    most_flawed = size * (samples + bool(config.rg2_rounds) + bool(config.rg3_attempts))
     most_filtered = min(most_flawed, config.max_flawed or most_flawed)
-    continued = solve + solution / 2
 
     def row(
-        stage: str,
-        requests: float,
-        most: float,
-        prompt: float,
-        reply: float,
-        longest: int,
-        samples: float = 1,
-        most_samples: float = 1,
-    ) -> StageCost:
+        stage: str, requests: float, most: float, prompt: float, reply: float, limit: int,
+        n: float = 1, most_n: float = 1,
+    ) -> StageCost:  # fmt: skip
+        """The cost of `requests` for `n` samples each, and of at most `most` for `most_n`."""
         return StageCost(
             stage,
             requests,
             requests * prompt,
-            requests * samples * min(reply, longest),
+            requests * n * min(reply, limit),
             most,
-            most * (prompt + most_samples * longest),
+            most * (prompt + most_n * limit),
         )
 
-    rounds = max(rg1 / sum(config.wanted), 1) if config.wanted else 1
-    most_rounds = -(-config.samples // sum(config.wanted)) if config.wanted else 1
+    actor, annotator = config.actor_tokens, config.critic_tokens
     rows = [
-        row(
-            "rg1",
-            size * rounds,
-            size * most_rounds,
-            solve,
-            solution,
-            limits.actor,
-            rg1 / rounds,
-            config.samples / most_rounds,
-        ),
-        row("rg2", size * rg2, size * config.rg2_rounds, continued, solution / 2, limits.actor),
-        row("rg3", size * rg3, size * config.rg3_attempts, continued, solution / 2, limits.actor),
-    ]
-    if instructed:
-        prompt = count(examples["rg3: put in a mistake"])
-        most = size * config.rg3_attempts
-        rows.append(row("mistakes", size * rg3, most, prompt, limits.mistake / 2, limits.mistake))
-    if mode:
-        prompt = count(examples[f"annotate {mode}, RG1"])
-        most = 2 * most_flawed * attempts
-        rows.append(row("annotate", 2 * flawed, most, prompt, critique, limits.annotator))
-    n = config.refinements
-    rows.append(row("filter", filtered, most_filtered, refine, solution, limits.actor, n, n))
+        row("rg1", size * rounds, size * most_rounds, solve, solution, actor,
+            rg1 / rounds, samples / most_rounds),
+        row("rg2", size * rg2, size * config.rg2_rounds, continued, rest, actor),
+        row("rg3", size * rg3, size * config.rg3_attempts, continued, rest, actor),
+    ]  # fmt: skip
+    if config.mistakes == "model":
+        prompt, most = count(examples["rg3: put in a mistake"]), size * config.rg3_attempts
+        rows.append(row("mistakes", size * rg3, most, prompt, MISTAKE_TOKENS / 2, MISTAKE_TOKENS))
+    if config.annotator != CHECKER:
+        prompt = count(examples[f"annotate {config.annotation}, RG1"])
+        most = 2 * most_flawed * config.annotation_attempts
+        rows.append(row("annotate", 2 * flawed, most, prompt, critique, annotator))
+    n = config.filter_refinements
+    rows.append(row("filter", filtered, most_filtered, refine, solution, actor, n, n))
     if n := config.alone_samples:
-        asked = min(size, filtered)
-        rows.append(row("alone", asked, size, solve, solution, limits.actor, n, n))
+        rows.append(row("alone", min(size, filtered), size, solve, solution, actor, n, n))
     return rows
 
 
-def example_prompts(
-    problem: Problem, prompts: PromptSet, mode: Mode | None, instructed: bool
-) -> dict[str, Messages]:
+def example_prompts(config: BuildCritiquesConfig, problem: Problem) -> dict[str, Messages]:
     """Returns one example of every prompt that building a dataset will use."""
-    path = Solution(problem, problem.rationale, "correct", problem.answer)
-    flawed = dataclasses.replace(path, verdict="wrong")
+    prompts = PROMPT_SETS[config.prompts]
+    right = Solution(problem, problem.rationale, "correct", problem.answer)
+    wrong = dataclasses.replace(right, verdict="wrong")
+    known = dataclasses.replace(wrong, error_step=0)
     hinted = {
-        "right": path,
-        "RG1": dataclasses.replace(flawed, source="RG1"),
-        "RG2": dataclasses.replace(flawed, source="RG2", error_step=0),
+        "right": right,
+        "RG1": dataclasses.replace(wrong, source="RG1"),
+        "RG2": dataclasses.replace(known, source="RG2"),
         "RG3": dataclasses.replace(
-            flawed,
-            source="RG3",
-            error_step=0,
-            error="the mistake, in words",
-            error_type="calculation",
+            known, source="RG3", error="the mistake, in words", error_type="calculation"
         ),
     }
-    found = {"rg1 (rg2 and rg3 go on from given steps)": solve_messages(prompts, problem)}
-    if instructed:
-        found["rg3: put in a mistake"] = mistake_messages(path, 0, "calculation")
-    if mode:
+    examples = {"rg1 (rg2 and rg3 go on from given steps)": solve_messages(prompts, problem)}
+    if config.mistakes == "model":
+        examples["rg3: put in a mistake"] = mistake_messages(right, 0, "calculation")
+    if config.annotator != CHECKER:
         for source, solution in hinted.items():
-            found[f"annotate {mode}, {source}"] = annotation_messages(prompts, solution, mode)
-    found["filter: refine (response and critique: stand-ins)"] = refine_messages(
+            examples[f"annotate {config.annotation}, {source}"] = annotation_messages(
+                prompts, solution, config.annotation
+            )
+    examples["filter: refine (response and critique: stand-ins)"] = refine_messages(
         prompts, _stand_in(problem)
     )
-    return found
+    return examples
 
 
 def _stand_in(problem: Problem) -> Critique:

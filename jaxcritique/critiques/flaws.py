@@ -16,10 +16,11 @@ from jaxcritique.store import Dataset
 
 T = TypeVar("T")
 THIRDS = ("first", "middle", "last")  # Of a solution's steps: how positions are configured.
+MISTAKE_TOKENS = 200  # Most tokens of a model's mistake: a step and a sentence.
 
 
 @dataclasses.dataclass(frozen=True)
-class Placement:
+class MistakePlacement:
     """Where mistakes go and of what kinds they are: relative weights.
 
     Attributes:
@@ -27,7 +28,7 @@ class Placement:
       error_types: of RG3's kinds of mistakes.
     """
 
-    positions: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    positions: tuple[float, ...] = (1.0, 1.0, 1.0)
     error_types: tuple[tuple[str, float], ...] = tuple((kind, 1.0) for kind in PROGRAM_TYPES)
 
     def steps(self, rng: random.Random, candidates: Sequence[int], count: int) -> list[int]:
@@ -108,12 +109,10 @@ class ModelInserter:
     Attributes:
       model: any engine.
       temperature: of the model.
-      max_tokens: of a reply: a step and a sentence.
     """
 
     model: Sampler
     temperature: float
-    max_tokens: int
 
     @property
     def key(self) -> str:
@@ -137,7 +136,7 @@ class ModelInserter:
             _replies,
             1,
             self.temperature,
-            self.max_tokens,
+            MISTAKE_TOKENS,
         )
         starts = [_read(wish, r.text) for wish, r in zip(wishes, replies, strict=True)]
         return starts, [replies]
@@ -205,7 +204,7 @@ def branch_off(
     context: Context,
     actor: Sampler,
     correct: Sequence[Solution],
-    placement: Placement,
+    placement: MistakePlacement,
     temperature: float,
     increase: float,
     rounds: int,
@@ -258,7 +257,7 @@ def insert_mistakes(
     actor: Sampler,
     correct: Sequence[Solution],
     inserter: Inserter,
-    placement: Placement,
+    placement: MistakePlacement,
     temperature: float,
     attempts: int,
 ) -> Paths:

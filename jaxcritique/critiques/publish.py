@@ -1,16 +1,15 @@
 """D_critique as a dataset for others: a folder `datasets.load_dataset` reads, and its card."""
 
-import collections
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jinja2
 
-from jaxcritique.critiques.annotate import Annotation, ArithmeticAnnotator, is_false
-from jaxcritique.critiques.build import STRATEGIES, Candidate
-from jaxcritique.critiques.filtering import FilterRule, leaks_answer
-from jaxcritique.critiques.flaws import THIRDS, third
+from jaxcritique.critiques.annotate import Annotation
+from jaxcritique.critiques.filtering import leaks_answer
+from jaxcritique.critiques.pipeline import Candidate
+from jaxcritique.critiques.results import CritiqueData
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.templates import PromptSet, critique_messages
 from jaxcritique.records import Solution
@@ -52,15 +51,14 @@ def dataset_row(candidate: Candidate) -> dict[str, Any]:
 
 
 def write_dataset(
-    folder: pathlib.Path,
-    kept: Sequence[Candidate],
-    rest: Sequence[Candidate],
-    statistics: Mapping[str, Any],
-    command: str,
+    kept: Sequence[Candidate], rest: Sequence[Candidate], results: CritiqueData
 ) -> None:
-    """Writes the dataset: what was kept as the split "train", the rest as "rejected", and a card.
+    """Writes the folder `results.dataset`, in place of the one that is there.
 
-    A folder that is there already is replaced as a whole.
+    Args:
+      kept: the split "train".
+      rest: the split "rejected".
+      results: what the dataset card says.
     """
     tasks = sorted({c.critique.solution.problem.task for c in (*kept, *rest)})
     licences = {task: find_task(task).licence for task in tasks}
@@ -68,13 +66,12 @@ def write_dataset(
         _TEMPLATE.read_text()
     )
     splits = {"train": kept, "rejected": rest}
-    with replace_folder(folder) as temporary:
+    with replace_folder(results.dataset) as temporary:
         for name, candidates in splits.items():
             if candidates:
                 write_rows(temporary / f"{name}.jsonl", map(dataset_row, candidates))
         text = card.render(
-            statistics=statistics,
-            command=command,
+            results=results,
             licences=licences,
             licence=one.pop() if len(one := set(licences.values())) == 1 else "other",
             splits=[name for name, candidates in splits.items() if candidates],
@@ -119,114 +116,3 @@ def _discarded(annotation: Annotation, outcome: str) -> dict[str, Any]:
         "outcome": outcome,
         "text": annotation.text,
     }
-
-
-def statistics_of(
-    candidates: Sequence[Candidate],
-    kept: Sequence[Candidate],
-    checker: ArithmeticAnnotator | None,
-    rule: FilterRule,
-) -> dict[str, Any]:
-    """Returns what card and results.json say of a dataset.
-
-    Args:
-      candidates: all that the filter chose from.
-      kept: those that it kept.
-      checker: counts false critiques; None where the problems have no calculations.
-      rule: by which they were kept; it is among those compared.
-    """
-    flawed = [c for c in candidates if c.refined is not None]
-    kept_flawed = [c for c in kept if c.refined is not None]
-    taus = {0.1, 0.3, 0.5, 0.7} | ({rule.tau} if rule.kind == "soft" else set())
-    found: dict[str, Any] = {
-        "rows": len(kept),
-        "table1": _table1(kept),
-        "strategies": _shares(c.critique.solution.source for c in kept_flawed),
-        "error_types": _shares(
-            kind for c in kept_flawed if (kind := c.critique.solution.error_type)
-        ),
-        "error_positions": {
-            strategy: _shares(_positions(kept_flawed, strategy)) for strategy in STRATEGIES
-        },
-        "located_as_hinted": _located(kept_flawed),
-        "filter": {
-            rule.kind if rule.kind != "soft" else f"soft, tau={rule.tau:g}": _effect(
-                flawed, rule, checker
-            )
-            for rule in (
-                FilterRule("none"),
-                FilterRule("hard"),
-                *(FilterRule("soft", tau) for tau in sorted(taus)),
-            )
-        },
-    }
-    return found
-
-
-def _table1(kept: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Table 1: critiques by dataset and strategy, of right and of wrong responses."""
-    counts = collections.Counter(
-        (c.critique.solution.problem.task, c.critique.solution.source, c.critique.solution.correct)
-        for c in kept
-    )
-    return [
-        {
-            "dataset": dataset,
-            "strategy": strategy,
-            "right": counts[dataset, strategy, True],
-            "wrong": counts[dataset, strategy, False],
-        }
-        for dataset, strategy in sorted({key[:2] for key in counts})
-    ]
-
-
-def _positions(flawed: Iterable[Candidate], strategy: str) -> list[str]:
-    """The third of its steps in which each flawed response first errs, as its critique has it."""
-    return [
-        THIRDS[third(c.critique.first_error, len(split_steps(c.critique.solution.text)))]
-        for c in flawed
-        if c.critique.solution.source == strategy and c.critique.first_error is not None
-    ]
-
-
-def _located(flawed: Iterable[Candidate]) -> dict[str, float | None]:
-    """Share of critiques whose first error is the step their strategy knew."""
-    found = {}
-    for strategy in ("RG2", "RG3"):
-        known = [c.critique for c in flawed if c.critique.solution.source == strategy]
-        found[strategy] = _mean([c.first_error == c.solution.error_step for c in known])
-    return found
-
-
-def _effect(
-    flawed: Sequence[Candidate], rule: FilterRule, checker: ArithmeticAnnotator | None
-) -> dict[str, Any]:
-    """What a rule would keep of the critiques of flawed paths; means are over what came back."""
-    kept = [c for c in flawed if c.kept_by(rule)]
-    measured = [(c, c.refined.rate) for c in kept if c.refined and c.refined.rate is not None]
-    both = [
-        (refined, c.alone.rate) for c, refined in measured if c.alone and c.alone.rate is not None
-    ]
-    judged = [
-        false for c in kept if checker and (false := is_false(c.critique, checker)) is not None
-    ]
-    return {
-        "kept": len(kept),
-        "of": len(flawed),
-        "refined_right": _mean([refined for _, refined in measured]),
-        "alone_right": _mean([alone for _, alone in both]),
-        "uplift": _mean([refined - alone for refined, alone in both]),
-        "solved_alone_anyway": _mean([alone > rule.tau for _, alone in both]),
-        "checked": len(judged),
-        "false": sum(judged),
-        "false_share": _mean(judged),
-    }
-
-
-def _shares(values: Iterable[str]) -> dict[str, float]:
-    counts = collections.Counter(values)
-    return {value: counts[value] / counts.total() for value in sorted(counts)}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -7,7 +7,7 @@ from absl import logging
 
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.build import made_refinements
+from jaxcritique.critiques.pipeline import made_refinements
 from jaxcritique.prompts.templates import (
     PromptSet,
     critique_messages,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.annotate import CHECKER, ArithmeticAnnotator
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Critique, Solution, digest
 from jaxcritique.roles import COSTS, Context, criticise, no_critique
@@ -11,9 +11,7 @@ from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset, Stage
 from jaxcritique.testtime.rounds import Critic
 
-# Instead of a critic's folder:
-CHECKER = "checker"  # the program that checks calculations;
-SELF = "self"  # none: the actor corrects itself.
+SELF = "self"  # Instead of a critic's folder: none, the actor corrects itself.
 
 
 def critic_model(setting: str, name: str) -> ModelFolder | None:

@@ -14,8 +14,13 @@ import time
 import zlib
 
 from jaxcritique.critiques.annotate import ModelAnnotator
-from jaxcritique.critiques.build import CritiqueDataConfig, annotate_paths, build_candidates, keep
-from jaxcritique.critiques.flaws import ModelInserter
+from jaxcritique.critiques.errors import PROGRAM_TYPES
+from jaxcritique.critiques.pipeline import (
+    CritiqueDataConfig,
+    annotate_paths,
+    build_candidates,
+    keep,
+)
 from jaxcritique.grading import Grader
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import to_json
@@ -25,15 +30,18 @@ from jaxcritique.store import Store
 from jaxcritique.tasks.word_problems import generate
 
 CONFIG = CritiqueDataConfig(
-    samples=4,
-    wanted=(1, 1),
+    rg1_samples=4,
+    rg1_right=1,
+    rg1_wrong=1,
     temperature=0.7,
     rg2_temperature=1.0,
     rg2_increase=0.2,
     rg2_rounds=2,
     rg3_attempts=3,
-    refinements=4,
+    filter_refinements=4,
     alone_samples=2,
+    mistakes="model",
+    error_types=tuple(f"{kind}=1" for kind in PROGRAM_TYPES),
 )
 
 
@@ -106,8 +114,7 @@ def build(folder: pathlib.Path, model: ScriptedModel, count: int = 40):
     with Grader() as grader:
         context = Context(Store(folder), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99)
         annotator = ModelAnnotator(model, "scripted", "step_by_step", 99, 0.7, attempts=4)
-        inserter = ModelInserter(model, 0.7, 99)
-        annotations = annotate_paths(context, model, problems(count), annotator, CONFIG, inserter)
+        annotations = annotate_paths(context, model, problems(count), annotator, CONFIG)
         candidates = build_candidates(context, model, annotations, annotator.name, CONFIG)
     return annotations, candidates, keep(candidates, CONFIG.rule, 0)[0]
 

@@ -1,25 +1,38 @@
+import dataclasses
+
 import pytest
 
 from jaxcritique.critiques.annotate import ModelAnnotator
-from jaxcritique.critiques.build import CritiqueDataConfig, annotate_paths
-from jaxcritique.critiques.estimate import Limits, estimate
-from jaxcritique.critiques.flaws import ProgramInserter
+from jaxcritique.critiques.build_critiques import BuildCritiquesConfig
+from jaxcritique.critiques.estimate import estimate
+from jaxcritique.critiques.pipeline import annotate_paths
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.roles import Context
+from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks.word_problems import generate
 
-CONFIG = CritiqueDataConfig(
-    samples=2,
-    temperature=0.7,
-    rg2_temperature=1.0,
-    rg2_increase=0.2,
+CONFIG = BuildCritiquesConfig(
+    prompts="compact",
+    actor_tokens=99,
+    critic_tokens=99,
+    annotator="useless",
+    rg1_samples=2,
     rg2_rounds=0,
     rg3_attempts=0,
-    refinements=2,
+    filter_refinements=2,
 )
+
+
+class Characters:
+    """A tokenizer whose tokens are characters."""
+
+    def prompt(self, messages):
+        return "".join(message["content"] for message in messages)
+
+    def encode(self, text):
+        return list(map(ord, text))
 
 
 class Useless:
@@ -41,23 +54,12 @@ def test_no_annotator_is_asked_more_than_the_most(attempts, tmp_path):
     model = Useless()
     annotator = ModelAnnotator(model, "useless", "step_by_step", 99, 0.7, attempts)
     with Grader() as grader:
-        context = Context(
-            Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=99, critic_tokens=99
-        )
-        made = annotate_paths(context, model, problems, annotator, CONFIG, ProgramInserter())
+        context = Context.of(CONFIG, Store(tmp_path), grader, EngineConfig().start())
+        made = annotate_paths(context, model, problems, annotator, CONFIG)
     asked = made.facts["costs"]["annotate"]["samples"]
     assert asked == 5 * 2 * attempts  # All paths are wrong, and no reply can be used.
-    costs = estimate(
-        problems,
-        COMPACT,
-        CONFIG,
-        Limits(actor=99, annotator=99, mistake=99),
-        count=lambda messages: sum(len(message["content"]) for message in messages),
-        count_text=len,
-        mode="step_by_step",
-        instructed=False,
-        attempts=attempts,
-    )
+    config = dataclasses.replace(CONFIG, annotation_attempts=attempts)
+    costs = estimate(config, problems, Characters())
     [row] = [cost for cost in costs if cost.stage == "annotate"]
     assert asked <= row.most_requests == 2 * 5 * 2 * attempts
     assert row.requests == 2 * 5  # Half of the paths are wrong, and as many right ones go along.

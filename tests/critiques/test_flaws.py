@@ -5,8 +5,8 @@ import pytest
 
 from jaxcritique.critiques.errors import PROGRAM_TYPES
 from jaxcritique.critiques.flaws import (
+    MistakePlacement,
     ModelInserter,
-    Placement,
     ProgramInserter,
     branch_off,
     insert_mistakes,
@@ -49,7 +49,7 @@ class Actor:
         return completions
 
 
-class AfterTheFirstStep(Placement):
+class AfterTheFirstStep(MistakePlacement):
     """Cuts every path there."""
 
     def steps(self, rng, candidates, count):
@@ -81,7 +81,7 @@ def test_rg1_samples_until_wanted_numbers_or_the_cap(replies, wanted, drawn, con
 
 def test_rg2_tries_other_steps_hotter_each_time(context):
     actor = Actor("<<2+2=4>>4\n" + RIGHT, "<<2+2=4>>4\n" + RIGHT, WRONG, WRONG)
-    paths = branch_off(context, actor, [PATH], Placement(), 1.0, 0.25, 4)
+    paths = branch_off(context, actor, [PATH], MistakePlacement(), 1.0, 0.25, 4)
     assert [r.temperature for r in actor.requests] == [1.0, 1.25, 1.5]  # Then it was flawed.
     prefixes = [r.prefix for r in actor.requests]
     assert sorted(prefix.count("\n") for prefix in prefixes) == [1, 2, 3]
@@ -104,21 +104,22 @@ def test_rg2_records_where_the_paths_really_part(continuation, parting, context)
 
 
 def test_positions_are_drawn_by_thirds():
-    placement = Placement(positions=(0, 1, 0))
+    placement = MistakePlacement(positions=(0, 1, 0))
     drawn = {placement.steps(random.Random(seed), range(1, 4), 4)[0] for seed in range(20)}
     assert drawn == {1, 2}
     # The first step is always kept, so there is no cut in the first third of four steps.
-    assert Placement(positions=(1, 0, 0)).steps(random.Random(0), range(1, 4), 4) == []
+    assert MistakePlacement(positions=(1, 0, 0)).steps(random.Random(0), range(1, 4), 4) == []
 
 
 def test_a_path_of_one_step_cannot_branch_off(context):
     short = Solution(PROBLEM, f"{STEPS[0]}\n{RIGHT}", "correct", "14")
-    assert branch_off(context, Actor(WRONG), [short], Placement(), 1.0, 0.2, 3).solutions == []
+    paths = branch_off(context, Actor(WRONG), [short], MistakePlacement(), 1.0, 0.2, 3)
+    assert paths.solutions == []
 
 
 def test_rg3_keeps_to_its_kind_and_stops_when_it_errs(context):
     actor = Actor(RIGHT, RIGHT, WRONG)
-    paths = insert_mistakes(context, actor, [PATH], ProgramInserter(), Placement(), 0.7, 16)
+    paths = insert_mistakes(context, actor, [PATH], ProgramInserter(), MistakePlacement(), 0.7, 16)
     assert [s.correct for s in paths.solutions] == [True, True, False]
     assert len({s.error_type for s in paths.solutions}) == 1
     for solution in paths.solutions:
@@ -130,7 +131,7 @@ def test_rg3_keeps_to_its_kind_and_stops_when_it_errs(context):
 
 def test_rg3_gives_up_after_its_attempts(context):
     actor = Actor(RIGHT)
-    insert_mistakes(context, actor, [PATH], ProgramInserter(), Placement(), 0.7, 16)
+    insert_mistakes(context, actor, [PATH], ProgramInserter(), MistakePlacement(), 0.7, 16)
     assert len(actor.requests) == 16
 
 
@@ -138,7 +139,7 @@ def test_a_path_without_a_step_where_mistakes_go_is_left_as_it_is(context):
     problem = Problem("short", "1 and 1?", "2", STEPS[0], "gsm8k")
     short = Solution(problem, f"{STEPS[0]}\nThe answer is 2.", "correct", "2")
     model = Actor("Flawed step: <<1+1=3>>3\nMistake: one too many")
-    inserter, first = ModelInserter(model, 1.0, 80), Placement(positions=(1, 0, 0))
+    inserter, first = ModelInserter(model, 1.0), MistakePlacement(positions=(1, 0, 0))
     found = insert_mistakes(context, Actor(WRONG), [short, PATH], inserter, first, 0.7, 2)
     assert [(s.problem.id, s.error_step) for s in found.solutions] == [(PROBLEM.id, 0)]
     assert len(model.requests) == 1
@@ -146,7 +147,7 @@ def test_a_path_without_a_step_where_mistakes_go_is_left_as_it_is(context):
 
 def test_a_model_that_put_in_no_mistake_is_asked_anew(context):
     model = Actor("I would rather not.")
-    inserter, first = ModelInserter(model, 1.0, 80), Placement(positions=(1, 0, 0))
+    inserter, first = ModelInserter(model, 1.0), MistakePlacement(positions=(1, 0, 0))
     found = insert_mistakes(context, Actor(WRONG), [PATH], inserter, first, 0.7, 4)
     assert not found.solutions
     # The same step each time, and yet not the same request, which would get the same reply.
@@ -156,7 +157,7 @@ def test_a_model_that_put_in_no_mistake_is_asked_anew(context):
 def test_the_configured_distribution_is_obtained(context):
     """Kinds and positions of some hundred program mistakes follow their weights."""
     weights = (("calculation", 3.0), ("operator", 1.0), ("missing_step", 0.0))
-    placement = Placement(positions=(0.0, 1.0, 3.0), error_types=weights)
+    placement = MistakePlacement(positions=(0.0, 1.0, 3.0), error_types=weights)
     paths = [
         Solution(p, p.rationale, "correct", p.answer)
         for p in generate("train", 400, 5, (0, 0, 0, 0, 1))
@@ -183,7 +184,7 @@ def test_every_program_kind_can_be_wished_for_alone(context):
         for p in generate("train", 30, 5, (0, 0, 0, 0, 1))
     ]
     for kind in PROGRAM_TYPES:
-        placement = Placement(error_types=((kind, 1.0),))
+        placement = MistakePlacement(error_types=((kind, 1.0),))
         found = insert_mistakes(context, Actor(WRONG), paths, ProgramInserter(), placement, 0.7, 1)
         assert {s.error_type for s in found.solutions} == {kind}
         assert len(found.solutions) > 15

@@ -6,20 +6,34 @@ import pytest
 from scripted import ScriptedModel, build
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator, is_false
-from jaxcritique.critiques.build import Candidate, keep
 from jaxcritique.critiques.filtering import FilterRule, Tally
-from jaxcritique.critiques.publish import dataset_row, discarded_rows, statistics_of, write_dataset
+from jaxcritique.critiques.pipeline import Candidate, CritiqueDataConfig, keep
+from jaxcritique.critiques.publish import dataset_row, discarded_rows, write_dataset
+from jaxcritique.critiques.results import CritiqueData, statistics_of
 from jaxcritique.records import Problem, Solution
 from jaxcritique.roles import read_critique
 
 CHECKER = ArithmeticAnnotator(one_plan=True)
-SOFT = FilterRule("soft", 0.3)
-MORE = {
-    "counts": {"problems": 40},
-    "costs": {},
-    "distribution": [{"what": "strategy: RG1", "configured": None, "obtained": 0.5}],
-    "provenance": {"actor": "scripted"},
-}
+SOFT = CritiqueDataConfig()
+
+
+def results(folder, candidates, kept, command="python -m experiments.build_critiques"):
+    return CritiqueData(
+        **vars(statistics_of(candidates, kept, CHECKER, SOFT)),
+        command=command,
+        seed=0,
+        settings={},
+        wall_seconds=0.0,
+        peak_rss_bytes=0,
+        run_dir=folder,
+        failed=0,
+        counts={"problems": 40},
+        costs={},
+        provenance={"actor": "scripted"},
+        critiques=[],
+    )
+
+
 COLUMNS = {
     "query", "response", "steps", "critique", "first_error", "error_type", "source_strategy",
     "annotator", "filter_counts", "problem_id", "dataset", "level", "answer", "correct",
@@ -39,10 +53,10 @@ def test_datasets_loads_the_folder(built, tmp_path, monkeypatch):
     _, candidates, kept = built
     kept_ids = set(map(id, kept))
     rest = [candidate for candidate in candidates if id(candidate) not in kept_ids]
-    statistics = statistics_of(candidates, kept, CHECKER, SOFT) | MORE
-    folder = tmp_path / "dataset"
+    data = results(tmp_path, candidates, kept)
     for _ in range(2):  # The second time in the place of the first.
-        write_dataset(folder, kept, rest, statistics, "python -m experiments.build_critiques")
+        write_dataset(kept, rest, data)
+    folder = data.dataset
     loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == {"train", "rejected"}
     assert len(loaded["train"]) == len(kept)
@@ -51,34 +65,33 @@ def test_datasets_loads_the_folder(built, tmp_path, monkeypatch):
     card = (folder / "README.md").read_text()
     assert "license: apache-2.0" in card
     assert "python -m experiments.build_critiques" in card
-    for row in statistics["table1"]:
-        assert f"| {row['strategy']} | {row['right']} | {row['wrong']} |" in card
+    for row in data.table1:
+        assert f"| {row.strategy} | {row.right} | {row.wrong} |" in card
 
 
 def test_statistics_add_up(built):
     _, candidates, kept = built
     found = statistics_of(candidates, kept, CHECKER, SOFT)
-    assert sum(row["right"] + row["wrong"] for row in found["table1"]) == found["rows"] == len(kept)
+    assert sum(row.right + row.wrong for row in found.table1) == found.rows == len(kept)
     flawed = [c for c in candidates if c.refined]
-    effects = found["filter"]
-    assert effects["none"]["kept"] == len(flawed)
+    effects = found.filter
+    assert effects["none"].kept == len(flawed)
     order = ["none", "hard", "soft, tau=0.1", "soft, tau=0.3", "soft, tau=0.5", "soft, tau=0.7"]
-    kept_by = [effects[rule]["kept"] for rule in order]
+    kept_by = [effects[rule].kept for rule in order]
     assert list(effects) == order
     assert kept_by == sorted(kept_by, reverse=True)
-    assert sum(found["strategies"].values()) == pytest.approx(1)
-    json.dumps(found)
+    assert sum(found.strategies.values()) == pytest.approx(1)
+    json.dumps(dataclasses.asdict(found))
 
 
-@pytest.mark.parametrize(("rule", "name"), [
-    (FilterRule("soft", 0.2), "soft, tau=0.2"), (FilterRule("hard", 0.2), "hard"),
-])  # fmt: skip
-def test_the_rule_in_force_is_among_those_compared(rule, name, built):
+@pytest.mark.parametrize(("kind", "name"), [("soft", "soft, tau=0.2"), ("hard", "hard")])
+def test_the_rule_in_force_is_among_those_compared(kind, name, built):
     candidates = built[1]
-    kept = keep(candidates, rule, 0)[0]
-    effects = statistics_of(candidates, kept, CHECKER, rule)["filter"]
-    assert effects[name]["kept"] == sum(c.refined is not None for c in kept)
-    assert len(effects) == 6 + (rule.kind == "soft")
+    config = CritiqueDataConfig(filter=kind, tau=0.2)
+    kept = keep(candidates, config.rule, 0)[0]
+    effects = statistics_of(candidates, kept, CHECKER, config).filter
+    assert effects[name].kept == sum(c.refined is not None for c in kept)
+    assert len(effects) == 6 + (kind == "soft")
 
 
 def test_what_never_came_to_the_filter_is_told_apart(built):
@@ -109,17 +122,18 @@ def test_means_leave_out_what_was_never_measured():
     )
     tallies = [(Tally(4, 3), Tally(2, 1)), (Tally(0, 0), Tally(2, 2)), (Tally(4, 1), Tally(0, 0))]
     candidates = [Candidate(critique, "me", *pair) for pair in tallies]
-    effect = statistics_of(candidates, candidates, None, FilterRule("none"))["filter"]["none"]
-    assert effect["kept"] == effect["of"] == 3
-    assert effect["refined_right"] == (0.75 + 0.25) / 2
-    assert (effect["alone_right"], effect["uplift"]) == (0.5, 0.25)
+    effect = statistics_of(candidates, candidates, None, SOFT).filter["none"]
+    assert effect.kept == effect.of == 3
+    assert effect.refined_right == (0.75 + 0.25) / 2
+    assert (effect.alone_right, effect.uplift) == (0.5, 0.25)
 
 
 def test_nothing_kept_is_a_dataset_without_rows(built, tmp_path):
     _, candidates, _ = built
-    statistics = statistics_of(candidates, [], None, SOFT) | MORE
-    write_dataset(tmp_path / "d", [], candidates, statistics, "command")
-    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == ["README.md", "rejected.jsonl"]
+    data = results(tmp_path, candidates, [], command="")  # As a notebook builds it.
+    write_dataset([], candidates, data)
+    assert sorted(p.name for p in data.dataset.iterdir()) == ["README.md", "rejected.jsonl"]
+    assert "implements it.\n\n## Statistics" in (data.dataset / "README.md").read_text()
 
 
 def test_another_threshold_only_selects(built):

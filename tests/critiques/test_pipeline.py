@@ -4,13 +4,13 @@ import dataclasses
 import pytest
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
-from jaxcritique.critiques.build import (
-    CritiqueDataConfig,
-    build_critiques,
-    refinement_data,
-)
 from jaxcritique.critiques.duplicates import distinct
 from jaxcritique.critiques.flaws import one_correct_each
+from jaxcritique.critiques.pipeline import (
+    CritiqueDataConfig,
+    critique_dataset,
+    refinement_data,
+)
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import COMPACT
@@ -25,13 +25,13 @@ from jaxcritique.tasks.word_problems import generate
 
 ANNOTATOR = ArithmeticAnnotator(one_plan=True)
 CONFIG = CritiqueDataConfig(
-    samples=2,
+    rg1_samples=2,
     temperature=1.5,
     rg2_temperature=1.5,
     rg2_increase=0.3,
     rg2_rounds=2,
     rg3_attempts=2,
-    refinements=3,
+    filter_refinements=3,
 )
 
 
@@ -75,8 +75,8 @@ def test_critiques_are_kept_above_tau_strictly(right, kept, context):
         solutions=[flawed, problem.rationale],
         refinements=[problem.rationale] * right + [flawed] * (10 - right),
     )
-    config = dataclasses.replace(CONFIG, rg2_rounds=0, rg3_attempts=0, refinements=10)
-    data = build_critiques(context, actor, [problem], ANNOTATOR, config)
+    config = dataclasses.replace(CONFIG, rg2_rounds=0, rg3_attempts=0, filter_refinements=10)
+    data = critique_dataset(context, actor, [problem], ANNOTATOR, config)
     both = [(flawed, False), (problem.rationale, True)]  # As many of right paths as of flawed ones.
     assert [(c.solution.text, c.says_correct) for c in data] == both * kept
     assert data.facts["counts"] == {
@@ -106,7 +106,7 @@ def generated(data) -> int:
 def test_auto_math_critique_end_to_end(context):
     problems = generate("train", 6, 1, (1, 1, 0, 0, 0))
     actor = load_jax(ModelFolder.of(TINY_BASE), JaxConfig(slots=4))
-    data = build_critiques(context, actor, problems, ANNOTATOR, CONFIG)
+    data = critique_dataset(context, actor, problems, ANNOTATOR, CONFIG)
     counts = collections.Counter(data.facts["counts"])
     flawed = [critique for critique in data if not critique.solution.correct]
     right = [critique for critique in data if critique.solution.correct]
@@ -121,11 +121,11 @@ def test_auto_math_critique_end_to_end(context):
         assert critique == ANNOTATOR.annotate(critique.solution)
         assert critique.says_correct == critique.solution.correct
     assert generated(data) > 0
-    again = build_critiques(context, Broken(actor.key), problems, ANNOTATOR, CONFIG)
+    again = critique_dataset(context, Broken(actor.key), problems, ANNOTATOR, CONFIG)
     assert list(again) == list(data)
     # Without the last manifest all is put together again, but nothing is sampled.
     next(context.store.run_dir.glob("stages/candidates-*/manifest.json")).unlink()
-    again = build_critiques(context, Broken(actor.key), problems, ANNOTATOR, CONFIG)
+    again = critique_dataset(context, Broken(actor.key), problems, ANNOTATOR, CONFIG)
     assert list(again) == list(data)
 
 

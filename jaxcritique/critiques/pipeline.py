@@ -5,7 +5,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from absl import logging
 
@@ -24,6 +24,8 @@ from jaxcritique.critiques.filtering import (
 from jaxcritique.critiques.flaws import (
     THIRDS,
     Inserter,
+    MistakePlacement,
+    ModelInserter,
     ProgramInserter,
     branch_off,
     insert_mistakes,
@@ -37,6 +39,8 @@ from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 
 STRATEGIES = ("RG1", "RG2", "RG3")
+# Settings that may change without annotating again: they choose, and filter, annotated paths.
+CHOSEN_LATER = ("tau", "filter", "max_flawed", "mixture", "filter_refinements", "alone_samples")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,10 @@ class CritiqueDataConfig(Config):
     rg2_temperature: float = setting(1.0, "RG2: temperature of the first round.", low=0)
     rg2_increase: float = setting(0.2, "RG2: what each round adds to the temperature.", low=0)
     rg3_attempts: int = setting(16, "RG3: attempts at a path (paper: 16).", low=0)
+    mistakes: Literal["program", "model"] = setting(
+        "program",
+        "RG3: what inserts mistakes: a program that changes marked calculations, or the actor.",
+    )
     positions: tuple[float, ...] = setting(
         (1.0, 1.0, 1.0),
         "RG2 and RG3: relative weights of the first, middle and last third of a path's steps.",
@@ -110,12 +118,20 @@ class CritiqueDataConfig(Config):
         if not any(self.positions):
             raise ValueError("`positions`: no weight is above 0.")
         read_weights("mixture", STRATEGIES, self.mixture)
-        read_weights("error_types", tuple(ERROR_TYPES), self.error_types)
+        _ = self.placement
 
     @property
     def rule(self) -> FilterRule:
         """Which critiques of flawed paths are kept."""
         return FilterRule(self.filter, self.tau)
+
+    @property
+    def placement(self) -> MistakePlacement:
+        """Where mistakes go, and of which kinds they are."""
+        kinds = PROGRAM_TYPES if self.mistakes == "program" else tuple(ERROR_TYPES)
+        weights = read_weights("error_types", kinds, self.error_types)
+        weights = weights or dict.fromkeys(kinds, 1.0)
+        return MistakePlacement(self.positions, tuple(weights.items()))
 
     @property
     def wanted(self) -> tuple[int, int] | None:
@@ -129,20 +145,21 @@ def read_weights(setting: str, names: Sequence[str], entries: Sequence[str]) -> 
     Raises:
       ValueError: an entry is not of that form, names nothing known, or all weigh nothing.
     """
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for entry in entries:
-        name, equals, weight = entry.partition("=")
+        name, _, number = entry.partition("=")
         try:
-            found[name.strip()] = float(weight)
+            weight = float(number)
         except ValueError:
-            equals = ""
-        if not equals or name.strip() not in names or not 0 <= found[name.strip()] < math.inf:
+            weight = math.nan
+        if name.strip() not in names or not 0 <= weight < math.inf:
             raise ValueError(
                 f"`{setting}`: {entry!r} is not NAME=WEIGHT with a name of {', '.join(names)}."
             )
-    if entries and not any(found.values()):
+        weights[name.strip()] = weight
+    if entries and not any(weights.values()):
         raise ValueError(f"`{setting}`: no weight is above 0.")
-    return found
+    return weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +176,7 @@ class Candidate:
         return self.refined is None or rule.keeps(self.refined)
 
 
-def build_critiques(
+def critique_dataset(
     context: Context,
     actor: Sampler,
     problems: Sequence[Problem],
@@ -172,7 +189,7 @@ def build_critiques(
     correct responses, as many as there are of flawed ones. Critiques of flawed responses must pass
     the Monte-Carlo filter (section 3.3); where none does, the dataset is empty.
     """
-    annotations = annotate_paths(context, actor, problems, annotator, config, ProgramInserter())
+    annotations = annotate_paths(context, actor, problems, annotator, config)
     candidates = build_candidates(context, actor, annotations, annotator.name, config)
     kept, counts = keep(candidates, config.rule, context.seed)
     return Dataset(
@@ -191,13 +208,15 @@ def annotate_paths(
     problems: Sequence[Problem],
     annotator: Annotator,
     config: CritiqueDataConfig,
-    inserter: Inserter,
 ) -> Dataset[Annotation]:
     """The paths of all strategies, each annotated once; what was rejected is there with its text.
 
     Paths that came out right although RG3 put a mistake in are dropped. Where there are more right
     paths than flawed ones the rest are put aside: no more will be used.
     """
+    inserter: Inserter = ProgramInserter()
+    if config.mistakes == "model":
+        inserter = ModelInserter(actor, config.temperature)
 
     def make(_: Any) -> tuple[list[Annotation], dict[str, Any]]:
         counts: collections.Counter[str] = collections.Counter()
@@ -248,11 +267,7 @@ def annotate_paths(
         costs["annotate"] = total_costs(annotated.stages)
         return annotated.annotations, {"counts": dict(counts), "costs": costs}
 
-    settings = dataclasses.asdict(config)
-    for decided_later in (
-        "tau", "filter", "max_flawed", "mixture", "refinements", "alone_samples",
-    ):  # fmt: skip
-        del settings[decided_later]
+    settings = _settings_but(config, *CHOSEN_LATER)
     inputs = actor.key, context.seed, digest(*problems), settings, annotator.key, inserter.key
     return context.store.dataset("annotations", Annotation, *inputs, make=make)
 
@@ -310,9 +325,7 @@ def build_candidates(
         costs = {name: total_costs([stage]) for name, stage in stages.items()}
         return candidates, {"counts": counts, "costs": {**annotations.facts["costs"], **costs}}
 
-    settings = dataclasses.asdict(config)
-    for decided_later in ("tau", "filter"):
-        del settings[decided_later]
+    settings = _settings_but(config, "tau", "filter")
     return context.store.dataset(
         "candidates", Candidate, annotations.key, annotator, settings, make=make
     )
@@ -367,21 +380,27 @@ def _mixed(critiques: list[Critique], config: CritiqueDataConfig, seed: int) -> 
     gave nothing at all is left out of the mixture.
     """
     most = config.max_flawed or len(critiques)
-    if not config.mixture:
+    mixture = read_weights("mixture", STRATEGIES, config.mixture)
+    if not mixture:
         return _some(critiques, most, seed)
-    found: dict[str, list[Critique]] = {}
-    for strategy, weight in config.mixture:
-        found[strategy] = [c for c in critiques if c.solution.source == strategy and weight]
-        if weight and not found[strategy]:
+    available: dict[str, list[Critique]] = {}
+    for strategy, weight in mixture.items():
+        available[strategy] = [c for c in critiques if c.solution.source == strategy and weight]
+        if weight and not available[strategy]:
             logging.warning("%s gave no critique of a wrong response: left out", strategy)
-    weights = {strategy: weight for strategy, weight in config.mixture if found[strategy]}
+    weights = {strategy: weight for strategy, weight in mixture.items() if available[strategy]}
     shares = {strategy: weight / sum(weights.values()) for strategy, weight in weights.items()}
-    size = min([most, *(len(found[strategy]) / share for strategy, share in shares.items())])
+    size = min([most, *(len(available[strategy]) / share for strategy, share in shares.items())])
     return [
         critique
         for strategy, share in shares.items()
-        for critique in _some(found[strategy], int(size * share + 1e-9), seed)
+        for critique in _some(available[strategy], int(size * share + 1e-9), seed)
     ]
+
+
+def _settings_but(config: CritiqueDataConfig, *names: str) -> dict[str, Any]:
+    settings = dataclasses.asdict(config.part(CritiqueDataConfig))
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _some(items: list[Any], count: int, seed: int) -> list[Any]:
