@@ -114,7 +114,7 @@ class CritiqueDataConfig(Config):
                 f"`tau={self.tau}`: more than that share must be right; give 0 to less than 1."
             )
         if len(self.positions) != len(THIRDS):
-            raise ValueError(f"`positions={self.positions}`: give three weights.")
+            raise ValueError(f"`positions`: give three weights, not {len(self.positions)}.")
         if not any(self.positions):
             raise ValueError("`positions`: no weight is above 0.")
         read_weights("mixture", STRATEGIES, self.mixture)
