@@ -41,7 +41,7 @@ _CHUNK = 1000  # Rows held in memory at a time.
 
 
 def parse_row(line: bytes) -> dict[str, Any] | None:
-    """Returns the row of a line, None if it is not one."""
+    """Parses a line; None if it is not a row to grade."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Whether two expressions are equal: what can be decided at once, inside the caller's process.
+"""Equality of expressions, as far as it can be decided quickly in the caller's process.
 
-`Algebra` is the interface that `compare` asks; `symbolic.SymbolicAlgebra` is the one that leaves
-no question open, at a cost that only a worker process may pay.
+`Algebra` is the interface that `compare` uses; `symbolic.SymbolicAlgebra` decides every question,
+at a cost that only a worker process may pay.
 """
 
 from fractions import Fraction
@@ -28,10 +28,10 @@ from jaxcritique.grading.syntax import (
 )
 
 SAMPLES = 4
-# A decimal stands for a value that it rounds when it shows at least this many decimals, and
-# at least two significant digits.
+# A decimal may be a rounded value if it shows at least this many decimals, and at least two
+# significant digits.
 MIN_DECIMALS = 2
-# From here on a decimal is what a machine printed, and counts as the number it approximates.
+# A decimal of at least this many places was printed by a machine: it equals what it approximates.
 MACHINE_DECIMALS = 12
 
 
@@ -39,7 +39,7 @@ class Algebra(Protocol):
     """Answers questions about expressions; None means "not decided here".
 
     Attributes:
-      patience: characters of the trees compared after which a comparison is left undecided.
+      patience: characters of trees that may be compared before the comparison is left undecided.
     """
 
     patience: float
@@ -58,7 +58,7 @@ class Algebra(Protocol):
 
 
 class FastAlgebra:
-    """Exact arithmetic for what is rational; machine numbers only to refute."""
+    """Exact arithmetic on rational values; floating point only to show that values differ."""
 
     patience: float = 20_000
 
@@ -97,7 +97,7 @@ class FastAlgebra:
     def _refuted(self, a: Node, b: Node) -> bool:
         """Whether the values differ at a sample point by far more than rounding explains."""
         positive = has_fractional_power(a) or has_fractional_power(b)
-        evaluator = Evaluator()  # Of this call alone: threads share the algebra.
+        evaluator = Evaluator()  # Local, since threads share the algebra.
         for sample in range(SAMPLES):
             evaluator.start(sample, positive)
             try:

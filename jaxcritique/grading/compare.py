@@ -1,7 +1,7 @@
-"""Whether two answers are the same: the ladder of rules, the cheapest first.
+"""Compares two answers by a sequence of rules, the cheapest first.
 
-`compare` never guesses: what needs more than exact arithmetic comes back undecided (None), and is
-asked again in a worker with the algebra that decides everything.
+`compare` never guesses: if exact arithmetic does not suffice, the verdict is None (undecided), and
+a worker repeats the comparison with the algebra that decides everything.
 """
 
 import re
@@ -55,7 +55,7 @@ from jaxcritique.grading.syntax import (
 )
 from jaxcritique.records import Verdict
 
-_FIXED_WORK = 20  # What a comparison costs beside reading its trees, in characters.
+_FIXED_WORK = 20  # Cost of a comparison besides reading its trees, in characters.
 MAX_UNORDERED = 60  # Items; matching without an order takes the square of their number.
 _NOTHING, _REALS = Group("{", (), "}"), Symbol("set R")
 _MEANINGS: dict[str, Node] = {
@@ -72,11 +72,11 @@ _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 
 
 class OutOfPatience(Exception):
-    """The comparison is one for a worker."""
+    """The comparison is too long for the calling thread: a worker has to make it."""
 
 
 class Decision(NamedTuple):
-    """A verdict and the rule that gave it; `verdict` is None where it is left to a worker."""
+    """A verdict and the rule that gave it; `verdict` is None if it is left to a worker."""
 
     verdict: Verdict | None
     rule: str
@@ -88,7 +88,7 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
         return Decision("unparsable", "too long")
     texts = gold, answer
     gold, answer = clean(gold), clean(answer)
-    if max(len(gold), len(answer)) > MAX_ANSWER:  # Some single signs stand for many.
+    if max(len(gold), len(answer)) > MAX_ANSWER:  # Cleaning can lengthen a text.
         return Decision("unparsable", "too long")
     if not gold or not answer:
         return Decision("unparsable", "empty")
@@ -137,7 +137,7 @@ def _is_bracketed(node: Node) -> bool:
 
 
 def _trees(cleaned: str, text: str, strict: bool) -> list[Node]:
-    """Returns the trees an answer may be read into, the likeliest first; strictly only that."""
+    """Returns the readings of an answer as trees, most likely first (only that if `strict`)."""
     trees: list[Node] = []
     for reading in readings(cleaned)[: 1 if strict else None]:
         try:
@@ -197,7 +197,7 @@ class _Comparison:
 
     def equal(self, a: Node, b: Node) -> bool | None:
         first, second = canonical(a), canonical(b)
-        # Counted, not timed: what is left to a worker must not depend on how busy a machine is.
+        # Counted, not timed, so that what goes to a worker does not depend on the machine's load.
         self._work += len(first) + len(second) + _FIXED_WORK
         if self._work > self._algebra.patience:
             raise OutOfPatience
@@ -235,7 +235,7 @@ class _Comparison:
         return _all([self.equal(x, y) for x, y in zip(a, b, strict=True)])
 
     def _unordered(self, a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-        """Matches each item with one of the other side, greedily: equality is transitive enough."""
+        """Matches items greedily, which suffices because equality is nearly transitive."""
         a, b = _without_repeats(a), _without_repeats(b)
         if len(a) != len(b):
             return False
@@ -270,7 +270,7 @@ class _Comparison:
             same = self._inequalities(a, b)
             if same:
                 return True
-        # Asked of both sides first: whether anything is to be solved cannot depend on their order.
+        # Both sides are checked first, so that the result does not depend on their order.
         if any(pieces(node) is None and not _is_inequality(node) for node in (a, b)):
             return self._unions_of_unlike(a, b)
         unions: list[list[Piece]] = []
@@ -287,7 +287,7 @@ class _Comparison:
         return same_union(unions[0], unions[1], self._algebra)
 
     def _unions_of_unlike(self, a: Node, b: Node) -> bool | None:
-        """Compares `x > 2 or y < 5`, which is no set of numbers, part by part."""
+        """Compares `x > 2 or y < 5`, which is not a set of numbers, part by part."""
         if not is_call(a, "cup") or not is_call(b, "cup"):
             return False
         return self._unordered(children(a), children(b))
@@ -452,7 +452,7 @@ def _choose(node: Node, upper: bool) -> Node:
 
 
 def _names_differ(a: Group, b: Group) -> bool:
-    """Whether one list names its items apart (x = 1, y = 2) and the other only orders them."""
+    """Whether one list names its items differently (x = 1, y = 2) and the other has no names."""
     counts = [
         len({canonical(name) for item in group.items if (name := assignment(item)[0])})
         for group in (a, b)

@@ -1,9 +1,8 @@
 r"""Finds the final answer in a solution.
 
-From the strongest sign to the weakest: what is boxed, `#### N` or announced as the final answer
-(the last of these, and of a line after it that begins with "The answer is N"); "the answer is",
-"A:", "Answer:"; and, flagged as a fallback, the whole of a bare expression or the last formula or
-number of the text.
+In order of precedence: the last box, `#### N` or announced final answer, or a later line that
+begins with "The answer is N"; then "the answer is", "A:" or "Answer:"; and, flagged as a fallback,
+the whole text if it is an expression, else its last formula or number.
 """
 
 import collections
@@ -19,7 +18,7 @@ MAX_TEXT = 100_000  # Characters read from the end of a solution.
 MAX_SIGNS = 20  # The last boxes, cues and formulas of a solution that are looked at.
 MAX_BOX = 4000  # Characters in which a box must close.
 MAX_CLAUSE = 1000  # Characters after a cue in which the answer must stand.
-MAX_WORDS = 20  # Of a formula that no dollar signs enclose.
+MAX_WORDS = 20  # In a formula without dollar signs.
 MAX_TAIL = 4000  # Characters in which the fallback looks.
 
 _REASONING_END = "</think>"
@@ -60,8 +59,8 @@ _BRACE = re.compile(r"\\.|[{}]")
 _WORDS = re.compile(r"\\(?:text[a-z]*|mbox)\{[^{}]{1,100}\}")
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n|[!?](?=\s+[A-Z]|$)|(?<=[0-9$)])\.(?=[A-Z])")
 _SENTENCE_BREAK = re.compile(r"\.\s|\n\n")
-# No formula is longer than 1,000 characters: without a bound, each opening that never closes
-# would be looked for to the end of the text.
+# No formula is longer than 1,000 characters. Without a bound, each opening that never closes
+# would cost a search to the end of the text.
 _DISPLAY = re.compile(r"\s*(?:\\\[(.{1,1000}?)\\\]|\$\$(.{1,1000}?)\$\$)", re.DOTALL)
 _FORMULA = re.compile(
     r"\$\$(?P<a>[^$]{1,1000})\$\$|(?<!\\)\$(?P<b>(?:\\.|[^$\n\\]){1,1000})\$"
@@ -70,7 +69,7 @@ _FORMULA = re.compile(
 )
 _AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
 _SIGNED = r"(?:(?<![0-9A-Za-z)}\]])[-+−])?[$€£]?" + _AMOUNT
-# Without commas of its own, and atomic: else a list could be read in exponentially many ways.
+# Atomic and without commas: otherwise a list could match in exponentially many ways.
 _ITEM = r"(?>[-+−]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?)"
 _PLAIN = re.compile(
     rf"[(\[]\s*{_ITEM}(?:\s*[,;]\s*{_ITEM})+\s*[)\]]"
@@ -88,14 +87,14 @@ _WORDS_IN_MATHEMATICS = _CONNECTIVES | FUNCTIONS | frozenset({
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """The text of a final answer; `fallback` where nothing in the solution announces it."""
+    """The text of a final answer; `fallback` if nothing in the solution announces it."""
 
     text: str
     fallback: bool = False
 
 
 def extract_answer(text: str) -> Extraction | None:
-    """Returns the final answer of a solution, None where it has none.
+    """Returns the final answer of a solution, None if it has none.
 
     Only what follows the last `</think>` and precedes the next chat token is read.
     """
@@ -116,7 +115,7 @@ def _announced(text: str) -> str | None:
     boxes = _boxes(text)
     finals = [match.end() for match in _FINAL.finditer(text)]
     if boxes or finals:
-        # Who finds a boxed answer wrong may state the right one in plain words.
+        # A model that finds its boxed answer wrong may state the right one in plain words.
         sign = max(boxes[-1][1] if boxes else 0, finals[-1] if finals else 0)
         restated = _restated(text, sign)
         if restated is not None:
@@ -135,13 +134,13 @@ def _announced(text: str) -> str | None:
 
 
 def _restated(text: str, after: int) -> str | None:
-    """Returns the answer that the last line beyond `after` states which begins with stating one."""
+    """Returns the answer of the last line after position `after` that begins by stating one."""
     for match in reversed(collections.deque(_ANSWER.finditer(text, after), maxlen=MAX_SIGNS)):
         line = max(text.rfind("\n", 0, match.start()) + 1, after)
         if line == after or not _RESTATES.fullmatch(text, line, match.start()):
             continue
         if not re.search(r"\b(?:is|are)\b", match[0], re.IGNORECASE):
-            continue  # "Answer:" may belong to another question that the model went on to.
+            continue  # "Answer:" may belong to another question that the model continued with.
         answer = _clause(text, match.end())
         said = _LAYOUT.sub("", text[match.end() : match.end() + MAX_CLAUSE], count=1)
         if answer and said.startswith(answer) and _VALUE.match(answer):
@@ -181,7 +180,7 @@ def _joined(text: str, boxes: list[tuple[int, int, str]]) -> str:
 
 
 def _clause(text: str, start: int) -> str | None:
-    """Returns the answer in the words after a cue, None where they hold none."""
+    """Returns the answer in the words after a cue, None if they hold none."""
     display = _DISPLAY.match(text, start)
     if display:
         return strip_ends(display[1] or display[2])
@@ -225,7 +224,7 @@ def _is_prose(word: str) -> bool:
 
 
 def _last_expression(text: str) -> str | None:
-    """Returns the formula or the number that ends last; not what an unfinished formula holds."""
+    """Returns the last formula or number, ignoring an unfinished formula."""
     tail = _finished(text[-MAX_TAIL:])
     found, end = None, 0
     for match in reversed(collections.deque(_FORMULA.finditer(tail), maxlen=MAX_SIGNS)):
@@ -240,7 +239,7 @@ def _last_expression(text: str) -> str | None:
 
 
 def _around(text: str, match: re.Match[str]) -> str | None:
-    """Returns the formula without dollar signs that a number ends, as in `so x = \\frac{1}{2}.`."""
+    """Returns the formula that ends with a number: `x = \\frac{1}{2}` of `so x = \\frac{1}{2}.`."""
     start = text.rfind("\n", 0, match.start()) + 1
     end = _SENTENCE_END.search(text, match.end())
     words = strip_ends(text[start : end.start() if end else None]).split(" ")
@@ -254,7 +253,7 @@ def _around(text: str, match: re.Match[str]) -> str | None:
 
 
 def _finished(text: str) -> str:
-    """Returns `text` without a last line that breaks off within braces, as cut-off ones do."""
+    """Drops the last line if it ends inside braces, as in truncated text."""
     text = text.rstrip()
     before, _, line = text.rpartition("\n")
     depth = 0

@@ -1,4 +1,4 @@
-"""`grade` and `Grader`: from a response and a gold answer to a verdict."""
+"""`grade` and `Grader`: the verdict on a response, given the gold answer."""
 
 import dataclasses
 import functools
@@ -14,22 +14,22 @@ from jaxcritique.grading.pool import Pool
 from jaxcritique.records import Verdict
 
 Kind = Literal["response", "answer"]
-CACHE_SIZE = 1 << 14  # Pairs of answers,
-MAX_CACHED = 500  # each with at most so many characters: the cache never outgrows 100 MB.
-LONGEST_ANSWER = 300  # Characters; a longer reference is a solution.
+CACHE_SIZE = 1 << 14  # Pairs of answers.
+MAX_CACHED = 500  # Characters of a cached pair, so that the cache stays below 100 MB.
+LONGEST_ANSWER = 300  # Characters; a longer reference is taken for a solution.
 
 _Decide = Callable[[str, str | None], Decision]
 
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """What the grader says of one prediction.
+    """The verdict on one prediction.
 
     Attributes:
       verdict: "correct", "wrong", "unparsable" (no answer, or one that cannot be read) or
         "timeout" (the comparison ran past its deadline or its memory).
       rule: what decided, such as "number", "interval" or "no answer".
-      extracted: the answer found in the prediction; None where it has none.
+      extracted: the answer found in the prediction; None if there is none.
       gold: the answer found in the gold text.
       fallback: whether the prediction does not announce its answer, so that it was guessed.
     """
@@ -46,8 +46,8 @@ class Grader:
 
     Numbers, and most else, are compared in the calling thread; a worker process is started only
     when an answer first needs more (see `compare`). From async code, call it in a thread:
-    `await asyncio.to_thread(grader.grade, gold, prediction)`. What was once decided of two answers
-    is remembered, timeouts included.
+    `await asyncio.to_thread(grader.grade, gold, prediction)`. Decisions are cached, timeouts
+    included.
 
     Args:
       workers: the most worker processes to have at once.
@@ -69,7 +69,7 @@ class Grader:
         self._at_once = _remembered(self._compare_at_once)
         self._in_worker = _remembered(self._compare_in_worker)
 
-        # An abandoned grader leaves no worker behind, at the end of the process at the latest.
+        # Ends the workers of a grader that is never closed, at the latest when the process exits.
         weakref.finalize(self, self._pool.close)
 
     def __reduce__(self):
@@ -120,8 +120,8 @@ class Grader:
         if undecided:
             with ThreadPoolExecutor(self._workers) as threads:
                 pairs = (questions[index].pair for index in undecided)
-                found = threads.map(lambda pair: self._in_worker(*pair), pairs)
-                for index, decision in zip(undecided, found, strict=True):
+                in_order = threads.map(lambda pair: self._in_worker(*pair), pairs)
+                for index, decision in zip(undecided, in_order, strict=True):
                     decisions[index] = decision
         return list(map(_grade, questions, decisions))
 
@@ -137,7 +137,7 @@ class Grader:
 
 @functools.cache
 def _grader_of_this_process(workers: int, timeout: float, strict: bool) -> Grader:
-    """What a pickled grader becomes in another process: one for every copy that arrives."""
+    """Returns the grader that all pickled copies with these settings become in this process."""
     return Grader(workers, timeout, strict)
 
 
@@ -154,7 +154,7 @@ def grade(gold: str, prediction: str, *, kind: Kind = "response", strict: bool =
 
 
 def _remembered(decide: _Decide) -> _Decide:
-    """Returns `decide` with a memory for pairs of short answers."""
+    """Returns `decide` with a cache for pairs of short answers."""
     cached = functools.lru_cache(maxsize=CACHE_SIZE)(decide)
 
     def call(gold: str, answer: str | None) -> Decision:
@@ -166,7 +166,7 @@ def _remembered(decide: _Decide) -> _Decide:
 
 @dataclasses.dataclass(frozen=True)
 class _Question:
-    """What is compared; `answer` is None where the prediction has none."""
+    """The texts to compare; `answer` is None if the prediction has none."""
 
     gold: str
     answer: str | None
@@ -192,7 +192,7 @@ def _bare(answer: str) -> str:
     """Returns an answer without the box or the solution it may come in."""
     if "boxed" in answer or "####" in answer or len(answer) > LONGEST_ANSWER:
         extraction = extract_answer(answer)
-        # The last number of something long that announces no answer is only a part of it.
+        # The last number of a long text that announces no answer is not its answer.
         if extraction is not None and not extraction.fallback:
             return extraction.text
     return answer

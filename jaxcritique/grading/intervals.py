@@ -31,7 +31,7 @@ def _point(value: Node) -> Piece:
 
 
 def is_real_set(node: Node) -> bool:
-    """Whether a node can only be read as a set of real numbers (a pair in `()` need not be)."""
+    """Whether a node can only be read as a set of real numbers (a pair in `()` may be a tuple)."""
     match node:
         case Call("cup" | "setminus") | Symbol("set R"):
             return True
@@ -56,7 +56,7 @@ def _share_a_name(parts: Sequence[Node]) -> bool:
 
 
 def pieces(node: Node) -> list[Piece] | None:
-    """Returns the intervals that a node is a union of; None where it cannot be read so."""
+    """Returns the intervals that a node is a union of; None if it is not one."""
     match node:
         case Symbol("set R"):
             return [Piece(MINUS_INFINITY, False, INFINITY, False)]
@@ -126,7 +126,7 @@ def is_variable(node: Node) -> bool:
 
 
 def same_union(first: list[Piece], second: list[Piece], algebra: Algebra) -> bool | None:
-    """Whether two unions hold the same numbers; None where an end is left undecided."""
+    """Whether two unions hold the same numbers; None if an end is left undecided."""
     first, second = _ordered(first), _ordered(second)
     if len(first) != len(second):
         return False

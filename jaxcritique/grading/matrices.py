@@ -1,4 +1,4 @@
-"""Sums and products of matrices, carried out on their entries."""
+"""Evaluates sums and products of matrices on their entries."""
 
 from fractions import Fraction
 
@@ -21,7 +21,7 @@ _MINUS_ONE = Number(Fraction(-1))
 
 
 def carried_out(node: Node) -> Node:
-    """Returns the matrix that sums, products and multiples of matrices give; else `node`."""
+    """Evaluates sums, products and multiples of matrices in `node`, as far as they are small."""
     if not has_matrix(node):
         return node
     nodes = tuple(map(carried_out, children(node)))

@@ -1,4 +1,4 @@
-"""Turns the many spellings of LaTeX and plain text into the one that the parser reads.
+"""Rewrites the many spellings of LaTeX and plain text into the one that the parser reads.
 
 Everything here is linear text replacement on at most `MAX_ANSWER` characters.
 """
@@ -64,7 +64,7 @@ _PREFIX = {"choose": "binom", "over": "frac"}
 _EMPTY_ROOT = re.compile(r"\\sqrt\s*\{\s*\}")
 _UNWRAP = re.compile(r"\\(?:boxed|fbox|ensuremath)\s*(?=\{)")
 
-# Blanks part two letters (`\pi r`) or two digits, and `12, 345` is not 12,345; anywhere else they
+# A blank separates two letters (`\pi r`) or two digits, and `12, 345` is not 12,345; other blanks
 # mean nothing.
 _REDUNDANT = re.compile(
     r"(?<![0-9A-Za-z,])\s+|(?<=,)\s+(?!\s|[0-9]{3})|\s+(?![0-9A-Za-z])"
@@ -140,7 +140,7 @@ def word(cleaned: str) -> str | None:
 
 
 def plain(cleaned: str) -> str:
-    """Returns a cleaned answer with no mark of what is text in it: `\\text{Row 3}`, `Row 3`."""
+    """Returns a cleaned answer without text commands: `\\text{Row 3}` as `Row 3`."""
     return key(_TEXT.sub(r" \1 ", cleaned))
 
 
@@ -154,7 +154,7 @@ def readings(cleaned: str) -> list[str]:
     """Returns the ways to read the commas of `cleaned`, the likeliest first.
 
     "1,234" is one number and may be a list of two; "2,74" is a list and may be a decimal.
-    Commas inside brackets always part items: `(1,234)` is a pair.
+    Commas inside brackets always separate items: `(1,234)` is a pair.
     """
     merged = _THOUSANDS.sub(_merge_outside_brackets, cleaned)
     result = [merged] if merged == cleaned else [merged, cleaned]

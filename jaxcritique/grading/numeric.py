@@ -1,16 +1,15 @@
 """Exact and numeric values of a tree.
 
-Three evaluators, from the surest to the weakest:
+Three evaluators, the most certain first:
 
-* `rational` gives the exact fraction a tree stands for, where it is one;
+* `rational` gives the exact value of a tree, if it is a fraction;
 * `fingerprint` maps a rational expression in any variables into a prime field, with a fixed
   pseudo-random point for each variable: two expressions are equal if and only if their
-  fingerprints are, up to a chance of about 1e-70 (unless one was made for this very prime);
+  fingerprints are, up to a chance of about 1e-70 (unless constructed for this very prime);
 * `Evaluator` computes a complex number at a sample point, in machine precision here and with
   many digits in `symbolic`. Machine numbers may refute an equality, never prove one.
 
-No cost depends on the size of a number that a string can name: powers and factorials are refused
-beyond `MAX_BITS`.
+A short text can name a huge number, so powers and factorials beyond `MAX_BITS` are refused.
 """
 
 import cmath
@@ -34,11 +33,11 @@ _IMAGINARY_UNIT = pow(2, (_PRIME - 1) // 4, _PRIME)
 
 
 class NoValue(ValueError):
-    """The tree has no value of the asked kind, or one too large to compute."""
+    """The tree has no value of the requested kind, or one too large to compute."""
 
 
 def rational(node: Node) -> Fraction | None:
-    """Returns the exact value of a tree of rational operations; None where it is not one."""
+    """Returns the exact value of a tree of rational operations; None if it is not one."""
     try:
         return _rational(node)
     except (ArithmeticError, ValueError, TypeError):  # TypeError: `\max()`, `\log(1,2,3)`.
@@ -176,7 +175,7 @@ _EXACT: dict[str, Callable[..., Fraction]] = {
 
 
 def fingerprint(node: Node) -> int | None:
-    """Returns the image of a rational expression in the field; None where it is not one."""
+    """Returns the image of a rational expression in the field; None if it is not one."""
     try:
         return _fingerprint(node)
     except NoValue:
@@ -274,7 +273,7 @@ class Evaluator:
             case Call(op=op) if not op.startswith(("apply", "sum", "prod", "int", "lim")):
                 return self._exact(node)
             case Call():
-                # Never carried out: as good as a variable, named by how it is written.
+                # Never evaluated: treated as a variable that is named by its text.
                 return self._symbol(canonical(node))
             case _:
                 raise NoValue
@@ -335,7 +334,7 @@ def _numeric_root(maths: Any, value: Any, index: Any) -> Any:
 _NUMERIC: dict[str, Callable[..., Any]] = {
     "+": lambda maths, *terms: sum(terms),
     "*": lambda maths, *factors: math.prod(factors),
-    "neg": lambda maths, value: 0 - value,  # Not -0.0, on the other side of the root's cut.
+    "neg": lambda maths, value: 0 - value,  # Not -0.0, beyond the branch cut.
     "inv": lambda maths, value: 1 / value,
     "root": _numeric_root,
     "abs": lambda maths, value: abs(value) + 0j,

@@ -503,7 +503,7 @@ class _Parser:
         return Call(sign, (node,)) if sign else node
 
     def _opaque(self, name: str) -> Node:
-        """Reads a sum, product, integral or limit as one operation that is never carried out."""
+        """Reads a sum, product, integral or limit as one operation that is never evaluated."""
         bounds = ""
         while self._at("_", "^"):
             bounds += self._take().value + self._raw_argument()

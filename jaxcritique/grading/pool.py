@@ -1,8 +1,8 @@
 """Worker processes that can be killed: each comparison has a deadline of its own.
 
-A worker is a fresh interpreter spoken to over pipes, not a fork: it shares no memory, no locks and
-no environment with the caller, and never imports the caller's main program. So a pool works from
-threads, from scripts without a main guard, and inside forked children (which start their own).
+A worker is a new interpreter that communicates over pipes, not a fork: it shares no memory, locks
+or environment with the caller, and never imports the caller's main program. So a pool works in
+threads, in scripts without a main guard, and in forked children (which start their own workers).
 """
 
 import json
@@ -19,12 +19,12 @@ from pathlib import Path
 from jaxcritique.grading.compare import Decision
 
 MEMORY_LIMIT = 1 << 30  # Bytes of address space.
-START_SECONDS = 120.0  # A loaded machine may take long to import sympy; no comparison runs yet.
+START_SECONDS = 120.0  # For importing sympy on a loaded machine, before any comparison.
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class _Worker:
-    """One process. Not for use by two threads at once."""
+    """One process. Not thread-safe."""
 
     def __init__(self, timeout: float):
         command = [
@@ -53,8 +53,8 @@ class _Worker:
         if not is_ready:
             raise RuntimeError("a grading worker did not start; is sympy installed?")
 
-    def ask(self, request: bytes, timeout: float) -> bytes | None:
-        """Returns the worker's answer, None if it is late or dead (and then it is dead)."""
+    def compare(self, request: bytes, timeout: float) -> bytes | None:
+        """Returns the worker's reply. If it missed the deadline or died, kills it; returns None."""
         assert self._process.stdin is not None
         line = b""
         try:
@@ -62,15 +62,15 @@ class _Worker:
             self._process.stdin.flush()
             line = self._read_line(timeout)
         except BrokenPipeError:
-            pass  # It has died.
+            pass  # The worker died.
         finally:
-            # Also where a signal's handler broke in: the late answer is not the next question's.
+            # Also if a signal handler interrupted: a late reply must not be read as the next one.
             if not line.endswith(b"\n"):
                 self.kill()
         return line if line.endswith(b"\n") else None
 
     def _read_line(self, timeout: float) -> bytes:
-        """Reads up to a line end; returns what there is at the deadline or at the end of file."""
+        """Reads a line; returns what has arrived at the deadline or the end of the file."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         poll = select.poll()
@@ -123,14 +123,14 @@ class Pool:
           RuntimeError: no worker can be started.
         """
         if self._owner != os.getpid():
-            self._reset()  # A forked child must not speak over its parent's pipes.
+            self._reset()  # A forked child must not use its parent's pipes.
         request = json.dumps({"gold": gold, "answer": answer, "strict": strict}) + "\n"
         worker, line = self._slots.get(), None
         try:
             if worker is None:
                 worker = _Worker(self._timeout)
                 self.started += 1
-            line = worker.ask(request.encode(), self._timeout)
+            line = worker.compare(request.encode(), self._timeout)
         finally:
             self._slots.put(None if line is None else worker)
         return Decision("timeout", "killed") if line is None else Decision(*json.loads(line))
@@ -139,7 +139,7 @@ class Pool:
         """Ends every idle worker; a later comparison starts new ones."""
         if self._owner != os.getpid():
             return
-        with self._closing:  # Two threads would each wait for the workers that the other holds.
+        with self._closing:  # Else two threads could wait for each other's workers.
             workers: list[_Worker | None] = []
             try:
                 while len(workers) < self._workers:

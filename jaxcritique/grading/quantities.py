@@ -1,4 +1,4 @@
-"""Values with a label: their units brought to one, and times of day."""
+"""Values with labels: conversion of units, and times of day."""
 
 import re
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ _DOLLARS = re.compile(r"-?\s*\\?\$\s*\.?[0-9][0-9.,]*")
 
 
 def in_dollars(text: str, tree: Node) -> Node:
-    """Returns a number, written as `text`, with the unit of a dollar sign before it: not cents."""
+    """Labels a number as dollars if it was written, as `text`, with a dollar sign."""
     is_price = isinstance(tree, Number) and _DOLLARS.fullmatch(text.strip())
     return with_label(tree, "dollars" if is_price else "")
 
 
 def with_letter(factors: list[Node]) -> Node:
-    """Returns the last factor, or what a number and the letter of a unit measure together."""
+    """Returns the last factor; a number and a unit's letter (`5 m`) as one labelled value."""
     match factors:
         case [Number() as value, Symbol(name=name)] if unit_of(name):
             return with_label(value, name)
@@ -40,7 +40,7 @@ def with_letter(factors: list[Node]) -> Node:
 
 
 def joined(items: list[Node]) -> list[Node]:
-    """Makes one quantity of parts such as 1 hour, 30 minutes: each less than one unit before."""
+    """Adds up parts like 1 hour, 30 minutes: each less than one unit of the part before."""
     total = items[0]
     for part in items[1:]:
         (value, label), (smaller, smaller_label) = split_label(total), split_label(part)
@@ -65,9 +65,9 @@ def is_labelled_group(node: Node) -> bool:
 
 
 def in_one_unit(a: Node, b: Node, strict: bool) -> tuple[Node, Node] | None:
-    """Returns two values without their labels, in one unit where both have a known one.
+    """Returns two values without their labels, converted to one unit if both units are known.
 
-    None where they measure different things; any other label is ignored unless `strict`.
+    None if they measure different quantities; unknown labels are ignored unless `strict`.
     """
     a, first = split_label(a)
     b, second = split_label(b)
@@ -100,7 +100,7 @@ def _split_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
 
 
 class Clock(NamedTuple):
-    """The hour, minute and second of a time, and its half of the day ("am", "pm" or "")."""
+    """Hour, minute and second of a time, and "am", "pm" or "" (not given)."""
 
     time: tuple[Fraction, ...]
     half: str
@@ -113,7 +113,7 @@ class Clock(NamedTuple):
 
 
 def read_clock(node: Node) -> Clock | None:
-    """Returns the time that a node says; None where it is none, as 27:30 pm."""
+    """Returns a node as a time of day; None if it is not a valid one, such as 27:30 pm."""
     parts: Sequence[Node] = children(node) if is_call(node, "ratio") else (node,)
     last, label = split_label(parts[-1])
     half = label.lower()

@@ -1,4 +1,4 @@
-"""The algebra that leaves nothing open: many-digit arithmetic and sympy's inequality solver.
+"""The algebra that decides everything: high-precision arithmetic and sympy's inequality solver.
 
 Runs in a worker process only. Sympy objects are built from our own tree; no text reaches sympy.
 """
@@ -24,12 +24,12 @@ DIGITS = 120
 # A relative difference below this is taken for zero. The most famous near miss, between
 # exp(pi sqrt(163)) and an integer, is in the 30th digit.
 TOLERANCE = 1e-50
-# What is this much smaller than a number met on the way to it is what rounding left of a zero.
+# A result this small, relative to the largest intermediate value, is zero up to rounding.
 ZERO = 1e-105
-# A result this much smaller than a number met on the way to it has lost too many digits:
-# the sine of 10^200 says nothing.
+# A result smaller than the largest intermediate value by this factor has lost too many digits, like
+# the sine of 10^200.
 MAX_CANCELLATION = 1e25
-UNSOLVED = Text("unsolved")  # No set of numbers, so equal to none.
+UNSOLVED = Text("unsolved")  # Not a set of numbers, so it equals none.
 
 
 class SymbolicAlgebra:
@@ -63,7 +63,7 @@ class SymbolicAlgebra:
         return int(mpmath.sign(ratios[0].real))
 
     def solve(self, relation: Relation) -> Node:
-        """The solutions of an inequality in one variable; `UNSOLVED` where they are not found."""
+        """The solutions of an inequality in one variable; `UNSOLVED` if they are not found."""
         if len(symbols(relation) - CONSTANTS) != 1:
             return UNSOLVED
         variable = sympy.Symbol("x", real=True)

@@ -60,7 +60,7 @@ _TOKEN = re.compile(
 _SEPARATOR_TEXT = re.compile(r"[\s,]*(and|or|,)[\s,]*")
 _LISTED = re.compile(r"\s*,\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+")
 _SEPARATORS = frozenset({"and", "or"})
-# What makes a word of its own before it: `min(1, 2)` is no time, and `x in [0, 1]` no length.
+# What follows a word that is then no unit: `min(1, 2)` is not a time, `x in [0, 1]` not a length.
 _OPENS = {"min": re.compile(r" ?\("), "in": re.compile(r" ?(?:[(\[]|\\[{m])")}
 
 # A dollar a day, four eggs a person.
@@ -88,7 +88,7 @@ def tokenize(cleaned: str) -> list[Token]:
             opens = _OPENS.get(value)
             if opens and opens.match(cleaned, match.end()):
                 tokens.extend(_from_command(value))
-            elif _goes_on_a_label(tokens, cleaned, match):
+            elif _continues_label(tokens, cleaned, match):
                 tokens.append(Token("text", value))
             else:
                 tokens.extend(_from_word(value))
@@ -99,10 +99,10 @@ def tokenize(cleaned: str) -> list[Token]:
     return tokens
 
 
-def _goes_on_a_label(tokens: list[Token], cleaned: str, match: re.Match[str]) -> bool:
-    """Whether a short word is one of those beside a number, as in `20 years old` or `$20 a day`.
+def _continues_label(tokens: list[Token], cleaned: str, match: re.Match[str]) -> bool:
+    """Whether a short word continues a number's label, as in `20 years old` or `$20 a day`.
 
-    Alone such a run of letters is a product of variables.
+    Otherwise such a run of letters is a product of variables.
     """
     word = match[0]
     if not tokens or not word.islower() or cleaned[match.start() - 1] != " ":
@@ -146,7 +146,7 @@ def _from_command(name: str) -> list[Token]:
         return [Token("separator" if alias in _SEPARATORS else "sign", alias)]
     if name in _COMMANDS or name in FUNCTIONS or not name[0].isalpha():
         return [Token("command", name)] if name[0].isalpha() else []
-    # "\lex" is "\le x" with its blank lost.
+    # "\lex" is "\le x" without its blank.
     for cut in range(len(name) - 1, 1, -1):
         head, tail = name[:cut], name[cut:]
         if head in _ALIASES or head in _COMMANDS:

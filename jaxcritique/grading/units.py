@@ -1,6 +1,6 @@
-"""The units that change a value: same quantity in another unit, or another quantity altogether.
+"""The units that change a value: known units of known quantities.
 
-Any other label beside a number ("apples", "values") says nothing and is ignored.
+Any other label beside a number ("apples", "values") is ignored.
 """
 
 import re
@@ -38,7 +38,7 @@ _SPELLINGS = {
     "degrees fahrenheit": "fahrenheit",
 }
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-_MAX_POWER = 9  # "cubic cubic cubic ..." is no unit, and its size no number to work out.
+_MAX_POWER = 9  # Larger powers ("cubic cubic cubic ...") are not units, and slow to compute.
 
 _NAME = re.compile(r"([a-z]+)(?:\^(-?[0-9]))?")
 

@@ -1,7 +1,7 @@
 """The worker process: reads one comparison a line from stdin, writes one decision a line.
 
-It is started with an empty environment, limits itself before it reads anything, and does nothing
-but compare: no line it reads is ever code. `pool` kills it when a comparison takes too long.
+It is started with an empty environment, limits its resources before it reads anything, and only
+compares: its input is never executed. `pool` kills it when a comparison takes too long.
 """
 
 import json
@@ -21,7 +21,7 @@ def limit_resources(memory: int) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Ends this process after `seconds` more of CPU time, should the parent not live to do it."""
+    """Ends this process after `seconds` more of CPU time, in case the parent dies first."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     budget = int(usage.ru_utime + usage.ru_stime + seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (budget, resource.RLIM_INFINITY))
@@ -34,7 +34,7 @@ def decide(request: dict) -> Decision:
         decision = compare(request["gold"], request["answer"], SymbolicAlgebra(strict), strict)
     except MemoryError:
         return Decision("timeout", "memory")
-    # Only what is nested too deep for this process leaves it undecided.
+    # Undecided only if it is nested too deep for this process.
     return decision if decision.verdict else Decision("unparsable", "nested too deep")
 
 
