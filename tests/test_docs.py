@@ -23,7 +23,7 @@ PAGES = [
 ]
 README = (ROOT / "README.md").read_text()
 PROGRAM = re.compile(r"python -m experiments\.(\w+)")
-OWN_FLAGS = {"launchers.plan", "launchers.local", "jaxcritique.grading"}
+FOLDERS = re.compile(r"\b((?:experiments|jaxcritique|launchers|tests)/[\w./-]*\w)")
 
 
 def pages(test):
@@ -76,7 +76,7 @@ def test_programs_and_paths_exist(page):
     for program in set(re.findall(r"\bexperiments\.(\w+)", text)) - {"NAME"}:
         path = ROOT / "experiments" / program
         assert path.is_dir() or path.with_suffix(".py").is_file(), program
-    for name in set(re.findall(r"\b((?:experiments|jaxcritique|launchers|tests)/[\w./-]*\w)", text)):
+    for name in set(FOLDERS.findall(text)):
         if "NAME" not in name:
             assert (ROOT / name).exists() or list(ROOT.glob(f"{name}*")), name
 
