@@ -89,7 +89,7 @@ def data(tmp_path_factory) -> pathlib.Path:
 def flags_of(data: pathlib.Path, run_dir: pathlib.Path, *flags: str) -> list[str]:
     return [
         f"--model={TINY_BASE}", f"--data={data}", f"--run_dir={run_dir}", "--rows=8",
-        "--sequence=64", "--epochs=8", "--learning_rate=1e-3", "--checkpoint_steps=4", *flags,
+        "--sequence=64", "--epochs=4", "--learning_rate=1e-3", "--checkpoint_steps=4", *flags,
     ]  # fmt: skip
 
 
