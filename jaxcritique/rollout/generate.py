@@ -71,13 +71,15 @@ def generate(
     output: str | os.PathLike[str],
     engine: EngineConfig = EngineConfig(),
 ) -> GenerateResults:
-    """Samples for a file of prompts into shards, a manifest and, for a batch, its output file.
+    """Samples for a file of prompts, into shards, a manifest and, for a batch, its output file.
 
-    Killed and called again, it continues, and ends with the same rows.
+    A row of a shard is {"id", "sample", "text", "finish_reason", "prompt_tokens",
+    "completion_tokens", "logprobs"?, "error"?}. Called again after a kill, it continues, and ends
+    with the same rows.
 
     Args:
       config: the model, the prompts, and how to sample.
-      output: the folder; see the README for the rows' format.
+      output: the folder.
       engine: what samples.
 
     Raises:
