@@ -15,9 +15,23 @@ from jaxcritique.tasks.task import (
     GeneratedTask,
     Split,
     find_task,
+    register,
     text_field,
 )
 
+__all__ = [
+    "TASKS",
+    "TEST_SEED",
+    "TINY_BASE",
+    "FileTask",
+    "GeneratedTask",
+    "Split",
+    "TaskConfig",
+    "find_task",
+    "load_problems",
+    "read_any_problems",
+    "register",
+]
 TINY_BASE = pathlib.Path(__file__).parent / "tiny_base"  # The laptop default's model folder.
 TEST_SEED = 1_000_003  # Generated test problems are the same for every seed and experiment.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcritique.models.huggingface import load_pretrained
+from jaxcritique.prompts.templates import COMPACT, read_prompts
 from jaxcritique.tasks import TINY_BASE
 
 BASES = sorted(TINY_BASE.parent.glob("tiny_base*"))
@@ -33,3 +34,8 @@ def test_a_base_is_what_its_record_says(folder):
 def test_all_bases_have_the_same_tokenizer(folder):
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (folder / name).read_bytes() == (TINY_BASE / name).read_bytes()
+
+
+@pytest.mark.parametrize("folder", BASES, ids=lambda folder: folder.name)
+def test_a_base_says_which_prompts_it_was_trained_on(folder):
+    assert read_prompts(folder) is COMPACT
