@@ -1,14 +1,16 @@
-"""The report's figures, as SVG to be put into an HTML page.
+"""Figures of reports, as SVG for HTML pages.
 
-Series are told apart by the Okabe-Ito palette, which colour-blind readers can tell apart, and by
-marker or order besides. Text and axes take the colour of the text around them, so one drawing
-serves light and dark pages.
+Series differ in colour (the Okabe-Ito palette, safe for colour-blind readers) and in marker or
+order. Text and axes take the colour of the surrounding text, so one drawing suits light and dark
+pages.
 """
 
 import collections
+import dataclasses
 import io
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -17,21 +19,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxcritique.analysis.levels import has_levels
-from jaxcritique.analysis.table import method_rows, methods_of
 
-# Okabe and Ito's colours that can be seen on white and on black, a grey, and a marker for each.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
-_MARKERS = "so^Dv*P"
-_HATCHES = ("", "///", "...", "xx", "\\\\\\", "--", "++")
-# The methods of a self-improvement run: what they are called, and their place in these.
-_METHODS = {
-    "sft": ("SFT actor", 2),
-    "vanilla": ("Vanilla", 0),
-    "critique": ("Critique-in-the-loop", 1),
-    "no_difficulty_awareness": ("No difficulty awareness", 3),
-    "more_refinements": ("More refinements", 4),
-    "vanilla_equal_tokens": ("Vanilla, equal tokens", 5),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a series is told from others."""
+
+    color: str
+    marker: str  # Of matplotlib's.
+    hatch: str
+
+
+# Okabe and Ito's colours that are visible on white and on black, and a grey.
+STYLES = (
+    Style("#0072B2", "s", ""),
+    Style("#D55E00", "o", "///"),
+    Style("#009E73", "^", "..."),
+    Style("#CC79A7", "D", "xx"),
+    Style("#56B4E9", "v", "\\\\\\"),
+    Style("#E69F00", "*", "--"),
+    Style("#999999", "P", "++"),
+)
 _INK = "#010203"  # Used for nothing else, so that it can be replaced in the SVG's text.
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _INK,
@@ -52,73 +60,23 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def accuracy_by_iteration(results: Mapping[str, Any]) -> str:
-    """Draws the methods' accuracy with its 95% interval against the iteration."""
-    methods = methods_of(results)
-
-    def draw(axes: Axes) -> None:
-        # Moved apart a little, or the error bars of equal points would hide each other.
-        for index, method in enumerate(methods):
-            label, place = _METHODS[method]
-            shift = 0.06 * (index - (len(methods) - 1) / 2)
-            rows = method_rows(results, method)
-            centres = [row["accuracy"] for row in rows]
-            below = [row["accuracy"] - row["ci95"][0] for row in rows]
-            above = [row["ci95"][1] - row["accuracy"] for row in rows]
-            axes.errorbar(
-                [row["iteration"] + shift for row in rows],
-                centres,
-                yerr=[below, above],
-                marker=_MARKERS[place],
-                capsize=3,
-                color=_PALETTE[place],
-                label=label,
-            )
-        axes.set_xticks(sorted({row["iteration"] for row in results["iterations"]}))
-        axes.set_xlabel("Iteration (0: the SFT actor)")
-        axes.set_ylabel("Accuracy on the test set")
-
-    return _svg(draw, columns=3 if len(methods) <= 3 else 2)
-
-
-def accuracy_by_level(results: Mapping[str, Any]) -> str | None:
-    """Draws accuracy by level of the SFT actor and of the last iteration of the two main methods.
-
-    Returns None where the test problems have no levels.
-    """
-    splits = {
-        "sft": method_rows(results, "vanilla")[0]["accuracy_by_level"],
-        "vanilla": method_rows(results, "vanilla")[-1]["accuracy_by_level"],
-        "critique": method_rows(results, "critique")[-1]["accuracy_by_level"],
-    }
-    return bars_by_level(splits, "Accuracy on the test set")
-
-
-def training_by_level(results: Mapping[str, Any]) -> str | None:
-    """Draws the share of each level in the last training data of the two main methods.
-
-    Returns None where the training problems have no levels.
-    """
-    splits = {
-        method: method_rows(results, method)[-1]["train_share_by_level"]
-        for method in ("vanilla", "critique")
-    }
-    return bars_by_level(splits, "Share of the training data")
-
-
 def curves(
     series: Mapping[str, Sequence[tuple[float, float, float, float]]],
     xlabel: str,
     doubling: bool = True,
+    ylabel: str = "",
+    styles: Mapping[str, Style] | None = None,
 ) -> str:
     """Draws shares with their intervals against a quantity.
 
     Args:
-      series: by name (at most seven), points (x, share, lower bound, upper bound) by x.
+      series: by name, points (x, share, lower bound, upper bound) by x.
       xlabel: what x is.
-      doubling: whether x is drawn so that doubling it is always as far.
+      doubling: whether x has a logarithmic axis, to base 2.
+      ylabel: what the shares are of.
+      styles: by name; a series without one gets the next of `STYLES`.
     """
-    # At equal x they are moved apart a little, or error bars of equal points would hide each other.
+    # Points of equal x are moved apart, or error bars of equal shares would hide each other.
     equal = len({tuple(point[0] for point in points) for points in series.values()}) == 1
     step = 0.02 if equal else 0.0
 
@@ -127,8 +85,8 @@ def curves(
         return x * (1 + step) ** places if doubling else x + 1.5 * step * places
 
     def draw(axes: Axes) -> None:
-        for index, (name, points) in enumerate(series.items()):
-            xs, centres, lows, highs = zip(*points, strict=True)
+        for index, (name, style) in enumerate(_styled(series, styles)):
+            xs, centres, lows, highs = zip(*series[name], strict=True)
             axes.errorbar(
                 [moved(x, index) for x in xs],
                 centres,
@@ -136,11 +94,11 @@ def curves(
                     [centre - low for centre, low in zip(centres, lows, strict=True)],
                     [high - centre for centre, high in zip(centres, highs, strict=True)],
                 ],
-                marker=_MARKERS[index],
+                marker=style.marker,
                 linestyle="--" if index % 2 else "-",
                 capsize=2,
                 linewidth=1.2,
-                color=_PALETTE[index],
+                color=style.color,
                 label=name,
             )
         ticks = sorted({point[0] for points in series.values() for point in points})
@@ -152,14 +110,25 @@ def curves(
             axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.minorticks_off()
         axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
 
     return _svg(draw, columns=2)
 
 
-def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str | None:
-    """Draws groups of bars, one group a level and in it one bar a series, few of them with values.
+def bars_by_level(
+    splits: Mapping[str, Mapping[str, float]],
+    ylabel: str,
+    styles: Mapping[str, Style] | None = None,
+) -> str | None:
+    """Draws a group of bars for each level, with one bar for each series.
 
-    Returns None where no level is known.
+    Args:
+      splits: by series, by level ("1" to "5", or "unknown") a share.
+      ylabel: what the shares are of.
+      styles: by series; one without gets the next of `STYLES`.
+
+    Returns:
+      The figure; None where no level is known.
     """
     if not any(map(has_levels, splits.values())):
         return None
@@ -167,15 +136,14 @@ def bars_by_level(splits: Mapping[str, Mapping[str, float]], ylabel: str) -> str
     width = 0.84 / len(splits)
 
     def draw(axes: Axes) -> None:
-        for index, (series, split) in enumerate(splits.items()):
-            label, place = _METHODS.get(series, (series, index % len(_PALETTE)))
+        for index, (name, style) in enumerate(_styled(splits, styles)):
             shift = (index - (len(splits) - 1) / 2) * width
             bars = axes.bar(
                 [position + shift for position in range(len(levels))],
-                [split.get(level, 0.0) for level in levels],
+                [splits[name].get(level, 0.0) for level in levels],
                 width * 0.92,
-                color=_PALETTE[place],
-                label=label,
+                color=style.color,
+                label=name,
             )
             if len(splits) <= 3:  # More do not fit.
                 axes.bar_label(bars, fmt=lambda share: f"{100 * share:.0f}", fontsize=8, padding=1)
@@ -193,20 +161,21 @@ def bars(
     """Draws groups of bars with their intervals.
 
     Args:
-      series: by name (at most seven), by group (value, lower bound, upper bound); the groups of
-        the first are the order of all. One without a value has no bar.
+      series: by name, by group (value, lower bound, upper bound). Groups have the order in which
+        they first occur; a series has no bar in a group where it has no value.
       xlabel: what the groups are.
       ylabel: what the values are.
     """
-    groups = list(dict.fromkeys(group for found in series.values() for group in found))
+    groups = list(dict.fromkeys(group for by_group in series.values() for group in by_group))
     width = 0.84 / len(series)
 
     def draw(axes: Axes) -> None:
-        for index, (name, found) in enumerate(series.items()):
+        for index, (name, style) in enumerate(_styled(series)):
+            by_group = series[name]
             shift = (index - (len(series) - 1) / 2) * width
-            values = [found[group] for group in groups if group in found]
+            values = [by_group[group] for group in groups if group in by_group]
             axes.bar(
-                [position + shift for position, group in enumerate(groups) if group in found],
+                [position + shift for position, group in enumerate(groups) if group in by_group],
                 [value for value, _, _ in values],
                 width * 0.92,
                 yerr=[
@@ -214,10 +183,10 @@ def bars(
                     [high - value for value, _, high in values],
                 ],
                 error_kw={"ecolor": _INK, "elinewidth": 0.8, "capsize": 2},
-                color=_PALETTE[index],
+                color=style.color,
                 edgecolor=_INK,
                 linewidth=0.5,
-                hatch=_HATCHES[index],
+                hatch=style.hatch,
                 label=name,
             )
         axes.axhline(0, color=_INK, linewidth=0.8)
@@ -230,42 +199,38 @@ def bars(
 
 
 def sample_shares(panels: Mapping[str, Sequence[tuple[float, bool]]]) -> str:
-    """Draws each question's share of right samples, by size, and whether the vote is right.
+    """Draws the share of right samples of each question, sorted, and whether their vote is right.
 
     Args:
-      panels: by name (two), one (share, whether the vote is right) a question. Questions that are
-        equal in both are one block, so the drawing does not grow with them.
+      panels: by name (two), for each question (share, whether the vote is right). Equal questions
+        are drawn as one block, so the size of the drawing does not depend on their number.
     """
+
+    def block(axes: Axes, start: float, share: float, many: int, right: bool, label: str) -> None:
+        axes.bar(
+            start,
+            share,
+            many,
+            align="edge",
+            color=STYLES[0 if right else 1].color,
+            hatch=None if right else "////",
+            edgecolor=_INK,
+            linewidth=0.0,
+            label=label,
+        )
 
     def draw(axes: Axes) -> None:
         start, middles = 0, []
         gap = max(map(len, panels.values())) // 12 + 1
         for name, questions in panels.items():
             middles.append((start + len(questions) / 2, name))
-            blocks = collections.Counter(sorted((share, right) for share, right in questions))
+            blocks = collections.Counter(sorted(questions))
             for (share, right), many in blocks.items():
-                axes.bar(
-                    start,
-                    max(share, 0.004),  # What is at zero is to be seen, too.
-                    many,
-                    align="edge",
-                    color=_PALETTE[0 if right else 1],
-                    hatch=None if right else "////",
-                    edgecolor=_INK,
-                    linewidth=0.0,
-                )
+                block(axes, start, max(share, 0.004), many, right, "")  # A share of 0 is visible.
                 start += many
             start += gap
-        for right, label in ((True, "vote is right"), (False, "vote is wrong")):
-            axes.bar(
-                0,
-                0,
-                color=_PALETTE[0 if right else 1],
-                hatch=None if right else "////",
-                edgecolor=_INK,
-                linewidth=0.0,
-                label=label,
-            )
+        block(axes, 0, 0, 0, True, "vote is right")
+        block(axes, 0, 0, 0, False, "vote is wrong")
         axes.set_xticks([place for place, _ in middles], [name for _, name in middles])
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("Questions, by their share")
@@ -274,8 +239,16 @@ def sample_shares(panels: Mapping[str, Sequence[tuple[float, bool]]]) -> str:
     return _svg(draw)
 
 
+def _styled(
+    names: Iterable[str], styles: Mapping[str, Style] | None = None
+) -> Iterator[tuple[str, Style]]:
+    """Yields each name with its style, or with the next of `STYLES`, over and over."""
+    for name, style in zip(names, itertools.cycle(STYLES), strict=False):
+        yield name, (styles or {}).get(name, style)
+
+
 def _svg(draw: Callable[[Axes], None], columns: int = 3) -> str:
-    # Narrow, because a phone shows it at some 370 pixels and its text must stay readable there.
+    # Narrow, so that the text stays readable at a phone's 370 pixels.
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.8, 3.2), layout="constrained")
         axes = figure.add_subplot()
@@ -289,5 +262,5 @@ def _svg(draw: Callable[[Axes], None], columns: int = 3) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    # Every figure numbers its groups alike, and a page must not hold an id twice.
+    # Every figure numbers its groups from 1, and an id may occur only once in a page.
     return re.sub(r'<g id="[^"]*"', "<g", svg)

@@ -1,4 +1,4 @@
-"""What the players are fine-tuned on: the actor by equation 2, the critic by equation 1."""
+"""What actor and critic are fine-tuned on: the actor by equation 2, the critic by equation 1."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ from absl import logging
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.pipeline import made_refinements
+from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import (
     PromptSet,
     critique_messages,
@@ -15,7 +16,7 @@ from jaxcritique.prompts.templates import (
     solve_messages,
 )
 from jaxcritique.records import Critique, Problem, Refinement
-from jaxcritique.roles import no_critique
+from jaxcritique.roles import Context, no_critique
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import SftConfig
 
@@ -31,34 +32,60 @@ class ActorConfig(SftConfig):
     too_long: str = setting("drop", "Examples longer than a row.", choices=("error", "drop"))
 
 
+def fine_tune_actor(
+    context: Context,
+    name: str,
+    base: ModelFolder,
+    solutions: Iterable[tuple[Problem, str]],
+    refinements: Iterable[Refinement],
+    config: ActorConfig,
+    more: Sequence[Example] = (),
+) -> ModelFolder:
+    """Fine-tunes an actor by equation 2, as a stage.
+
+    Args:
+      context: of the run.
+      name: of the stage.
+      base: the model to start from.
+      solutions: problems with a solution each; a problem may occur several times.
+      refinements: D_refine.
+      config: beta, and how to fine-tune.
+      more: further examples.
+    """
+    examples = actor_examples(context.prompts, solutions, refinements, config.beta)
+    return context.fine_tune(name, base, [*examples, *more], config.part(SftConfig))
+
+
 def actor_examples(
     prompts: PromptSet,
-    reasoning: Iterable[tuple[Problem, str]],
+    solutions: Iterable[tuple[Problem, str]],
     refinements: Iterable[Refinement],
     beta: float,
 ) -> list[Example]:
-    """Equation 2's mixture: solutions, and refinements with weight beta."""
-    examples = [Example(solve_messages(prompts, problem), text) for problem, text in reasoning]
+    """Returns equation 2's mixture: solutions, and refinements with weight beta."""
+    examples = [Example(solve_messages(prompts, problem), text) for problem, text in solutions]
     for r in refinements:
         examples.append(Example(refine_messages(prompts, r.critique), r.text, beta))
     return examples
 
 
 def critic_examples(prompts: PromptSet, critiques: Iterable[Critique]) -> list[Example]:
-    """Equation 1's data."""
+    """Returns equation 1's data: critiques of solutions."""
     return [Example(critique_messages(prompts, c.solution), c.text) for c in critiques]
 
 
 def refine_set(
     problems: Sequence[Problem], annotator: ArithmeticAnnotator, config: ActorConfig, seed: int
 ) -> list[Refinement]:
-    """Returns D_refine, or as much of it as mistakes can be made for."""
-    found = made_refinements(problems, annotator, config.refine_examples, seed)
-    if len(found) < config.refine_examples:
-        logging.warning("D_refine has %d examples: no more mistakes could be made.", len(found))
-    return found
+    """Returns D_refine; fewer examples than configured if no more mistakes can be put in."""
+    refinements = made_refinements(problems, annotator, config.refine_examples, seed)
+    if len(refinements) < config.refine_examples:
+        logging.warning(
+            "D_refine has %d examples: no more mistakes could be made.", len(refinements)
+        )
+    return refinements
 
 
 def self_correction_data(refinements: Iterable[Refinement]) -> list[Refinement]:
-    """D_refine without its critiques: question, old solution, new solution (section 5.3)."""
+    """Returns D_refine without critiques: question, old and new solution (section 5.3)."""
     return [dataclasses.replace(r, critique=no_critique(r.critique.solution)) for r in refinements]

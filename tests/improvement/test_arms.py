@@ -1,23 +1,27 @@
-"""Who is shown to the critic, at what budget; with scripted players, no model is needed."""
+"""What each arm samples, at what budget; models are scripted."""
 
 import collections
+import pathlib
 
 import pytest
 
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.algorithm import LoopConfig, explore
-from jaxcritique.improvement.arms import Arm, arms, responses_alike, samples_beyond, spread
+from jaxcritique.improvement.algorithm import Inputs, LoopConfig, explore
+from jaxcritique.improvement.arms import ARMS, Arm, register, samples_beyond, spread
+from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Problem, Solution
 from jaxcritique.roles import Context
+from jaxcritique.rollout.engines import Engine, EngineConfig
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 
-CONFIG = LoopConfig(iterations=1, samples=4, temperature=0.7, beta=1.0)
+CONFIG = LoopConfig(iterations=1, samples=4, critiques=3, temperature=0.7)
 PROBLEMS = [Problem(f"p{i}", f"{i}: 2+3?", "5", "", "gsm8k") for i in range(6)]
+ACTOR, CRITIC = (ModelFolder(pathlib.Path(name), name) for name in ("actor", "critic"))
 
 
-class Player:
+class Model:
     """Solves p0, p1 half of the time, and the others after a critique; a text costs `cost`."""
 
     def __init__(self, key: str, cost: int):
@@ -37,19 +41,22 @@ class Player:
                     text = f"The answer is {sample + 6}."
                 yield Completion(request.id, sample, text, "stop", 10, self._cost)
 
+    def close(self):
+        pass
+
 
 @pytest.fixture
 def explored(tmp_path):
     """Returns a function: an arm's name -> (its exploration, actor, critic), with L = 3."""
     with Grader() as grader:
-        context = Context(
-            Store(tmp_path), grader, COMPACT, seed=0, actor_tokens=80, critic_tokens=80
-        )
 
         def run(name: str, budget: int = 0):
-            actor, critic = Player("actor", 7), Player("critic", 11)
-            found = explore(context, 1, arms(3)[name], actor, critic, PROBLEMS, CONFIG, budget)
-            return found, actor, critic
+            models = {ACTOR: Model("actor", 7), CRITIC: Model("critic", 11)}
+            engine = Engine(EngineConfig(), models.__getitem__)
+            context = Context(Store(tmp_path), grader, COMPACT, 0, 80, 80, engine)
+            inputs = Inputs(ACTOR, ACTOR, CRITIC, [], PROBLEMS, [])
+            step = explore(context, 1, ARMS[name], ACTOR, inputs, CONFIG, budget)
+            return step, *models.values()
 
         yield run
 
@@ -121,12 +128,13 @@ def test_where_nothing_is_wrong_nothing_is_criticised(explored, monkeypatch):
         assert not found.refinements
 
 
-def test_every_arm_comes_after_the_one_whose_tokens_it_is_given():
-    names = list(arms(2))
-    for arm in arms(2).values():
-        assert isinstance(arm, Arm)
-        if arm.tokens_of:
-            assert names.index(arm.tokens_of) < names.index(arm.name)
+def test_an_arm_comes_after_the_one_whose_tokens_it_matches(monkeypatch):
+    monkeypatch.setattr("jaxcritique.improvement.arms.ARMS", dict(ARMS))
+    style = ARMS["vanilla"].style
+    with pytest.raises(ValueError, match=r"matches the tokens of 'later': no such arm"):
+        register(Arm("mine", "Mine", "more responses", style, tokens_of="later"))
+    with pytest.raises(ValueError, match=r"There is an arm named 'vanilla' already"):
+        register(Arm("vanilla", "Mine", "nothing", style))
 
 
 @pytest.mark.parametrize(
@@ -155,8 +163,8 @@ def test_nothing_is_spread_over_nobody():
 def test_right_responses_are_shown_where_difficulty_does_not_count():
     right = [Solution(p, "The answer is 5.", "correct", "5") for p in PROBLEMS[:3]]
     wrong = [Solution(PROBLEMS[3], "The answer is 4.", "wrong", "4")]
-    shown = responses_alike([*right, *wrong], seed=0, critiques=4)
-    assert shown == [*right, *wrong]
+    wanted = ARMS["no_difficulty_awareness"].feedback([*right, *wrong], 4, 0)
+    assert wanted.responses == [*right, *wrong]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +176,7 @@ def test_right_responses_are_shown_where_difficulty_does_not_count():
         (10, 100, 100, 0),
         (10, 100, 60, 0),  # It has more already.
         (3, 100, 200, 3),
-        (10, 0, 100, 0),  # None could be had.
+        (10, 0, 100, 0),  # All failed.
     ],
 )
 def test_how_many_samples_a_budget_pays_for(samples, tokens, budget, more):

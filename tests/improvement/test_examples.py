@@ -2,12 +2,12 @@
 
 import pytest
 
-from jaxcritique.improvement.algorithm import (
-    _distinct,
+from jaxcritique.critiques.supervision import (
     actor_examples,
     critic_examples,
     self_correction_data,
 )
+from jaxcritique.improvement.algorithm import _distinct
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.prompts.templates import (
     COMPACT,
