@@ -14,11 +14,9 @@ from jaxcritique.rollout.engines import EngineConfig
 CONFIGS = SelfImproveConfig, EngineConfig, RunDir
 
 
-def main(config: SelfImproveConfig, engine: EngineConfig, folder: RunDir) -> None:
+def main(config: SelfImproveConfig, engine: EngineConfig, run_dir: RunDir) -> None:
     """Runs the program."""
-    results = self_improve(config, folder.run_dir, engine)
-    print(f"{results.table}\n{results.headline}")
-    print(f"{folder.run_dir / 'results.json'}\n{results.report}")
+    print(self_improve(config, run_dir.run_dir, engine))
 
 
 if __name__ == "__main__":

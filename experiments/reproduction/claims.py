@@ -40,7 +40,6 @@ from experiments.reproduction.measuring import (
     scored,
     share_contrast,
 )
-from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.levels import HARD
 from jaxcritique.analysis.methods import (
     ALONE,
@@ -52,6 +51,7 @@ from jaxcritique.analysis.methods import (
     in_sequence,
     multiple,
 )
+from jaxcritique.improvement import self_talk_report as table5
 
 
 def measure_claims(evidence: Evidence, protocol: str, seed: int = 0) -> list[dict[str, Any]]:

@@ -31,11 +31,17 @@ from experiments.reproduction.evidence import (
 )
 from experiments.reproduction.figures import Drawn, flips, paper_figures
 from experiments.reproduction.measuring import average
-from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.methods import ALONE, in_parallel
-from jaxcritique.analysis.page import Table, csv_text, gain_cell, share_cell
-from jaxcritique.analysis.report import marked_lines, write_page
+from jaxcritique.analysis.page import (
+    Table,
+    csv_text,
+    gain_cell,
+    marked_lines,
+    share_cell,
+    write_page,
+)
 from jaxcritique.analysis.table import markdown, percent
+from jaxcritique.improvement import self_talk_report as table5
 from jaxcritique.store import write_atomically
 
 Row = tuple[str, ...]

@@ -1,15 +1,22 @@
-"""What pages and programs show of results: tables of text, and figures with their numbers."""
+"""What pages and programs show of results: tables of text, and figures with their numbers.
+
+Pages are HTML that needs no other file.
+"""
 
 import csv
 import dataclasses
+import datetime
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jinja2
+
 from jaxcritique.analysis import figures
-from jaxcritique.analysis.report import write_page
+from jaxcritique.analysis.intervals import RESAMPLES
 from jaxcritique.analysis.table import aligned, percent
+from jaxcritique.prompts.critique import split_steps
 from jaxcritique.roles import COSTS
 from jaxcritique.store import write_atomically
 
@@ -52,6 +59,48 @@ def write_report(
     for stale in set(run_dir.glob("figures/*.csv")) - numbers.keys():
         stale.unlink()
     write_page(template, results, run_dir / "report.html", tables=tables, figures=drawn)
+
+
+def write_page(
+    template: str,
+    results: Any,
+    path: pathlib.Path,
+    templates: str = "jaxcritique.analysis",
+    **parts: Any,
+) -> None:
+    """Writes a page. Everything put into it is escaped: text of models is untrusted.
+
+    Args:
+      template: a file that extends `page.html.jinja`.
+      results: as an object (`run_folder.Results`) or as read from results.json.
+      path: of the page.
+      templates: the package that holds the template.
+      **parts: further variables of the template.
+
+    Raises:
+      jinja2.UndefinedError: the template names what is missing in `results` and `parts`.
+    """
+    packages = dict.fromkeys([templates, "jaxcritique.analysis"])
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, "") for package in packages]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["hms"] = lambda seconds: str(datetime.timedelta(seconds=round(seconds)))
+    page = environment.get_template(template)
+    write_atomically(path, page.render(results=results, resamples=RESAMPLES, **parts))
+
+
+def marked_lines(response: str, first_error: int | None) -> Iterator[tuple[str, bool]]:
+    """Yields the response's lines, each with whether it is step `first_error` (from 0)."""
+    steps = 0
+    for line in response.splitlines():
+        is_step = bool(split_steps(line))
+        yield line, is_step and steps == first_error
+        steps += is_step
 
 
 def as_text(tables: Sequence[Table]) -> str:

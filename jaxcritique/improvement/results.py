@@ -1,14 +1,13 @@
 """The results of a self-improvement run, typed, with their table, headline and page."""
 
 import dataclasses
-import pathlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxcritique.analysis import figures
 from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.levels import accuracy_by_level, hard_share, share_by_level
-from jaxcritique.analysis.report import marked_lines, write_page
+from jaxcritique.analysis.page import marked_lines, write_page
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.improvement.algorithm import Iteration
 from jaxcritique.improvement.arms import ARMS
@@ -145,15 +144,10 @@ class SelfImprovement(Results):
     comparison: Comparison
     levels_by: str  # What the difficulty levels were read from.
     critic: CriticReport
-    critique_data: dict[str, int] | None  # Counts by stage; None where a critic was given.
+    critique_data: dict[str, int] | None = None  # Counts by stage; None where a critic was given.
     transcripts: Sequence[Transcript]
     models: dict[str, str]  # Folders by role, such as "critique actor"; relative to `run_dir`.
-    comparisons: Sequence[Difference] | None  # Where there are more methods than these two.
-
-    @property
-    def report(self) -> pathlib.Path:
-        """The page that `write_report` writes."""
-        return self.run_dir / "report.html"
+    comparisons: Sequence[Difference] | None = None  # Where there are more methods than these two.
 
     @property
     def last_iteration(self) -> int:
@@ -189,8 +183,8 @@ class SelfImprovement(Results):
 
     @property
     def table(self) -> str:
-        """The table, method by iteration, as text."""
-        return aligned([COLUMNS, *self.cells])
+        """The table, method by iteration, and the headline, as text."""
+        return f"{aligned([COLUMNS, *self.cells])}\n{self.headline}"
 
     @property
     def headline(self) -> str:

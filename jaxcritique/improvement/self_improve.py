@@ -16,7 +16,7 @@ from absl import logging
 
 from jaxcritique.analysis.difficulty import DifficultyConfig, rated
 from jaxcritique.config import setting
-from jaxcritique.critiques.annotate import Annotator
+from jaxcritique.critiques.annotate import Annotator, require_checker
 from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques
 from jaxcritique.critiques.supervision import (
     critic_examples,
@@ -43,7 +43,6 @@ from jaxcritique.run_folder import about_run, claim, count_failed, shown
 from jaxcritique.store import Store, write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critic_metrics import evaluate_critic
-from jaxcritique.testtime.critics import require_checker
 from jaxcritique.training.sft import SftConfig
 
 # Changing these adds models and figures to a run folder, and leaves what is there valid.
@@ -233,7 +232,6 @@ def self_improve(
         )
         costs |= spent
 
-    write_rows(run_dir / "scores.jsonl", score_rows)
     write_rows(run_dir / "training.jsonl", training_rows)
     results = SelfImprovement(
         **about_run(run_dir, config, config.seed, started),
@@ -248,7 +246,7 @@ def self_improve(
         models={name: shown(model.folder, run_dir) for name, model in models.items()},
         comparisons=differences(scores, config.seed) if len(scores) > 2 else None,
     )
-    results.write()
+    results.write(score_rows)
     results.write_report()
     return results
 

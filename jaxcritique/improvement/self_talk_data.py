@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from jaxcritique.config import Config, setting
 from jaxcritique.critiques.duplicates import distinct
 from jaxcritique.critiques.filtering import hardly_reasons
 from jaxcritique.prompts.critique import StepVerdict, parse_critique, render_steps, split_steps
@@ -25,14 +26,16 @@ from jaxcritique.testtime.rounds import Critic, as_solution
 from jaxcritique.training.data import Example
 
 
-@dataclasses.dataclass(frozen=True)
-class SelfTalkConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfTalkDataConfig(Config):
     """Settings of the construction."""
 
-    samples: int  # Reasoning paths sampled of each problem.
-    rounds: int  # Times a path is refined, at the most.
-    temperature: float  # Of the actor; the critic is greedy.
-    examples: int  # Most self-talk examples kept; 0: all.
+    samples: int = setting(4, "Reasoning paths sampled for each problem.", low=1)
+    rounds: int = setting(3, "Most refinements of a path.", low=1)
+    temperature: float = setting(0.7, "Of all samples but greedy ones (paper: 0.7).", low=0)
+    self_talk_examples: int = setting(
+        4000, "Most self-talk examples (paper: 4,000); 0: all.", low=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +135,7 @@ def build_self_talk(
     critic: Critic,
     smoother: Sampler | None,
     problems: Sequence[Problem],
-    config: SelfTalkConfig,
+    config: SelfTalkDataConfig,
 ) -> SelfTalkData:
     """Builds the self-talk examples; what asks a model is a stage of the store.
 
@@ -174,7 +177,7 @@ def build_self_talk(
     counts["wrong final answers"] = len(graded) - len(right)
     kept = list({(talk.problem.id, talk.text): talk for talk in right}.values())
     counts["equal texts"] = len(right) - len(kept)
-    if wanted := config.examples:
+    if wanted := config.self_talk_examples:
         rng = random.Random(f"self-talk/{context.seed}")
         chosen = sorted(rng.sample(range(len(kept)), min(wanted, len(kept))))
         counts["more than wanted"] = len(kept) - len(chosen)
@@ -194,7 +197,7 @@ def _iterate(
     actor: Sampler,
     critic: Critic,
     chains: Sequence[ThinkingChain],
-    config: SelfTalkConfig,
+    config: SelfTalkDataConfig,
     counts: collections.Counter[str],
 ) -> tuple[list[ThinkingChain], dict[str, dict[str, int]]]:
     """Criticises and refines; returns the chains that come out clean, in their order, and costs."""

@@ -1,7 +1,6 @@
-"""What `experiments/self_talk.py` found: Table 5, its comparisons, and a page."""
+"""Table 5: scores and comparisons of its methods, as tables and a page."""
 
 import itertools
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,18 +13,19 @@ from jaxcritique.analysis.page import (
     costs_table,
     difference_cell,
     share_cell,
+    write_page,
 )
-from jaxcritique.analysis.report import write_page
 from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
+from jaxcritique.run_folder import Results
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Protocol
-from jaxcritique.testtime.scores import Point, one_answer_point, parallel_points
+from jaxcritique.testtime.scores import DifferenceRow, Point, one_answer_point, parallel_points
 from jaxcritique.testtime.voting import Same
 
 SELF_CORRECTION, SELF_TALK = named("self-correction"), named("self-talk")
-# As Table 5 has them, best last.
+# In the order of Table 5, the best last.
 METHODS = (ALONE, SELF_CORRECTION, SELF_TALK, *map(one_round, PROTOCOLS))
-# The answer is final as it stands: nobody is asked about it.
+# Every answer is final: no critique, no refinement.
 UNTOUCHED = Protocol(lambda answer: False, lambda critique: False)
 
 
@@ -38,16 +38,16 @@ def method_points(
     ks: Sequence[int],
     same: Same,
 ) -> list[Point]:
-    """Scores a method: one greedy answer a problem, and Maj@K and Pass@K of samples.
+    """Scores a method: one greedy answer to each problem, and Maj@K and Pass@K of samples.
 
     Args:
       problems: all of them.
       method: what is scored.
-      protocol: what becomes of each answer.
-      greedy: one chain a problem.
-      sampled: the largest K of them, or more.
+      protocol: which answers are refined.
+      greedy: one chain for each problem.
+      sampled: chains for each problem, as many as the largest K or more.
       ks: the K.
-      same: when two answers are one.
+      same: whether two answers are equal.
 
     Raises:
       ValueError: a problem has fewer chains than the largest K; it is named.
@@ -56,9 +56,9 @@ def method_points(
     return [point, *parallel_points(problems, method, protocol, sampled, ks, same)]
 
 
-def comparisons(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
+def comparisons(points: Sequence[Point], seed: int) -> list[DifferenceRow]:
     """Compares every method with those before it in Table 5, at the same metric and K."""
-    rows = []
+    rows: list[DifferenceRow] = []
     ranked = sorted(points, key=lambda point: METHODS.index(point.method))
     for rival, point in itertools.combinations(ranked, 2):
         if (point.metric, point.k) != (rival.metric, rival.k):
@@ -79,14 +79,18 @@ def comparisons(points: Sequence[Point], seed: int) -> list[dict[str, Any]]:
 
 
 def self_talk_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Returns Table 5, with what a method without any check does, and the comparisons."""
+    """Returns Table 5 with the actor alone added, the differences, and the costs.
+
+    Args:
+      results: as in results.json.
+    """
     columns = list(dict.fromkeys((row["metric"], row["k"]) for row in results["points"]))
-    found = {(row["method"], row["metric"], row["k"]): row for row in results["points"]}
+    at_column = {(row["method"], row["metric"], row["k"]): row for row in results["points"]}
     rows: list[tuple[str, ...]] = [
         ("Method", "Accuracy", "95% interval", *_titles(columns), "Tokens a problem")
     ]
     for method in dict.fromkeys(row["method"] for row in results["points"]):
-        greedy, *others = (found[method, *column] for column in columns)
+        greedy, *others = (at_column[method, *column] for column in columns)
         cells = (percent(greedy["mean"]), bounds_cell(greedy["ci95"]), *map(share_cell, others))
         rows.append((_title(method), *cells, f"{greedy['tokens']:.0f}"))
     note = (
@@ -107,10 +111,10 @@ def self_talk_tables(results: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def write_self_talk(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
-    """Writes report.html. All text of models is escaped: it is untrusted."""
-    tables = self_talk_tables(results)
-    write_page("self_talk.html.jinja", results, run_dir / "report.html", tables=tables, figures=[])
+def write_self_talk(results: Results) -> None:
+    """Writes the page."""
+    tables = self_talk_tables(results.to_json())
+    write_page("self_talk.html.jinja", results, results.report, tables=tables, figures=[])
 
 
 def _titles(columns: Iterable[tuple[str, int]]) -> list[str]:
