@@ -183,8 +183,11 @@ class SelfImprovement(Results):
 
     @property
     def table(self) -> str:
-        """The table, method by iteration, and the headline, as text."""
-        return f"{aligned([COLUMNS, *self.cells])}\n{self.headline}"
+        """The table, method by iteration, as text."""
+        return aligned([COLUMNS, *self.cells])
+
+    def __str__(self) -> str:
+        return f"{self.headline}\n\n{super().__str__()}"
 
     @property
     def headline(self) -> str:

@@ -311,7 +311,7 @@ def test_the_page_holds_tables_and_figures_and_their_numbers(results, tmp_path):
     write_evaluation(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 6
-    for shown in ("Maj@K", "Pass@K", "Figure 12", "1,234", "3 samples could not be had", "0:01:01"):
+    for shown in ("Maj@K", "Pass@K", "Figure 12", "1,234", "3 samples failed", "0:01:01"):
         assert shown in page
     for hostile in ("<b>1</b>", "<i>actor</i>"):
         assert hostile not in page
@@ -360,4 +360,4 @@ def test_without_a_critic_and_levels_less_is_shown(results, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
     assert "no critic" in page
-    assert "could not be had" not in page
+    assert "samples failed" not in page

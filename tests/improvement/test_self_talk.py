@@ -5,18 +5,18 @@ import random
 import pytest
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.supervision import actor_examples
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.algorithm import actor_examples
 from jaxcritique.improvement.self_talk_data import (
     SelfTalk,
-    SelfTalkConfig,
+    SelfTalkDataConfig,
     ThinkingChain,
     build_self_talk,
     judge,
     revise,
     self_talk_examples,
 )
-from jaxcritique.prompts import self_talk
+from jaxcritique.prompts import thinking
 from jaxcritique.prompts.critique import StepVerdict, render_critique
 from jaxcritique.prompts.templates import COMPACT, FULL
 from jaxcritique.prompts.thinking import Thought, think_aloud
@@ -166,7 +166,7 @@ def test_text_of_any_script_and_without_reasons():
 
 
 def test_the_example_in_the_documentation_is_such_a_text():
-    *lines, ending = [x[4:] for x in (self_talk.__doc__ or "").split("\n") if x.startswith("    ")]
+    *lines, ending = [x[4:] for x in (thinking.__doc__ or "").split("\n") if x.startswith("    ")]
     assert ending == ENDS
     for step, said in zip(lines[::2], lines[1::2], strict=True):
         feedback = said.removeprefix("Let me check: ").split(". ")[0]
@@ -226,7 +226,7 @@ def spoilt(line: str) -> str:
     return f"{before}={after.replace(value, str(int(value) + 1))}"
 
 
-CONFIG = SelfTalkConfig(samples=4, rounds=2, temperature=0.7, examples=0)
+CONFIG = SelfTalkDataConfig(samples=4, rounds=2, temperature=0.7, self_talk_examples=0)
 
 
 def test_data_with_the_checker_as_critic(context):
@@ -272,7 +272,7 @@ def test_rounds_have_an_end(context):
     problem, lines = story()
     wrong = "\n".join([spoilt(lines[0]), "The answer is 1."])
     again = "\n".join([spoilt(spoilt(lines[0])), "The answer is 1."])
-    config = SelfTalkConfig(samples=1, rounds=2, temperature=0.7, examples=0)
+    config = SelfTalkDataConfig(samples=1, rounds=2, temperature=0.7, self_talk_examples=0)
     data = build_self_talk(
         context, Actor({problem.question: [wrong, again, wrong]}), check, None, [problem], config
     )
@@ -324,7 +324,7 @@ def test_data_with_a_model_as_critic_and_another_that_smooths(context):
     def critic_stage(context, name, solutions, temperature, prefixes=()):
         return criticise(context, name, critic, solutions, 1, temperature, prefixes)
 
-    config = SelfTalkConfig(samples=1, rounds=1, temperature=0.7, examples=0)
+    config = SelfTalkDataConfig(samples=1, rounds=1, temperature=0.7, self_talk_examples=0)
     data = build_self_talk(context, actor, critic_stage, smoother, problems, config)
     assert [(talk.problem.id, talk.corrections) for talk in data.examples] == [("p0", 0), ("p1", 1)]
     assert all(talk.text.startswith("Hm, I add 2 and 3.\n") for talk in data.examples)
@@ -337,7 +337,7 @@ def test_data_with_a_model_as_critic_and_another_that_smooths(context):
 
 def test_no_more_examples_than_wanted(context):
     problem, lines = story()
-    config = SelfTalkConfig(samples=3, rounds=1, temperature=0.7, examples=1)
+    config = SelfTalkDataConfig(samples=3, rounds=1, temperature=0.7, self_talk_examples=1)
     # Three ways to say the same steps.
     script = ["\n".join([f"{mark}{lines[0]}", *lines[1:]]) for mark in ("", "So ", "Now ")]
     data = build_self_talk(

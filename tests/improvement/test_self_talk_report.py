@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from jaxcritique.analysis.methods import ALONE, one_round
-from jaxcritique.analysis.self_talk_report import (
+from jaxcritique.improvement.self_talk import SelfTalkResults, SelfTalkTranscript
+from jaxcritique.improvement.self_talk_report import (
     METHODS,
     SELF_CORRECTION,
     SELF_TALK,
@@ -83,37 +84,39 @@ def test_every_pair_is_compared_at_the_same_metric_and_k(points):
 
 def test_the_page_escapes_what_models_wrote(points, tmp_path):
     order = [p for method in METHODS for p in points if p.method == method]
-    results = {
-        "command": "python -m experiments.self_talk",
-        "seed": 0,
-        "settings": {"rounds": 3},
-        "wall_seconds": 1.0,
-        "peak_rss_bytes": 2**30,
-        "task": "gsm8k",
-        "critic": "checker",
-        "data_critic": "checker",
-        "problems": 4,
-        "failed": 0,
-        "points": rows_of(order, 0),
-        "differences": comparisons(order, 0),
-        "counts": {"paths": 1234, "kept": 5},
-        "costs": {"sft-greedy": dict.fromkeys(COSTS, 7)},
-        "transcripts": [
-            {
-                "of": "Training example",
-                "question": "q",
-                "answer": "5",
-                "text": "<script>alert(1)</script>\nWait, ждать.",
-                "verdict": "correct",
-            }
+    results = SelfTalkResults(
+        command="python -m experiments.self_talk",
+        seed=0,
+        settings={"rounds": 3},
+        wall_seconds=1.0,
+        peak_rss_bytes=2**30,
+        run_dir=tmp_path,
+        task="gsm8k",
+        critic="checker",
+        data_critic="checker",
+        problems=4,
+        failed=0,
+        points=rows_of(order, 0),
+        differences=comparisons(order, 0),
+        counts={"paths": 1234, "kept": 5},
+        costs={"sft-greedy": dict.fromkeys(COSTS, 7)},
+        models={},
+        transcripts=[
+            SelfTalkTranscript(
+                of="Training example",
+                question="q",
+                answer="5",
+                text="<script>alert(1)</script>\nWait, ждать.",
+                verdict="correct",
+            )
         ],
-    }
-    write_self_talk(results, tmp_path)
+    )
+    write_self_talk(results)
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page
     assert "ждать" in page
     assert "1,234" in page
-    table = self_talk_tables(results)[0].rows
+    table = self_talk_tables(results.to_json())[0].rows
     assert [row[0] for row in table] == [
         "Method", "SFT, response only", "Self-correction", "Self-talk via critique",
         "SFT + test-time critic, refine_all",
