@@ -17,7 +17,7 @@ from absl import logging
 from jaxcritique.analysis.difficulty import DifficultyConfig, rated
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import Annotator, require_checker
-from jaxcritique.critiques.build import CritiqueDataConfig, build_critiques
+from jaxcritique.critiques.pipeline import CritiqueDataConfig, critique_dataset
 from jaxcritique.critiques.supervision import (
     critic_examples,
     fine_tune_actor,
@@ -265,7 +265,7 @@ def _train_critic(
     Returns:
       The critic (the base itself where no critique passed the filter), and the counts of its data.
     """
-    data = build_critiques(
+    data = critique_dataset(
         context, context.sampler(actor), train, annotator, config.part(CritiqueDataConfig)
     )
     costs |= data.facts["costs"]
