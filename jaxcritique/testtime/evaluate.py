@@ -162,7 +162,7 @@ def evaluate(
             critic_folder = critic_model("critic", config.critic)
         problems = config.load_test()
         if config.critic == CHECKER:
-            require_checker("critic", problems)
+            require_checker(f"critic={CHECKER}", problems)
         settings = {k: v for k, v in config.to_json().items() if k not in _FREE}
         settings["actor model"] = actor.key
         settings["critic model"] = critic_folder.key if critic_folder else None

@@ -126,7 +126,7 @@ def evaluate_critic(
         models = {name: critic_model("critic", name) for name in config.critic}
         problems, labelled = _read(config)
         if CHECKER in models:
-            require_checker("critic", problems)
+            require_checker(f"critic={CHECKER}", problems)
         settings = config.to_json()
         for name in ("data", "critic"):  # Critics may change: their weights name their stages.
             del settings[name]

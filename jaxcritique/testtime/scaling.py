@@ -144,12 +144,13 @@ def scaling(
         actors = {str(pathlib.Path(f)): ModelFolder.named("actor", f) for f in config.actor}
         critics = {name: critic_model("critic", name) for name in config.critic}
         train: list[Problem] = []
+        annotator = None
         if bases:
             train = config.load_train(config.train_problems, config.seed)
-            require_checker("task", train)
+            annotator = require_checker(f"task={config.task}", train)
         test = config.load_test()
         if CHECKER in critics:
-            require_checker("critic", test)
+            require_checker(f"critic={CHECKER}", test)
         for base in bases.values():
             engine.check_training(base, config)
         settings = config.to_json()
@@ -160,13 +161,10 @@ def scaling(
     costs: dict[str, dict[str, int]] = {}
     with Grader() as grader, models:
         context = Context.of(config, Store(run_dir), grader, models)
-        if bases:
-            examples = actor_examples(
-                context.prompts,
-                [(problem, problem.rationale) for problem in train],
-                refine_set(train, require_checker("task", train), config, config.seed),
-                config.beta,
-            )
+        if annotator is not None:
+            reasoning = [(problem, problem.rationale) for problem in train]
+            refinements = refine_set(train, annotator, config, config.seed)
+            examples = actor_examples(context.prompts, reasoning, refinements, config.beta)
             for folder, base in bases.items():
                 sft = config.part(SftConfig)
                 actors[folder] = context.fine_tune("actor", base, examples, sft)

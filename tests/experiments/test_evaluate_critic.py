@@ -25,7 +25,7 @@ def rows(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_table_2(run, tmp_path):
+def test_table_2(run, run_process, tmp_path):
     data = tmp_path / "test_problems.jsonl"
     write_rows(data, map(to_json, word_problems.generate("test", 6, TEST_SEED)))
     flags = (f"--data={data}", f"--run_dir={tmp_path}", "--critic=checker")
@@ -53,7 +53,7 @@ def test_table_2(run, tmp_path):
     process = run(*EVALUATE, *flags, f"--critic={tmp_path / 'copy'}")
     assert "copy/config.json" in process.stderr  # There is none yet.
     shutil.copytree(TINY_BASE, tmp_path / "copy")
-    process = run(*EVALUATE, *flags, f"--critic={tmp_path / 'copy'}")
+    process = run_process(*EVALUATE, *flags, f"--critic={tmp_path / 'copy'}")
     assert process.returncode == 0, process.stderr
     more = json.loads((tmp_path / "results.json").read_text())
     assert more["critics"][:2] == critics
