@@ -17,8 +17,8 @@ class DifficultyConfig(Config):
 
     difficulty_samples: int = setting(
         100,
-        "Samples of the actor for each problem, used for nothing else, that tell its difficulty "
-        "(paper: 100). 0: the levels are those of the data.",
+        "Extra samples of the actor for each problem, to estimate its difficulty from (paper: "
+        "100). 0: the levels of the data.",
         low=0,
     )
     difficulty: str = setting(
@@ -29,7 +29,7 @@ class DifficultyConfig(Config):
 
     @property
     def levels_by(self) -> str:
-        """Says what tells a problem's difficulty."""
+        """What the levels are estimated from, for reports."""
         if not self.difficulty_samples:
             return "the data"
         return f"{self.difficulty_samples} samples, {self.difficulty}"
@@ -38,18 +38,18 @@ class DifficultyConfig(Config):
 def rated(
     problems: Sequence[Problem], samples: Iterable[Solution], wanted: int, edges: str
 ) -> list[Problem]:
-    """Returns the problems, each with the level that its samples say.
+    """Returns the problems with levels estimated from samples.
 
     Args:
-      problems: what is rated.
+      problems: to be rated.
       samples: of the actor, in any order.
-      wanted: samples of each problem.
-      edges: "fifths": level 1 are problems of which at least 80% of the samples are right, level 5
-        those of which fewer than 20% are (the paper does not give its edges). "quantiles": each
-        level has a fifth of the problems, but that equal shares of right samples are one level.
+      wanted: number of samples of each problem.
+      edges: "fifths": at level 1 at least 80% of a problem's samples are right, at level 5 fewer
+        than 20% (the paper does not give its edges). "quantiles": each level has a fifth of the
+        problems, except that problems with equal shares have one level.
 
     Raises:
-      ValueError: a problem has another number of samples than `wanted`; it is named.
+      ValueError: a problem does not have `wanted` samples; it is named.
     """
     right: dict[str, list[bool]] = collections.defaultdict(list)
     for sample in samples:
@@ -57,8 +57,8 @@ def rated(
     for problem in problems:
         if len(right[problem.id]) != wanted:
             raise ValueError(
-                f"problem {problem.id} has {len(right[problem.id])} samples to tell its difficulty "
-                f"by where {wanted} are wanted."
+                f"problem {problem.id} has {len(right[problem.id])} samples to estimate its "
+                f"difficulty from, where {wanted} are wanted."
             )
     counts = {problem.id: sum(right[problem.id]) for problem in problems}
     if edges == "fifths":
@@ -66,7 +66,7 @@ def rated(
     else:
         fifth, below = {}, 0
         for count, many in sorted(collections.Counter(counts.values()).items()):
-            # The middle one of those that are equal says where they all belong.
+            # Problems with equal counts have the level of the middle one.
             fifth[count] = _LEVELS * (2 * below + many) // (2 * len(counts))
             below += many
     return [

@@ -2,6 +2,9 @@
 
 The problem is the unit that is resampled: the samples of one problem are not independent of each
 other, and two methods are compared on the same problems.
+
+Not `scipy.stats.bootstrap`: of right and wrong answers only counts need to be resampled, which is
+faster, and its resamples would differ from those behind published intervals.
 """
 
 import dataclasses
@@ -11,8 +14,8 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 10_000
-_FEW = 50  # Distinct scores up to which counting them is the cheaper way to resample.
-_PARTS = 20  # Otherwise so many parts of the resamples are in memory after each other.
+_FEW = 50  # Up to so many distinct scores it is cheaper to resample their counts.
+_PARTS = 20  # Otherwise resamples are drawn in so many parts, to bound memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +58,10 @@ def block_difference(
 ) -> Estimate:
     """Returns the mean of all scores in `above` minus that in `below`, resampling problems.
 
-    A problem is drawn with all its scores on both sides: those of several runs, which are not
-    independent of each other, and those of the method that it is compared with. The sides may also
-    be about different problems (hard and easy ones), or hold any number of scores of one (rows of
-    a training set). Resamples that leave a side without a score say nothing and are left out.
+    A problem is drawn with all its scores on both sides, those of several runs for example, which
+    are not independent of each other. The sides may be about different problems (hard and easy
+    ones), or hold any number of scores of one (rows of a training set). Resamples in which a side
+    has no score are left out.
 
     Raises:
       ValueError: a side has no scores.
@@ -75,9 +78,9 @@ def block_difference(
 def of_block_means(
     combine: Callable[..., Any], sides: Sequence[Mapping[str, Sequence[float]]], seed: int
 ) -> Estimate:
-    """Returns what `combine` makes of the means of all scores in each side, resampling problems.
+    """Returns `combine` of the mean of all scores on each side, resampling problems.
 
-    See `block_difference`, which is one way to combine two.
+    `block_difference` is a special case.
 
     Args:
       combine: of one mean a side, or of arrays of them, element by element.
@@ -89,8 +92,8 @@ def of_block_means(
     """
     problems = sorted(set().union(*sides))
     scores = [[side.get(problem, ()) for problem in problems] for side in sides]
-    sums = [np.array([sum(found) for found in side], np.float64) for side in scores]
-    sizes = [np.array([len(found) for found in side], np.float64) for side in scores]
+    sums = [np.array([sum(column) for column in side], np.float64) for side in scores]
+    sizes = [np.array([len(column) for column in side], np.float64) for side in scores]
     if not all(size.any() for size in sizes):
         raise ValueError("an interval from no scores was asked for")
     rng = np.random.default_rng(seed)
@@ -107,11 +110,11 @@ def of_block_means(
 
 
 def _bootstrap(values: np.ndarray, seed: int) -> Estimate:
-    """Resamples the mean of `values`, one a problem."""
+    """Resamples the mean of `values` [problems]."""
     if not values.size:
         raise ValueError("an interval over no problems was asked for")
-    # A resample's mean depends only on how often each distinct value was drawn. There are two or
-    # three of them for right and wrong answers, so these counts are drawn, not the problems.
+    # A resample's mean depends only on how often each distinct value was drawn; right and wrong
+    # answers have two or three, so these counts are drawn, not the problems.
     distinct, counts = np.unique(values, return_counts=True)
     rng = np.random.default_rng(seed)
     if distinct.size <= _FEW:

@@ -1,4 +1,4 @@
-"""What a critic is worth at test time (section 4.2): Table 2's columns."""
+"""How good a critic is at test time (section 4.2): the columns of Table 2."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,14 +7,24 @@ from jaxcritique.records import Critique, Refinement, Solution
 from jaxcritique.roles import Context, costs_of, criticise, refine
 from jaxcritique.rollout.sampler import Sampler
 
-Scores = dict[str, float]  # Problem id to the score of its response.
+_COLUMNS = (
+    "accuracy_without",
+    "accuracy_refine_all",
+    "accuracy_refine_flagged",
+    "accuracy_oracle",
+    "discriminability",
+    "discriminability_right",
+    "discriminability_wrong",
+    "helpfulness",
+    "helpfulness_flagged",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticReport:
-    """Counts and rates over the responses a critic was shown; `n` of them."""
+    """Table 2 for one critic: rates (0 to 1) and counts over responses."""
 
-    n: int
+    n: int  # Responses, one a problem.
     accuracy_without: float
     accuracy_refine_all: float  # Every response is refined.
     accuracy_refine_flagged: float  # Only those the critic does not call correct.
@@ -34,7 +44,7 @@ class CriticReport:
 def evaluate_critic(
     context: Context, name: str, actor: Sampler, critic: Sampler, solutions: Sequence[Solution]
 ) -> tuple[CriticReport, list[Refinement], dict[str, dict[str, int]]]:
-    """Has each solution criticised and refined once, greedily; every one is shown to the critic.
+    """Criticises and refines each solution once, greedily.
 
     Returns:
       The report, the refinements, and what each stage cost.
@@ -43,7 +53,7 @@ def evaluate_critic(
       ValueError: there are no solutions.
     """
     if not solutions:
-        raise ValueError("a critic cannot be evaluated on no solutions")
+        raise ValueError("A critic cannot be evaluated on no solutions.")
     critiques = criticise(context, f"{name}-criticise", critic, solutions, 1, 0.0)
     refinements = refine(context, f"{name}-refine", actor, list(critiques), 1, 0.0)
     costs = {f"{name}-criticise": costs_of(critiques), f"{name}-refine": costs_of(refinements)}
@@ -51,15 +61,14 @@ def evaluate_critic(
 
 
 def report_on(refinements: Sequence[Refinement]) -> CriticReport:
-    """Counts what one refinement of every response came to.
+    """Returns Table 2 from one refinement of every response.
 
     Raises:
       ValueError: there are no refinements.
     """
     if not refinements:
-        raise ValueError("a critic cannot be evaluated on no solutions")
-    scores = table2_scores(refinements)
-    rates = {name: _mean(column) for name, column in scores.items()}
+        raise ValueError("A critic cannot be evaluated on no solutions.")
+    rates = {name: _mean(scores) for name, scores in table2_scores(refinements).items()}
     flows = [(r.critique.solution.correct, r.correct) for r in refinements]
     return CriticReport(
         n=len(refinements),
@@ -72,32 +81,21 @@ def report_on(refinements: Sequence[Refinement]) -> CriticReport:
     )
 
 
-def table2_scores(refinements: Sequence[Refinement]) -> dict[str, Scores]:
-    """Returns every column of Table 2 as scores by problem: of those problems it is about.
+def table2_scores(refinements: Sequence[Refinement]) -> dict[str, dict[str, float]]:
+    """Returns the score (0 or 1) of each problem in every column of Table 2 that it counts for.
 
-    A column about wrong responses alone, say, has no score for the others. Each problem must have
-    one response.
+    Helpfulness, for example, has no scores of problems whose response is right.
+
+    Args:
+      refinements: one of each problem's only response.
     """
-    columns: dict[str, Scores] = {
-        name: {}
-        for name in (
-            "accuracy_without",
-            "accuracy_refine_all",
-            "accuracy_refine_flagged",
-            "accuracy_oracle",
-            "discriminability",
-            "discriminability_right",
-            "discriminability_wrong",
-            "helpfulness",
-            "helpfulness_flagged",
-        )
-    }
+    columns: dict[str, dict[str, float]] = {name: {} for name in _COLUMNS}
     for refinement in refinements:
         critique = refinement.critique
         before, after = critique.solution.correct, refinement.correct
         flagged = critique.says_correct is not True
         matches = critique.says_correct == before
-        found = {
+        scores = {
             "accuracy_without": before,
             "accuracy_refine_all": after,
             "accuracy_refine_flagged": after if flagged else before,
@@ -106,10 +104,10 @@ def table2_scores(refinements: Sequence[Refinement]) -> dict[str, Scores]:
             f"discriminability_{'right' if before else 'wrong'}": matches,
         }
         if not before:
-            found["helpfulness"] = after
+            scores["helpfulness"] = after
             if flagged:
-                found["helpfulness_flagged"] = after
-        for name, score in found.items():
+                scores["helpfulness_flagged"] = after
+        for name, score in scores.items():
             columns[name][critique.solution.problem.id] = float(score)
     return columns
 
@@ -124,5 +122,5 @@ def critique_answers(critiques: Sequence[Critique]) -> dict[str, int]:
     }
 
 
-def _mean(scores: Scores) -> float | None:
+def _mean(scores: dict[str, float]) -> float | None:
     return sum(scores.values()) / len(scores) if scores else None

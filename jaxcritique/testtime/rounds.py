@@ -1,7 +1,8 @@
-"""Rounds of critique and refinement (sections 2 and 6.3), and who takes part in them.
+"""Rounds of critique and refinement (sections 2 and 6.3).
 
-A player is shown the question and the latest answer only, the actor also its critique. One round
-after each of K responses is the parallel way to spend more, K rounds after one the sequential.
+The prompt of a round holds the question and the latest answer only; the actor's also the critique
+of it. Test-time compute scales in parallel (K responses with a round each) or in sequence (K rounds
+after one response).
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from jaxcritique.testtime.voting import Answer
 
 
 class Critic(Interface):
-    """Writes one critique of each solution, as a stage; one without text is self-correction."""
+    """Writes one critique of each solution, as a stage; an empty one means self-correction."""
 
     def __call__(
         self,
@@ -28,17 +29,17 @@ class Critic(Interface):
     ) -> Dataset[Critique]:
         """Returns the critiques in the order of the solutions; COSTS are among its facts.
 
-        A model goes on from `prefixes`, one a solution, where they are given. A program that
-        works everything out again may pass them over.
+        A model continues `prefixes`, one a solution, where they are given; a program may ignore
+        them.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Which answers the critic sees, and after which of its critiques the actor refines.
+    """Which answers are criticised, and after which critiques the actor refines.
 
-    Rounds end where either says no: that answer is final.
+    Where either is false the answer is final.
     """
 
     asks: Callable[[Answer], bool]
@@ -49,7 +50,7 @@ PROTOCOLS = {
     "refine_all": Protocol(lambda answer: True, lambda critique: True),
     # A critique without a verdict flags its answer.
     "refine_flagged": Protocol(lambda answer: True, lambda c: c.says_correct is not True),
-    # An oracle knows which answers are right (section 6.1); the critic sees the others.
+    # An oracle knows which answers are right (section 6.1); only the others are criticised.
     "oracle": Protocol(lambda answer: not answer.correct, lambda critique: True),
 }
 
@@ -60,7 +61,7 @@ class Chain:
 
     response: Solution
     critiques: tuple[Critique, ...] = ()  # Each of the answer before it.
-    refinements: tuple[Refinement, ...] = ()  # As many, or one fewer: the last critique ended it.
+    refinements: tuple[Refinement, ...] = ()  # As many, or one fewer where a critique ended it.
 
     @property
     def problem(self) -> str:
@@ -74,14 +75,14 @@ class Chain:
 
     @property
     def tokens(self) -> int:
-        """Generated for all of it."""
+        """Generated in all, by actor and critic."""
         return sum(r.tokens for r in (self.response, *self.critiques, *self.refinements))
 
     def cut(self, protocol: Protocol, rounds: int) -> "Chain":
-        """Returns the part of this chain that `protocol` makes of it in so many rounds.
+        """Returns the part of this chain that `protocol` would have sampled in so many rounds.
 
         Raises:
-          ValueError: it goes on where this chain ends; the problem is named.
+          ValueError: the protocol needs more than this chain has; the problem is named.
         """
         critiques: list[Critique] = []
         refinements: list[Refinement] = []
@@ -111,44 +112,43 @@ def run_rounds(
     rounds: int,
     temperature: float,
 ) -> tuple[list[Chain], dict[str, dict[str, int]]]:
-    """Plays rounds after each response, as far as one of the protocols goes.
+    """Samples rounds after each response, as many as any of the protocols needs.
 
-    `Chain.cut` then gives what each of them makes of it.
+    `Chain.cut` then gives the chain of each of them.
 
     Args:
-      context: what is played with.
-      name: begins the stages' names.
-      actor: who refines.
-      critic: who criticises.
-      responses: the answers to begin with; one may be there more than once.
-      protocols: the rules that all chains must do for.
+      context: of the run.
+      name: prefix of the stages' names.
+      actor: refines.
+      critic: criticises.
+      responses: the answers to begin with; one may occur more than once.
+      protocols: that the chains must suffice for.
       rounds: the most of them.
-      temperature: of both players.
+      temperature: of critiques and refinements.
 
     Returns:
-      The chains, and what each stage cost.
+      The chains, and the cost of each stage.
     """
     chains = [Chain(response) for response in responses]
     costs: dict[str, dict[str, int]] = {}
     for number in range(rounds):
-        # With its own seed a round may differ from the one before it even if the answer did not.
+        # Seeds differ between rounds, so that an unchanged answer may get another critique.
         turn = context.reseeded(number)
-        # Of each chain, the protocols that have not ended it.
-        alive = [
+        alive = [  # The protocols that have not ended each chain.
             [p for p in protocols if len(chain.cut(p, number).refinements) == number]
             for chain in chains
         ]
-        asked = [
+        criticised = [
             index
             for index, chain in enumerate(chains)
             if any(protocol.asks(chain.answers[-1]) for protocol in alive[index])
         ]
-        latest = [as_solution(chains[index].answers[-1]) for index in asked]
+        latest = [as_solution(chains[index].answers[-1]) for index in criticised]
         stage = f"{name}-criticise-{number + 1}"
         critiques = critic(turn, stage, latest, temperature)
         costs[stage] = costs_of(critiques)
         flagged: list[int] = []
-        for index, critique in zip(asked, critiques, strict=True):
+        for index, critique in zip(criticised, critiques, strict=True):
             chain, answer = chains[index], chains[index].answers[-1]
             chains[index] = dataclasses.replace(chain, critiques=(*chain.critiques, critique))
             if any(p.asks(answer) and p.refines(critique) for p in alive[index]):

@@ -1,7 +1,7 @@
 """Pass@K and majority votes over the answers to a problem (sections 4.2.2 and 6.3).
 
-The most frequent answer wins, answers that the grader holds equal being one; of several that are as
-frequent, the one seen first. What has no answer that can be read does not vote.
+The most frequent answer wins, where answers that the grader holds equal count as one; a tie goes to
+the answer seen first. Responses without an answer that can be read do not vote.
 """
 
 import collections
@@ -24,8 +24,8 @@ class Ballot:
     """The answers to one problem, in the order in which they were given."""
 
     problem: str  # Its id.
-    votes: tuple[int | None, ...]  # What each votes for, from 0; None where it does not vote.
-    right: tuple[bool, ...]  # Whether each is right. What a class says is what its first says.
+    votes: tuple[int | None, ...]  # The class of each answer, from 0; None: it does not vote.
+    right: tuple[bool, ...]  # Whether each is right; a class is right if its first answer is.
 
     def __len__(self) -> int:
         return len(self.votes)
@@ -35,7 +35,7 @@ class Ballot:
         return Ballot(self.problem, self.votes[:k], self.right[:k])
 
     def require(self, k: int) -> None:
-        """Refuses to score fewer answers than were asked for.
+        """Checks that `k` answers can be scored.
 
         Raises:
           ValueError: there are fewer than `k`, or `k` is not positive; the problem is named.
@@ -45,9 +45,9 @@ class Ballot:
 
 
 def cast(problem: str, answers: Sequence[Answer], same: Same) -> Ballot:
-    """Sorts answers into classes: two are in one if a chain of equal ones joins them.
+    """Groups answers into classes: two are in one class if a chain of equal answers joins them.
 
-    Whether an answer is right plays no part in it: who votes does not know.
+    Whether an answer is right is not used: at test time it is not known.
     """
     readable = [a.answer if a.verdict != "unparsable" else None for a in answers]
     classes: list[list[str]] = []
@@ -61,7 +61,7 @@ def cast(problem: str, answers: Sequence[Answer], same: Same) -> Ballot:
 
 
 def equality(grader: Grader) -> Same:
-    """Returns the grader's comparison, which then does not depend on the order of the two."""
+    """Returns the grader's comparison of two answers, made symmetric."""
 
     def same(first: str, second: str) -> bool:
         if first == second:
@@ -73,7 +73,7 @@ def equality(grader: Grader) -> Same:
 
 
 def pass_at(ballot: Ballot, k: int) -> float:
-    """Pass@K: how likely at least one is right of `k` answers drawn without replacement.
+    """Returns Pass@K: the probability that one of `k` answers drawn without replacement is right.
 
     The unbiased estimate from all n answers, 1 - C(n - right, k) / C(n, k) (arXiv 2107.03374).
 
@@ -95,7 +95,7 @@ def majority(ballot: Ballot) -> bool:
 
 
 def majority_at(ballot: Ballot, k: int) -> float:
-    """Maj@K: how likely the vote is right of `k` answers drawn without replacement.
+    """Returns Maj@K: the probability that the vote of `k` answers (without replacement) is right.
 
     The exact mean over all C(n, k) subsets, in each of which answers keep their order. A class wins
     a subset in which it has m votes, the first of them at position p, if every other class has
@@ -148,9 +148,9 @@ def majority_at(ballot: Ballot, k: int) -> float:
 
 
 def between(at: Callable[[Ballot, int], float], ballot: Ballot, samples: float) -> float:
-    """Scores so many answers on average: where that is no whole number, now fewer and now more.
+    """Scores a fractional number of answers, by linear interpolation between whole numbers.
 
-    So one method can spend exactly what another one does.
+    So a baseline can have exactly the tokens of another method.
     """
     whole = math.floor(samples)
     score = at(ballot, whole)
@@ -160,12 +160,12 @@ def between(at: Callable[[Ballot, int], float], ballot: Ballot, samples: float) 
 
 
 def _times(left: np.ndarray, right: np.ndarray, degree: int) -> np.ndarray:
-    """Multiplies polynomials along the last axis, without the powers beyond it.
+    """Multiplies polynomials, whose coefficients are along the last axis; higher powers are cut.
 
     Args:
-      left: one of them.
-      right: the other one.
-      degree: which `right` does not exceed.
+      left: coefficients, [..., size].
+      right: likewise.
+      degree: of `right`, at most.
     """
     size = left.shape[-1]
     product = np.zeros_like(left)

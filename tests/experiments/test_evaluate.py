@@ -125,6 +125,7 @@ def test_a_page_that_cannot_be_rendered_loses_no_results(monkeypatch, tmp_path):
     assert {point["method"] for point in results["points"]} == {"no critic"}
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_the_uninterrupted(start, tmp_path):
     config = small(test_problems=8, critic=str(TINY_BASE), equal_compute=False)
     killed = tmp_path / "killed"

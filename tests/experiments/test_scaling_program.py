@@ -23,6 +23,7 @@ SMALLEST = (
 )
 
 
+@pytest.mark.slow
 def test_actors_of_two_sizes_and_two_critics(run, run_process, tmp_path):
     flags = (
         *SMALLEST,
