@@ -42,7 +42,7 @@ from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.run_folder import about_run, claim, count_failed, shown
 from jaxcritique.store import Store, write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
-from jaxcritique.testtime.critic_metrics import evaluate_critic
+from jaxcritique.testtime.critic_metrics import score_critic
 from jaxcritique.training.sft import SftConfig
 
 # Changing these adds models and figures to a run folder, and leaves what is there valid.
@@ -223,7 +223,7 @@ def self_improve(
                 training_rows += _by_problem(row, explored_rated, "rows", trained_on)
                 print(f"{arm.label}, iteration {number}: accuracy {row.accuracy:.3f}")
 
-        critic_report, refined, spent = evaluate_critic(
+        critic_report, refined, spent = score_critic(
             context,
             "test-critic",
             context.sampler(actor),

@@ -41,7 +41,7 @@ class CriticReport:
     i2i: int
 
 
-def evaluate_critic(
+def score_critic(
     context: Context, name: str, actor: Sampler, critic: Sampler, solutions: Sequence[Solution]
 ) -> tuple[CriticReport, list[Refinement], dict[str, dict[str, int]]]:
     """Criticises and refines each solution once, greedily.

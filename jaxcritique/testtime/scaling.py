@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
-from jaxcritique.analysis.intervals import accuracy, paired_difference
 from jaxcritique.analysis.methods import ALONE, one_round
 from jaxcritique.analysis.page import as_text
 from jaxcritique.analysis.scaling_report import MOST_CRITICS, scaling_tables, write_scaling
@@ -28,6 +27,7 @@ from jaxcritique.tasks import TaskConfig
 from jaxcritique.testtime.critic_metrics import table2_scores
 from jaxcritique.testtime.critics import CHECKER, critic, critic_model
 from jaxcritique.testtime.rounds import PROTOCOLS, Critic
+from jaxcritique.testtime.scores import WithGain, with_gain
 from jaxcritique.training.sft import SftConfig
 
 
@@ -74,17 +74,13 @@ class CriticSize(TypedDict):
     parameters: int | None
 
 
-class ActorRow(TypedDict):
-    """Greedy accuracy of one actor, with a critic or without, as results.json has it."""
+class ActorRow(WithGain):
+    """Greedy accuracy of one actor, with a critic or without, in results.json."""
 
     actor: str  # Its size, as `size_name` writes it.
     parameters: int
     critic: str | None
     method: str  # The name of ALONE, or of a round under a protocol.
-    mean: float  # Over the problems, 0 to 1.
-    ci95: tuple[float, float]
-    gain: float | None  # Over the same actor alone.
-    gain_ci95: tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,26 +220,17 @@ def actor_scores(
 
 def scaling_rows(scored: Sequence[ActorScores], seed: int) -> list[ActorRow]:
     """Returns means with their intervals, and the gain over the same actor alone."""
-    alone = {scores.actor: scores.scores for scores in scored if scores.critic is None}
-    rows: list[ActorRow] = []
-    for one in scored:
-        gain = None
-        if one.critic is not None:
-            gain = paired_difference(one.scores, alone[one.actor], seed)
-        estimate = accuracy(one.scores, seed)
-        rows.append(
-            {
-                "actor": one.actor,
-                "parameters": one.parameters,
-                "critic": one.critic,
-                "method": one.method,
-                "mean": estimate.mean,
-                "ci95": estimate.ci95,
-                "gain": gain and gain.mean,
-                "gain_ci95": gain and gain.ci95,
-            }
-        )
-    return rows
+    alone = {one.actor: one.scores for one in scored if one.critic is None}
+    return [
+        {
+            "actor": one.actor,
+            "parameters": one.parameters,
+            "critic": one.critic,
+            "method": one.method,
+            **with_gain(one.scores, alone[one.actor] if one.critic else None, seed),
+        }
+        for one in scored
+    ]
 
 
 def scaling_score_rows(

@@ -9,9 +9,9 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from jaxcritique.analysis.intervals import accuracy, paired_difference
+from jaxcritique.analysis.intervals import Estimate, accuracy, paired_difference
 from jaxcritique.analysis.levels import level_of
 from jaxcritique.analysis.methods import (
     ALONE,
@@ -52,16 +52,28 @@ class Point:
     scores: Mapping[str, float]  # By problem id, each from 0 to 1.
 
 
-class PointRow(TypedDict):
-    """A point as results.json has it."""
+class Estimated(TypedDict):
+    """A mean over problems (0 to 1) in results.json."""
+
+    mean: float
+    ci95: tuple[float, float]
+
+
+class WithGain(Estimated):
+    """The same, with the gain over the actor alone; None where that is not compared."""
+
+    gain: float | None
+    gain_ci95: tuple[float, float] | None
+
+
+class PointRow(Estimated):
+    """A `Point` in results.json."""
 
     method: str
     metric: str
     k: int
     samples: float
     tokens: float
-    mean: float  # Over the problems, 0 to 1.
-    ci95: tuple[float, float]
 
 
 class DifferenceRow(TypedDict):
@@ -76,7 +88,7 @@ class DifferenceRow(TypedDict):
     ci95: tuple[float, float]
 
 
-class LevelRow(TypedDict):
+class LevelRow(WithGain):
     """A point among the problems of one difficulty level."""
 
     level: str
@@ -84,21 +96,6 @@ class LevelRow(TypedDict):
     method: str
     metric: str
     k: int
-    mean: float
-    ci95: tuple[float, float]
-    gain: float | None  # Over the actor alone; None where that is not compared.
-    gain_ci95: tuple[float, float] | None
-
-
-class ScoreRow(TypedDict):
-    """A problem's score, a line of scores.jsonl."""
-
-    problem: str
-    level: int | None
-    method: str
-    metric: str
-    k: int
-    score: float
 
 
 def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, Protocol]) -> list[Point]:
@@ -348,24 +345,36 @@ def _rivals(method: Method, metric: str) -> list[tuple[Method, str]]:
 
 def rows_of(points: Sequence[Point], seed: int) -> list[PointRow]:
     """Returns the points' means with their intervals, whose resamples `seed` decides."""
-    rows: list[PointRow] = []
-    for point in points:
-        estimate = accuracy(point.scores, seed)
-        rows.append(
-            {
-                "method": str(point.method),
-                "metric": point.metric,
-                "k": point.k,
-                "samples": point.samples,
-                "tokens": point.tokens,
-                "mean": estimate.mean,
-                "ci95": estimate.ci95,
-            }
-        )
-    return rows
+    return [
+        {
+            "method": str(point.method),
+            "metric": point.metric,
+            "k": point.k,
+            "samples": point.samples,
+            "tokens": point.tokens,
+            **_estimated(accuracy(point.scores, seed)),
+        }
+        for point in points
+    ]
 
 
-def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[ScoreRow]:
+def with_gain(
+    scores: Mapping[str, float], alone: Mapping[str, float] | None, seed: int
+) -> WithGain:
+    """Returns the mean of scores by problem, and the gain over the actor alone on the same ones."""
+    gain = None if alone is None else paired_difference(scores, alone, seed)
+    return {
+        **_estimated(accuracy(scores, seed)),
+        "gain": gain and gain.mean,
+        "gain_ci95": gain and gain.ci95,
+    }
+
+
+def _estimated(estimate: Estimate) -> Estimated:
+    return {"mean": estimate.mean, "ci95": estimate.ci95}
+
+
+def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
     """Yields every problem's scores, for comparisons with another run's."""
     for problem in problems:
         for point in points:
@@ -392,12 +401,11 @@ def by_level(problems: Sequence[Problem], points: Sequence[Point], seed: int) ->
     for level, group in itertools.groupby(ordered, level_of):
         ids = {problem.id for problem in group}
         for point in points:
-            here = {id_: point.scores[id_] for id_ in ids}
             rival = alone.get((point.metric, point.k))
-            gain = None
+            there = None
             if rival is not None and point.method.kind != "alone":
-                gain = paired_difference(here, {id_: rival.scores[id_] for id_ in ids}, seed)
-            estimate = accuracy(here, seed)
+                there = {id_: rival.scores[id_] for id_ in ids}
+            here = {id_: point.scores[id_] for id_ in ids}
             rows.append(
                 {
                     "level": level,
@@ -405,10 +413,7 @@ def by_level(problems: Sequence[Problem], points: Sequence[Point], seed: int) ->
                     "method": str(point.method),
                     "metric": point.metric,
                     "k": point.k,
-                    "mean": estimate.mean,
-                    "ci95": estimate.ci95,
-                    "gain": gain and gain.mean,
-                    "gain_ci95": gain and gain.ci95,
+                    **with_gain(here, there, seed),
                 }
             )
     return rows

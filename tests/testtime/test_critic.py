@@ -6,7 +6,7 @@ from jaxcritique.records import Problem, Solution
 from jaxcritique.roles import Context
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
-from jaxcritique.testtime.critic_metrics import CriticReport, evaluate_critic
+from jaxcritique.testtime.critic_metrics import CriticReport, score_critic
 
 RIGHT, WRONG = "The answer is 5.", "The answer is 6."
 GOOD, BAD = "Final answer: Correct", "Correctness: Wrong\nFinal answer: Wrong"
@@ -46,7 +46,7 @@ def evaluate(context: Context, *cases: tuple[str, str, str]):
     ]
     critic = Script("critic", [critique for _, critique, _ in cases])
     actor = Script("actor", [refinement for _, _, refinement in cases])
-    return evaluate_critic(context, "test", actor, critic, solutions)
+    return score_critic(context, "test", actor, critic, solutions)
 
 
 def test_counts_and_rates(context):
