@@ -123,7 +123,9 @@ def test_its_records_are_read_from_a_file_only_while_it_is_known(tmp_path, monke
     path.write_text("".join(json.dumps(to_json(problem)) + "\n" for problem in problems))
     assert read_any_problems(path) == problems
     monkeypatch.delitem(TASKS, "sums")
-    with pytest.raises(InvalidInput, match=r"own\.jsonl:1: `task=sums`: there are gsm8k, math"):
+    with pytest.raises(
+        InvalidInput, match=r"own\.jsonl:1: `task=sums`: there are gsm8k, gsm_symbolic, math"
+    ):
         read_any_problems(path)
     monkeypatch.undo()
 
@@ -131,6 +133,8 @@ def test_its_records_are_read_from_a_file_only_while_it_is_known(tmp_path, monke
 def test_configs_and_flags_know_it_once_it_is_registered(monkeypatch):
     assert parse(["--task=sums"], TaskConfig) == [TaskConfig(task="sums")]
     monkeypatch.delitem(TASKS, "sums")
-    with pytest.raises(ValueError, match=r"--task=sums: there are gsm8k, math, word_problems\."):
+    with pytest.raises(
+        ValueError, match=r"--task=sums: there are gsm8k, gsm_symbolic, math, word_problems\."
+    ):
         parse(["--task=sums"], TaskConfig)
     monkeypatch.undo()
