@@ -217,7 +217,7 @@ def _read(field: ConfigField, values: flags.FlagValues) -> Any:
     def typed(one: Any) -> Any:
         return field.type(shipped(one) if isinstance(one, str) else one)
 
-    value = values[field.name].value
+    value: Any = values[field.name].value
     if not field.is_tuple:
         return None if value is None else typed(value)
     try:
