@@ -60,7 +60,7 @@ def run(main: Callable[..., None], *configs: type[Config]) -> None:
 
     try:
         arguments = read_flagfiles(sys.argv[1:])
-    except (flags.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         sys.exit(f"error: {error}")
     app.run(quietly, [sys.argv[0], *arguments])
 
@@ -147,9 +147,12 @@ def read_flagfiles(argv: Sequence[str]) -> list[str]:
     """Returns arguments with the lines of each flagfile in the place of its --flagfile.
 
     Raises:
-      absl.flags.Error: a flagfile cannot be read.
+      ValueError: a flagfile cannot be read.
     """
-    return _Flagfiles().read_flags_from_files(argv)
+    try:
+        return _Flagfiles().read_flags_from_files(argv)
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def define_flags(configs: Sequence[type[Config]], values: flags.FlagValues) -> None:

@@ -3,30 +3,26 @@
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from experiments.reproduction import parts
 from experiments.reproduction.evidence import (
-    EVALUATE,
-    IMPROVE,
-    IMPROVE_SMALL,
-    SCALING,
     Evidence,
     Levels,
     NotMeasured,
-    Scores,
+    SeedScores,
     actors_by_size,
+    at_levels,
     last_iteration,
-    level_in,
     levels_of_test_problems,
     minus,
     scores_of_actor,
     training_rows,
-    with_levels,
 )
 from experiments.reproduction.measuring import average, estimate_of, share_contrast
-from jaxcritique.analysis import figures
+from jaxcritique.analysis import figures, page
 from jaxcritique.analysis.methods import (
     ALONE,
     MULTIPLES,
@@ -36,14 +32,20 @@ from jaxcritique.analysis.methods import (
     in_parallel,
     in_sequence,
     multiple,
+    one_round,
 )
 
 _LEVEL = "Difficulty level (1: easy, 5: hard)"
+_DIFFERENCE = "critique-in-the-loop - vanilla"
+
+Numbers = list[dict[str, Any]]  # Rows: {series, x or group, mean, ci95}.
+_Draw = Callable[[Evidence, str], tuple[str, Numbers]]  # The SVG, and what it shows.
+_FIGURES: list[tuple[str, str, tuple[str, ...], _Draw]] = []
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A figure of the paper, the rows it was drawn from, or why it could not be drawn."""
+class PaperFigure:
+    """A figure of the paper, the numbers it was drawn from, or why it could not be drawn."""
 
     name: str
     caption: str
@@ -53,86 +55,51 @@ class Drawn:
     why: str = ""
 
 
-Rows = list[dict[str, Any]]
-
-
-def paper_figures(evidence: Evidence, protocol: str) -> list[Drawn]:
+def paper_figures(evidence: Evidence, protocol: str) -> list[PaperFigure]:
     """Draws all figures that can be; the others say what is missing.
 
     Args:
       evidence: what the parts left.
       protocol: which answers are refined where a critic is used.
     """
-    found = []
-    for name, caption, parts, draw in _FIGURES:
+    drawn = []
+    for name, caption, made_by, draw in _FIGURES:
         try:
             svg, rows = draw(evidence, protocol)
-            found.append(Drawn(name, caption, parts, svg, rows))
+            drawn.append(PaperFigure(name, caption, made_by, svg, rows))
         except NotMeasured as error:
-            found.append(Drawn(name, caption, parts, why=str(error)))
-    return found
+            drawn.append(PaperFigure(name, caption, made_by, why=str(error)))
+    return drawn
 
 
-# ---- rows: {series, x or group, mean, ci95}
+def _figure(name: str, caption: str, *made_by: str) -> Callable[[_Draw], _Draw]:
+    """Adds a figure that is made by some parts to those of `paper_figures`."""
+
+    def add(draw: _Draw) -> _Draw:
+        _FIGURES.append((name, caption, made_by, draw))
+        return draw
+
+    return add
 
 
-def _row(series: str, scores: Scores, **at: Any) -> dict[str, Any]:
+# ---- rows, and drawings of them
+
+
+def _row(series: str, scores: SeedScores, **at: Any) -> dict[str, Any]:
     estimate = average(scores)
     return {"series": series, **at, "mean": estimate.mean, "ci95": estimate.ci95}
 
 
-def _curves(rows: Rows, x: str, xlabel: str, doubling: bool = True) -> tuple[str, Rows]:
-    series: dict[str, list[tuple[float, float, float, float]]] = {}
-    for row in sorted(rows, key=lambda row: row[x]):
-        series.setdefault(row["series"], []).append((row[x], row["mean"], *row["ci95"]))
-    ordered = {name: series[name] for name in dict.fromkeys(row["series"] for row in rows)}
-    return figures.curves(ordered, xlabel, doubling), rows
-
-
-def _bars(rows: Rows, group: str, xlabel: str, ylabel: str) -> tuple[str, Rows]:
-    series: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for row in rows:
-        found = series.setdefault(row["series"], {})
-        found[str(row[group])] = (row["mean"], *row["ci95"])
-    return figures.bars(series, xlabel, ylabel), rows
-
-
-def _at_level(scores: Scores, levels: Levels, level: int) -> Scores:
-    """The scores of the problems of a level."""
-    return {
-        seed: {p: score for p, score in found.items() if level_in(levels, seed, p) == level}
-        for seed, found in with_levels(scores, levels).items()
-    }
-
-
-def _by_level(series: Mapping[str, Scores], levels: Levels) -> Rows:
-    known = sorted({level for found in levels.values() for level in found.values()})
-    rows = []
-    for name, scores in series.items():
-        for level in known:
-            here = _at_level(scores, levels, level)
-            if any(here.values()):
-                rows.append(_row(name, here, level=level, problems=len(_problems(here))))
-    return rows
-
-
-def _problems(scores: Scores) -> set[str]:
-    return set().union(*scores.values())
-
-
-# ---- the figures
-
-
-def _sampled(e: Evidence, methods: Mapping[str, tuple[Method, str]]) -> Rows:
+def _sampled(e: Evidence, methods: Mapping[str, tuple[Method, str]]) -> Numbers:
     """A row for each method (by name: method and metric) and K."""
     rows = []
     for name, (method, metric) in methods.items():
-        for k in e.values(EVALUATE, "k", method=method, metric=metric):
-            scores = e.scores(EVALUATE, method=method, metric=metric, k=k)
+        for k in e.values(parts.EVALUATE, "k", method=method, metric=metric):
+            scores = e.scores(parts.EVALUATE, method=method, metric=metric, k=k)
             points = [
                 point
-                for run in e.of(EVALUATE).values()
-                for point in run.results.get("points", ())
+                for output in e.of(parts.EVALUATE).values()
+                for point in output.results.get("points", ())
                 if (point["method"], point["metric"], point["k"]) == (str(method), metric, k)
             ]
             costs = {key: fmean(p[key] for p in points) for key in ("samples", "tokens") if points}
@@ -140,110 +107,163 @@ def _sampled(e: Evidence, methods: Mapping[str, tuple[Method, str]]) -> Rows:
     return rows
 
 
-def _figure1(e: Evidence, protocol: str) -> tuple[str, Rows]:
+def _by_level(series: Mapping[str, SeedScores], levels: Levels) -> Numbers:
+    known = sorted({level for problems in levels.values() for level in problems.values()})
+    rows = []
+    for name, scores in series.items():
+        for level in known:
+            here = at_levels(scores, levels, level.__eq__)
+            if problems := set().union(*here.values()):
+                rows.append(_row(name, here, level=level, problems=len(problems)))
+    return rows
+
+
+def _curves(rows: Numbers, x: str, xlabel: str, doubling: bool = True) -> tuple[str, Numbers]:
+    return page.curves(rows, x, xlabel, doubling), rows
+
+
+def _bars(rows: Numbers, group: str, xlabel: str, ylabel: str) -> tuple[str, Numbers]:
+    series: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for row in rows:
+        bars = series.setdefault(row["series"], {})
+        bars[str(row[group])] = (row["mean"], *row["ci95"])
+    return figures.bars(series, xlabel, ylabel), rows
+
+
+# ---- the figures
+
+
+@_figure(
+    "figure_1",
+    "Figure 1. Majority vote against K; 2K and 3K are votes of as many samples",
+    parts.EVALUATE,
+)
+def _figure1(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     methods = {str(multiple(times)): (multiple(times), "maj") for times in MULTIPLES}
     methods["with critic"] = (in_parallel(protocol), "maj")
     return _curves(_sampled(e, methods), "k", "K")
 
 
-def _figure1_tokens(e: Evidence, protocol: str) -> tuple[str, Rows]:
+@_figure(
+    "figure_1_tokens",
+    "Figure 1, by compute. Majority vote against the tokens generated for a problem",
+    parts.EVALUATE,
+)
+def _figure1_tokens(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     alone = {str(multiple(times)): (multiple(times), "maj") for times in MULTIPLES}
     rows = [{**row, "series": str(ALONE)} for row in _sampled(e, alone)]
     rows = list({row["samples"]: row for row in rows if "samples" in row}.values())
     for name, method in (("parallel", in_parallel), ("sequential", in_sequence)):
         with contextlib.suppress(NotMeasured):
-            found = _sampled(e, {f"{name}, with critic": (method(protocol), "maj")})
-            rows += [row for row in found if "tokens" in row]
+            with_critic = _sampled(e, {f"{name}, with critic": (method(protocol), "maj")})
+            rows += [row for row in with_critic if "tokens" in row]
     if not rows:
         raise NotMeasured("evaluate's results do not say how many tokens its points took")
     return _curves(rows, "tokens", "Generated tokens a problem")
 
 
-def _figure5(e: Evidence, protocol: str) -> tuple[str, Rows]:
-    levels = e.levels(EVALUATE)
+@_figure(
+    "figure_5", "Figure 5. Greedy accuracy by difficulty, without and with critic", parts.EVALUATE
+)
+def _figure5(e: Evidence, protocol: str) -> tuple[str, Numbers]:
+    levels = e.levels(parts.EVALUATE)
     series = {
-        name: e.scores(EVALUATE, method=method, metric="greedy", k=1)
-        for name, method in ((str(ALONE), ALONE), ("with critic", protocol))
+        name: e.scores(parts.EVALUATE, method=method, metric="greedy", k=1)
+        for name, method in ((str(ALONE), ALONE), ("with critic", one_round(protocol)))
     }
     return _bars(_by_level(series, levels), "level", _LEVEL, "Accuracy")
 
 
-def _figure6(e: Evidence, _: str) -> tuple[str, Rows]:
+@_figure(
+    "figure_6",
+    "Figure 6. Self-improvement: greedy test accuracy by iteration",
+    parts.IMPROVE_SMALL,
+    parts.IMPROVE,
+)
+def _figure6(e: Evidence, _: str) -> tuple[str, Numbers]:
     rows = []
-    for part, size in ((IMPROVE_SMALL, "smaller N"), (IMPROVE, "larger N")):
+    for part, size in ((parts.IMPROVE_SMALL, "smaller N"), (parts.IMPROVE, "larger N")):
         try:
-            runs = e.of(part).values()
+            outputs = e.of(part).values()
         except NotMeasured:
             continue
-        sizes = {run.results.get("settings", {}).get("samples") for run in runs}
-        said = f"N={sizes.pop()}" if len(sizes) == 1 and None not in sizes else size
+        sizes = {output.results.get("settings", {}).get("samples") for output in outputs}
+        n = f"N={sizes.pop()}" if len(sizes) == 1 and None not in sizes else size
         for method, name in (("vanilla", "vanilla"), ("critique", "critique-in-the-loop")):
             for iteration in e.values(part, "iteration", method=method):
                 scores = e.scores(part, method=method, iteration=iteration)
-                rows.append(_row(f"{name}, {said}", scores, iteration=iteration))
+                rows.append(_row(f"{name}, {n}", scores, iteration=iteration))
     if not rows:
-        raise NotMeasured(f"{IMPROVE} has not been run")
+        raise NotMeasured(f"{parts.IMPROVE} has not been run")
     return _curves(rows, "iteration", "Iteration (0: the fine-tuned actor)", doubling=False)
 
 
-def _figure7(e: Evidence, _: str) -> tuple[str, Rows]:
-    """Shares of levels in the training data, critique-in-the-loop less vanilla."""
-    shares = {
-        method: _level_shares(
-            (row["level"], row["rows"])
-            for found in training_rows(e, method).values()
-            for row in found
-        )
-        for method in ("critique", "vanilla")
-    }
-    levels = sorted(shares["critique"].keys() | shares["vanilla"].keys())
-    rows = []
-    for level in levels:
+@_figure(
+    "figure_7",
+    "Figure 7. Training data of the last iteration by difficulty: critique-in-the-loop's share "
+    "less vanilla's",
+    parts.IMPROVE,
+)
+def _figure7(e: Evidence, _: str) -> tuple[str, Numbers]:
+    shares: dict[str, dict[int, float]] = {}
+    for method in ("critique", "vanilla"):
+        counts: Counter[int] = Counter()
+        for rows in training_rows(e, method).values():
+            for row in rows:
+                counts[row["level"]] += row["rows"]
+        shares[method] = {level: many / counts.total() for level, many in counts.items()}
+    numbers = []
+    for level in sorted(set().union(*shares.values())):
         estimate = estimate_of(share_contrast(e, (level,)))
-        rows.append(
-            {
-                "series": "critique-in-the-loop - vanilla",
-                "level": level,
-                "mean": estimate.mean,
-                "ci95": estimate.ci95,
-                **{method: found.get(level, 0.0) for method, found in shares.items()},
-            }
-        )
-    return _bars(rows, "level", _LEVEL, "Share of the training data, difference")
+        at_level = {method: of.get(level, 0.0) for method, of in shares.items()}
+        about = {"series": _DIFFERENCE, "level": level}
+        numbers.append({**about, "mean": estimate.mean, "ci95": estimate.ci95, **at_level})
+    return _bars(numbers, "level", _LEVEL, "Share of the training data, difference")
 
 
-def _level_shares(rows: Iterable[tuple[int, int]]) -> dict[int, float]:
-    counts: Counter[int] = Counter()
-    for level, many in rows:
-        counts[level] += many
-    return {level: many / counts.total() for level, many in counts.items()}
-
-
-def _figure8(e: Evidence, _: str) -> tuple[str, Rows]:
-    gain = minus(*(last_iteration(e, IMPROVE, m) for m in ("critique", "vanilla")))
-    rows = _by_level({"critique-in-the-loop - vanilla": gain}, levels_of_test_problems(e))
+@_figure(
+    "figure_8",
+    "Figure 8. Test accuracy after the last iteration by difficulty: critique-in-the-loop less "
+    "vanilla",
+    parts.IMPROVE,
+    parts.EVALUATE,
+)
+def _figure8(e: Evidence, _: str) -> tuple[str, Numbers]:
+    gain = minus(*(last_iteration(e, parts.IMPROVE, m) for m in ("critique", "vanilla")))
+    rows = _by_level({_DIFFERENCE: gain}, levels_of_test_problems(e))
     return _bars(rows, "level", _LEVEL, "Test accuracy, difference")
 
 
-def _figure9(e: Evidence, protocol: str) -> tuple[str, Rows]:
-    rows = []
-    names = ((str(ALONE), ALONE), ("with critic", protocol), ("with critic, oracle", "oracle"))
-    for actor in actors_by_size(e):
-        for name, method in names:
-            rows.append(_row(name, scores_of_actor(e, actor, str(method)), actor=actor))
+@_figure("figure_9", "Figure 9. One critic, actors of several sizes", parts.SCALING)
+def _figure9(e: Evidence, protocol: str) -> tuple[str, Numbers]:
+    methods = {
+        str(ALONE): ALONE,
+        "with critic": one_round(protocol),
+        "with critic, oracle": one_round("oracle"),
+    }
+    rows = [
+        _row(name, scores_of_actor(e, actor, method), actor=actor)
+        for actor in actors_by_size(e)
+        for name, method in methods.items()
+    ]
     return _bars(rows, "actor", "Actor", "Accuracy")
 
 
-def _figure10(e: Evidence, protocol: str) -> tuple[str, Rows]:
+@_figure(
+    "figure_10",
+    "Figure 10. Each question's share of right samples, and whether their vote is right",
+    parts.EVALUATE,
+)
+def _figure10(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     panels: dict[str, list[tuple[float, bool]]] = {}
     rows = []
     for name, method in (("without critic", ALONE), ("with critic", in_parallel(protocol))):
-        shares = e.scores(EVALUATE, method=method, metric=SHARE)
-        votes = e.scores(EVALUATE, method=method, metric=VOTE)
+        shares = e.scores(parts.EVALUATE, method=method, metric=SHARE)
+        votes = e.scores(parts.EVALUATE, method=method, metric=VOTE)
         questions = [
             (seed, problem, share, bool(votes[seed][problem]))
-            for seed, found in shares.items()
-            for problem, share in found.items()
+            for seed, problems in shares.items()
+            for problem, share in problems.items()
         ]
         panels[name] = sorted((share, right) for _, _, share, right in questions)
         rows += [
@@ -260,14 +280,15 @@ def flips(e: Evidence, protocol: str) -> tuple[int, int, int]:
       NotMeasured: the votes before and after are not there.
     """
     turned = minus(
-        e.scores(EVALUATE, method=in_parallel(protocol), metric=VOTE),
-        e.scores(EVALUATE, method=ALONE, metric=VOTE),
+        e.scores(parts.EVALUATE, method=in_parallel(protocol), metric=VOTE),
+        e.scores(parts.EVALUATE, method=ALONE, metric=VOTE),
     )
-    changes = [change for found in turned.values() for change in found.values()]
+    changes = [change for problems in turned.values() for change in problems.values()]
     return changes.count(1.0), changes.count(-1.0), len(changes)
 
 
-def _figure11(e: Evidence, protocol: str) -> tuple[str, Rows]:
+@_figure("figure_11", "Figure 11. Pass@K, parallel and sequential", parts.EVALUATE)
+def _figure11(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     methods = {
         str(ALONE): (ALONE, "pass"),
         "parallel": (in_parallel(protocol), "pass"),
@@ -276,77 +297,11 @@ def _figure11(e: Evidence, protocol: str) -> tuple[str, Rows]:
     return _curves(_sampled(e, methods), "k", "K")
 
 
-def _figure12(e: Evidence, protocol: str) -> tuple[str, Rows]:
+@_figure("figure_12", "Figure 12. Votes and final answers, parallel and sequential", parts.EVALUATE)
+def _figure12(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     methods = {
         "parallel: vote": (in_parallel(protocol), "maj"),
         "sequential: vote": (in_sequence(protocol), "maj"),
         "sequential: final answer": (in_sequence(protocol), "final"),
     }
     return _curves(_sampled(e, methods), "k", "K")
-
-
-_Draw = Callable[[Evidence, str], tuple[str, Rows]]
-_FIGURES: tuple[tuple[str, str, tuple[str, ...], _Draw], ...] = (
-    (
-        "figure_1",
-        "Figure 1. Majority vote against K; 2K and 3K are votes of as many samples",
-        (EVALUATE,),
-        _figure1,
-    ),
-    (
-        "figure_1_tokens",
-        "Figure 1, by compute. Majority vote against the tokens generated for a problem",
-        (EVALUATE,),
-        _figure1_tokens,
-    ),
-    (
-        "figure_5",
-        "Figure 5. Greedy accuracy by difficulty, without and with critic",
-        (EVALUATE,),
-        _figure5,
-    ),
-    (
-        "figure_6",
-        "Figure 6. Self-improvement: greedy test accuracy by iteration",
-        (IMPROVE_SMALL, IMPROVE),
-        _figure6,
-    ),
-    (
-        "figure_7",
-        "Figure 7. Training data of the last iteration by difficulty: critique-in-the-loop's share "
-        "less vanilla's",
-        (IMPROVE,),
-        _figure7,
-    ),
-    (
-        "figure_8",
-        "Figure 8. Test accuracy after the last iteration by difficulty: critique-in-the-loop less "
-        "vanilla",
-        (IMPROVE, EVALUATE),
-        _figure8,
-    ),
-    (
-        "figure_9",
-        "Figure 9. One critic, actors of several sizes",
-        (SCALING,),
-        _figure9,
-    ),
-    (
-        "figure_10",
-        "Figure 10. Each question's share of right samples, and whether their vote is right",
-        (EVALUATE,),
-        _figure10,
-    ),
-    (
-        "figure_11",
-        "Figure 11. Pass@K, parallel and sequential",
-        (EVALUATE,),
-        _figure11,
-    ),
-    (
-        "figure_12",
-        "Figure 12. Votes and final answers, parallel and sequential",
-        (EVALUATE,),
-        _figure12,
-    ),
-)

@@ -18,25 +18,31 @@ aspect's.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from experiments.reproduction.evidence import (
     Evidence,
     Levels,
     NotMeasured,
-    Scores,
-    level_in,
+    SeedScores,
+    at_levels,
     minus,
     training_rows,
-    with_levels,
 )
 from jaxcritique.analysis.intervals import Estimate, block_difference
 from jaxcritique.analysis.levels import HARD
 
 FEWEST = 10  # Problems on a side below which resampling them says nothing.
+VERDICTS = {  # `holds` in words.
+    "yes": "holds",
+    "no": "does not hold",
+    "undecided": "undecided",
+    "unmeasured": "not measured",
+}
 
+Holds = Literal["yes", "no", "undecided", "unmeasured"]
 Blocks = Mapping[int, Mapping[str, Sequence[float]]]  # Seed, problem, and its scores or rows.
-Lookup = Callable[[], Scores]  # May raise NotMeasured: then only the aspect that asks is missing.
+Lookup = Callable[[], SeedScores]  # May raise NotMeasured: then only its aspect is missing.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +75,60 @@ class Claim:
     aspects: Callable[[Evidence, str], list[Aspect]]  # From evidence and the protocol.
 
 
-def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class MeasuredAspect:
+    """An aspect and its effect, a share (not points); None where it is not measured."""
+
+    says: str
+    beside: bool
+    holds: Holds
+    effect: float | None = None
+    ci95: tuple[float, float] | None = None
+    n: int | None = None  # Problems.
+    seeds: Mapping[int, float] | None = None  # The effect in each.
+    why: str = ""  # It is not measured, or not as it should be.
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredClaim:
+    """A claim with its measured aspects."""
+
+    claim: Claim
+    aspects: Sequence[MeasuredAspect]
+
+    @property
+    def required(self) -> list[MeasuredAspect]:
+        """The aspects that the claim asserts."""
+        return [aspect for aspect in self.aspects if not aspect.beside]
+
+    @property
+    def first(self) -> MeasuredAspect:
+        """The aspect whose effect is reported as the claim's."""
+        return self.required[0]
+
+    @property
+    def holds(self) -> Holds:
+        """Whether all aspects do ("unmeasured": none of them was measured)."""
+        verdicts = {aspect.holds for aspect in self.required}
+        alike = self.first.holds if len(verdicts) == 1 else "undecided"
+        return "no" if "no" in verdicts else alike
+
+    @property
+    def why(self) -> str:
+        """Why aspects are not measured, or not as they should be."""
+        return "; ".join(dict.fromkeys(aspect.why for aspect in self.required if aspect.why))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what results.json holds of it."""
+        about = {
+            key: getattr(self.claim, key) for key in ("id", "says", "where", "paper", "method")
+        }
+        effect = {key: getattr(self.first, key) for key in ("effect", "ci95", "n", "seeds")}
+        aspects = [dataclasses.asdict(aspect) for aspect in self.aspects]
+        return {**about, "holds": self.holds, **effect, "why": self.why, "aspects": aspects}
+
+
+def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> MeasuredClaim:
     """Measures a claim.
 
     Args:
@@ -78,61 +137,50 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> d
       protocol: which answers are refined (`testtime.rounds.PROTOCOLS`), where a critic is used.
       seed: decides the bootstrap's resamples.
 
-    Returns:
-      {id, says, where, paper, method, holds, effect, ci95, n, seeds, why, aspects}, holds being
-      "yes", "no", "undecided" or (no part of it) "unmeasured", effects shares (not points), n how
-      many problems, seeds the effect in each. What could not be measured has None for numbers and
-      says why.
-
     Raises:
       ValueError: records contradict each other.
     """
     try:
         aspects = claim.aspects(evidence, protocol)
     except NotMeasured as error:
-        aspects = [Aspect(claim.says, _missing(str(error)))]
-    measured = [_measured(aspect, evidence.runs, seed) for aspect in aspects]
-    required = [found for found in measured if not found["beside"]]
-    verdicts = [found["holds"] for found in required]
-    alike = verdicts[0] if len(set(verdicts)) == 1 else "undecided"
-    first = required[0]
-    return {
-        **{key: getattr(claim, key) for key in ("id", "says", "where", "paper", "method")},
-        "holds": "no" if "no" in verdicts else alike,
-        **{key: first[key] for key in ("effect", "ci95", "n", "seeds")},
-        "why": "; ".join(dict.fromkeys(found["why"] for found in required if found["why"])),
-        "aspects": measured,
-    }
+        return MeasuredClaim(claim, [_unmeasured(claim.says, error)])
+    return MeasuredClaim(claim, [_measured(aspect, evidence.outputs, seed) for aspect in aspects])
 
 
-def _measured(aspect: Aspect, seeds: Iterable[int], seed: int) -> dict[str, Any]:
+def _unmeasured(says: str, error: NotMeasured, beside: bool = False) -> MeasuredAspect:
+    return MeasuredAspect(says, beside, "unmeasured", why=str(error))
+
+
+def _measured(aspect: Aspect, seeds: Iterable[int], seed: int) -> MeasuredAspect:
     """Measures an aspect; `seeds` are those that there could be, `seed` that of the bootstrap."""
-    found: dict[str, Any] = {"says": aspect.says, "beside": aspect.beside, "holds": "unmeasured"}
     try:
         contrast = aspect.contrast()
-        estimate = estimate_of(contrast, seed)
-        above, below = _pooled(contrast.above).keys(), _pooled(contrast.below).keys()
-        by_seed = {
-            number: _mean(contrast.above[number]) - _mean(contrast.below[number])
-            for number in contrast.above
-        }
     except NotMeasured as error:
-        return {**found, **dict.fromkeys(("effect", "ci95", "n", "seeds")), "why": str(error)}
+        return _unmeasured(aspect.says, error, aspect.beside)
+    estimate = estimate_of(contrast, seed)
+    above, below = _pooled(contrast.above).keys(), _pooled(contrast.below).keys()
+    effects = {
+        number: _mean(contrast.above[number]) - _mean(contrast.below[number])
+        for number in contrast.above
+    }
     # One hard problem, say, never varies in resamples: the interval would be about easy ones alone.
     fewest = min(len(above), len(below))
     few = [f"{fewest} problems are too few"] if fewest < FEWEST else []
-    lacking = ", ".join(str(number) for number in seeds if number not in by_seed)
+    lacking = ", ".join(str(number) for number in seeds if number not in effects)
     partial = [f"without seed {lacking}"] if lacking else []
-    found |= {"effect": estimate.mean, "ci95": list(estimate.ci95)}
-    found |= {"n": len(above | below), "seeds": by_seed}
-    return {
-        **found,
-        "holds": "undecided" if few else verdict(estimate, aspect.at_least),
-        "why": ", ".join([*few, *partial]),
-    }
+    return MeasuredAspect(
+        says=aspect.says,
+        beside=aspect.beside,
+        holds="undecided" if few else verdict(estimate, aspect.at_least),
+        effect=estimate.mean,
+        ci95=estimate.ci95,
+        n=len(above | below),
+        seeds=effects,
+        why=", ".join([*few, *partial]),
+    )
 
 
-def verdict(estimate: Estimate, at_least: bool = False) -> str:
+def verdict(estimate: Estimate, at_least: bool = False) -> Holds:
     """Says whether an effect above zero was seen: "yes", "no" (below it) or "undecided".
 
     Args:
@@ -148,7 +196,7 @@ def estimate_of(contrast: Contrast, seed: int = 0) -> Estimate:
     return block_difference(_pooled(contrast.above), _pooled(contrast.below), seed)
 
 
-def average(scores: Scores) -> Estimate:
+def average(scores: SeedScores) -> Estimate:
     """Returns the mean score with such an interval."""
     return estimate_of(_against_zero(scores))
 
@@ -183,13 +231,6 @@ def _mean(problems: Mapping[str, Sequence[float]]) -> float:
     return fmean(score for scores in problems.values() for score in scores)
 
 
-def _missing(reason: str) -> Callable[[], Contrast]:
-    def contrast() -> Contrast:
-        raise NotMeasured(reason)
-
-    return contrast
-
-
 # ---- what aspects are made of
 
 
@@ -217,23 +258,24 @@ def harder(says: str, gain: Lookup, levels: Callable[[], Levels]) -> Aspect:
     """
 
     def contrast() -> Contrast:
-        hard: dict[int, dict[str, list[float]]] = {}
-        easy: dict[int, dict[str, list[float]]] = {}
-        of = levels()
-        for seed, scores in with_levels(gain(), of).items():
-            hard[seed], easy[seed] = {}, {}
-            for problem, score in scores.items():
-                side = hard if str(level_in(of, seed, problem)) in HARD else easy
-                side[seed][problem] = [score]
+        of, scores = levels(), gain()
+        hard = at_levels(scores, of, lambda level: str(level) in HARD)
+        easy = at_levels(scores, of, lambda level: str(level) not in HARD)
+        for seed in hard:
             if not (hard[seed] and easy[seed]):
                 raise NotMeasured(f"seed {seed}: all problems are of one kind, hard or easy")
-        return Contrast(hard, easy)
+        return Contrast(_blocks(hard), _blocks(easy))
 
     return Aspect(says, contrast)
 
 
-def _against_zero(scores: Scores) -> Contrast:
-    return Contrast(
-        {seed: {p: [score] for p, score in found.items()} for seed, found in scores.items()},
-        {seed: {p: [0.0] for p in found} for seed, found in scores.items()},
-    )
+def _against_zero(scores: SeedScores) -> Contrast:
+    zeros = {seed: dict.fromkeys(problems, 0.0) for seed, problems in scores.items()}
+    return Contrast(_blocks(scores), _blocks(zeros))
+
+
+def _blocks(scores: SeedScores) -> Blocks:
+    return {
+        seed: {problem: [score] for problem, score in problems.items()}
+        for seed, problems in scores.items()
+    }

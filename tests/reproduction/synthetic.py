@@ -4,7 +4,7 @@ import functools
 import types
 from collections.abc import Mapping
 
-from experiments.reproduction.evidence import Run
+from experiments.reproduction.evidence import PartOutput
 
 PROBLEMS = [f"p{index}" for index in range(200)]
 PROTOCOL = "refine_flagged"
@@ -60,7 +60,7 @@ def main_evaluation(protocol: str) -> list[dict]:
     return found
 
 
-def improvement(critique: float) -> Run:
+def improvement(critique: float) -> PartOutput:
     scores, training = [], []
     for method, share in (
         ("vanilla", 0.4),
@@ -76,10 +76,10 @@ def improvement(critique: float) -> Run:
                 extra = method == "critique" and level(problem) > 3
                 row = {"problem": f"train-{problem}", "level": level(problem), "method": method}
                 training.append({**row, "iteration": iteration, "rows": 1 + extra})
-    return Run({}, scores, training)
+    return PartOutput({}, scores, training)
 
 
-def critics(protocol: str, **columns: tuple[float, float, float]) -> Run:
+def critics(protocol: str, **columns: tuple[float, float, float]) -> PartOutput:
     """Runs of evaluate_critic: by critic, discriminability, helpfulness and accuracy with it."""
     found = []
     for critic, (discriminability, helpfulness, accuracy) in columns.items():
@@ -87,7 +87,7 @@ def critics(protocol: str, **columns: tuple[float, float, float]) -> Run:
         found += rows(helpfulness, method=critic, metric="helpfulness", k=1)
         found += rows(accuracy, method=critic, metric=f"accuracy_{protocol}", k=1)
         found += rows(0.4, method=critic, metric="accuracy_without", k=1)
-    return Run({}, found)
+    return PartOutput({}, found)
 
 
 def points(scores: list[dict]) -> list[dict]:
@@ -116,7 +116,7 @@ CRITIQUE_DATA = {
 
 
 @functools.cache
-def everything(protocol: str = PROTOCOL) -> Mapping[str, Run]:
+def everything(protocol: str = PROTOCOL) -> Mapping[str, PartOutput]:
     """One seed's evidence, in which every claim holds where answers are refined by `protocol`."""
     scaling = []
     for actor, size, alone in (("small", 100, 0.3), ("large", 200, 0.6)):
@@ -132,16 +132,16 @@ def everything(protocol: str = PROTOCOL) -> Mapping[str, Run]:
     runs = {
         "improve": improvement(0.1),
         "improve-small": improvement(0.05),
-        "evaluate": Run({"points": points(main)}, main),
-        "critiques": Run(CRITIQUE_DATA),
-        "evaluate-vanilla": Run({}, evaluation(0.5, 0.65, protocol)),
-        "evaluate-critique": Run({}, evaluation(0.68, 0.75, protocol)),
-        "evaluate-self-correction": Run({}, evaluation(0.40, 0.41, "refine_all")),
+        "evaluate": PartOutput({"points": points(main)}, main),
+        "critiques": PartOutput(CRITIQUE_DATA),
+        "evaluate-vanilla": PartOutput({}, evaluation(0.5, 0.65, protocol)),
+        "evaluate-critique": PartOutput({}, evaluation(0.68, 0.75, protocol)),
+        "evaluate-self-correction": PartOutput({}, evaluation(0.40, 0.41, "refine_all")),
         "critics": critics(protocol, untrained=(0.5, 0.1, 0.35), trained=(0.8, 0.3, 0.55)),
         "filters": critics(
             protocol, none=(0.6, 0.2, 0.4), soft=(0.7, 0.3, 0.5), hard=(0.7, 0.3, 0.5)
         ),
-        "scaling": Run({}, scaling),
-        "self-talk": Run({}, self_talk),
+        "scaling": PartOutput({}, scaling),
+        "self-talk": PartOutput({}, self_talk),
     }
     return types.MappingProxyType(runs)

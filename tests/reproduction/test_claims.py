@@ -10,13 +10,14 @@ import pytest
 from synthetic import PROBLEMS, PROTOCOL, everything
 
 from experiments.reproduction.claims import CLAIMS, measure_claims
-from experiments.reproduction.evidence import Evidence, NotMeasured, Run, minus, read_run
+from experiments.reproduction.evidence import Evidence, NotMeasured, PartOutput, minus, read_output
 from experiments.reproduction.figures import paper_figures
 from experiments.reproduction.measuring import (
     FEWEST,
     Aspect,
     Claim,
     Contrast,
+    MeasuredClaim,
     harder,
     measure,
     verdict,
@@ -29,7 +30,7 @@ def evidence() -> Evidence:
     return Evidence({0: everything(), 1: everything()})
 
 
-def found(evidence: Evidence, id_: str, protocol: str = PROTOCOL) -> dict:
+def judge(evidence: Evidence, id_: str, protocol: str = PROTOCOL) -> MeasuredClaim:
     return measure(next(claim for claim in CLAIMS if claim.id == id_), evidence, protocol)
 
 
@@ -37,16 +38,16 @@ def found(evidence: Evidence, id_: str, protocol: str = PROTOCOL) -> dict:
 def test_all_fourteen_hold_where_they_were_made_to(protocol):
     evidence = Evidence({0: everything(protocol), 1: everything(protocol)})
     measured = measure_claims(evidence, protocol)
-    assert [claim["id"] for claim in measured] == [f"C{number}" for number in range(1, 15)]
-    assert {claim["id"]: claim["holds"] for claim in measured} == {
-        claim["id"]: "yes" for claim in measured
+    assert [claim.claim.id for claim in measured] == [f"C{number}" for number in range(1, 15)]
+    assert {claim.claim.id: claim.holds for claim in measured} == {
+        claim.claim.id: "yes" for claim in measured
     }
-    json.dumps(measured)  # As it goes into results.json.
+    json.dumps([claim.to_json() for claim in measured])  # As it goes into results.json.
     for claim in measured:
-        low, high = claim["ci95"]
-        assert low <= claim["effect"] <= high
-        assert claim["seeds"].keys() == {0, 1}
-        assert claim["why"] == ""
+        low, high = claim.first.ci95
+        assert low <= claim.first.effect <= high
+        assert claim.first.seeds.keys() == {0, 1}
+        assert claim.why == ""
 
 
 # Of all aspects in their order, those beside the claim too.
@@ -71,43 +72,43 @@ EFFECTS = {
 @pytest.mark.parametrize("protocol", ["refine_flagged", "refine_all"])
 @pytest.mark.parametrize("id_", EFFECTS)
 def test_effects_are_those_the_records_were_made_with(protocol, id_):
-    claim = found(Evidence({0: everything(protocol)}), id_, protocol)
-    assert claim["effect"] == claim["aspects"][0]["effect"]
-    effects = [aspect["effect"] for aspect in claim["aspects"]]
+    claim = judge(Evidence({0: everything(protocol)}), id_, protocol)
+    assert claim.first.effect == claim.aspects[0].effect
+    effects = [aspect.effect for aspect in claim.aspects]
     assert effects == pytest.approx(EFFECTS[id_], abs=0.011)
 
 
 def test_what_was_refined_otherwise_is_not_taken_for_it(evidence):
-    measured = {claim["id"]: claim for claim in measure_claims(evidence, "refine_all")}
+    measured = {claim.claim.id: claim for claim in measure_claims(evidence, "refine_all")}
     same = {"C4", "C5", "C6", "C8"}  # About training alone.
-    assert {id_ for id_, claim in measured.items() if claim["holds"] == "yes"} == same
+    assert {id_ for id_, claim in measured.items() if claim.holds == "yes"} == same
     for id_ in measured.keys() - same:
-        assert "refine_all" in measured[id_]["why"]
+        assert "refine_all" in measured[id_].why
 
 
 @pytest.mark.parametrize("id_", ["C1", "C12"])
 def test_one_k_is_not_a_small_one_and_a_large_one(evidence, id_):
-    claim = found(changed(evidence, "evaluate", lambda r: r if r["k"] == 5 else None), id_)
-    assert (claim["holds"], claim["effect"]) == ("unmeasured", None)
-    assert "needs two of them" in claim["why"]
+    claim = judge(changed(evidence, "evaluate", lambda r: r if r["k"] == 5 else None), id_)
+    assert (claim.holds, claim.first.effect) == ("unmeasured", None)
+    assert "needs two of them" in claim.why
 
 
 def test_n_counts_problems_not_seeds(evidence):
-    assert found(evidence, "C1")["n"] == len(PROBLEMS)
-    assert found(evidence, "C5")["n"] == len(PROBLEMS)
+    assert judge(evidence, "C1").first.n == len(PROBLEMS)
+    assert judge(evidence, "C5").first.n == len(PROBLEMS)
 
 
 def changed(evidence: Evidence, part: str, change) -> Evidence:
     """The evidence with each row of a part changed, or left out where that gives None."""
 
-    def run(old: Run) -> Run:
+    def run(old: PartOutput) -> PartOutput:
         new = [row for row in map(change, old.scores) if row is not None]
         return dataclasses.replace(old, scores=new)
 
     return Evidence(
         {
             seed: {name: run(old) if name == part else old for name, old in runs.items()}
-            for seed, runs in evidence.runs.items()
+            for seed, runs in evidence.outputs.items()
         }
     )
 
@@ -120,18 +121,18 @@ def test_each_seed_has_its_own_effects_levels_and_training_problems(evidence):
     others = [{**row, "problem": f"other-{row['problem']}"} for row in runs["improve"].training]
     runs["improve"] = dataclasses.replace(runs["improve"], training=others)
     both = Evidence({0: everything(), 1: runs})
-    claim = found(both, "C3")
-    assert claim["seeds"] == pytest.approx({0: 0.3, 1: 0 - (0.3 + 0.3 + 0) / 3})
-    assert claim["effect"] == pytest.approx((0.3 + 0) / 2 - (0 + 0.2) / 2)
-    assert found(both, "C6")["seeds"] == pytest.approx({0: 0.2, 1: 0.1 - (0.3 + 0.3 + 0.1) / 3})
-    assert found(both, "C5")["n"] == 2 * len(PROBLEMS)
-    assert found(both, "C4")["n"] == len(PROBLEMS)
+    claim = judge(both, "C3")
+    assert claim.first.seeds == pytest.approx({0: 0.3, 1: 0 - (0.3 + 0.3 + 0) / 3})
+    assert claim.first.effect == pytest.approx((0.3 + 0) / 2 - (0 + 0.2) / 2)
+    assert judge(both, "C6").first.seeds == pytest.approx({0: 0.2, 1: 0.1 - (0.3 + 0.3 + 0.1) / 3})
+    assert judge(both, "C5").first.n == 2 * len(PROBLEMS)
+    assert judge(both, "C4").first.n == len(PROBLEMS)
 
 
 def test_a_seed_without_levels_leaves_what_is_about_them_to_the_others(evidence):
     runs = {name: run for name, run in everything().items() if name != "evaluate"}
     some = Evidence({0: everything(), 1: runs})
-    assert found(some, "C6")["seeds"].keys() == {0}
+    assert judge(some, "C6").first.seeds.keys() == {0}
     figures = {figure.name: figure for figure in paper_figures(some, PROTOCOL)}
     assert figures["figure_8"].rows
 
@@ -140,10 +141,10 @@ def test_a_claim_with_one_aspect_the_wrong_way_round_does_not_hold(evidence):
     def beaten(row):
         return {**row, "score": 1.0} if row["method"] == "no critic, 3K" else row
 
-    claim = found(changed(evidence, "evaluate", beaten), "C1")
-    assert claim["holds"] == "no"
-    assert claim["effect"] > 0  # The first aspect's.
-    assert [a["holds"] for a in claim["aspects"] if not a["beside"]] == ["yes", "yes", "no", "yes"]
+    claim = judge(changed(evidence, "evaluate", beaten), "C1")
+    assert claim.holds == "no"
+    assert claim.first.effect > 0  # The first aspect's.
+    assert [a.holds for a in claim.aspects if not a.beside] == ["yes", "yes", "no", "yes"]
 
 
 def test_no_difference_is_undecided(evidence):
@@ -152,11 +153,11 @@ def test_no_difference_is_undecided(evidence):
             return row
         return {**row, "score": float(int(row["problem"][1:]) // 5 < 16)}  # As vanilla's.
 
-    claim = found(changed(evidence, "improve", level_with), "C4")
-    larger, smaller, *_ = claim["aspects"]
-    assert (larger["effect"], larger["ci95"], larger["holds"]) == (0, [0, 0], "undecided")
-    assert smaller["holds"] == "yes"
-    assert claim["holds"] == "undecided"
+    claim = judge(changed(evidence, "improve", level_with), "C4")
+    larger, smaller, *_ = claim.aspects
+    assert (larger.effect, larger.ci95, larger.holds) == (0, (0, 0), "undecided")
+    assert smaller.holds == "yes"
+    assert claim.holds == "undecided"
 
 
 def test_parallel_that_equals_sequential_is_at_least_it(evidence):
@@ -165,7 +166,7 @@ def test_parallel_that_equals_sequential_is_at_least_it(evidence):
         return None if sequential else row
 
     without = changed(evidence, "evaluate", as_parallel)
-    for runs in without.runs.values():
+    for runs in without.outputs.values():
         run = runs["evaluate"]
         same = [
             {**row, "method": row["method"].replace("parallel", "sequential")}
@@ -173,38 +174,38 @@ def test_parallel_that_equals_sequential_is_at_least_it(evidence):
             if row["metric"] == "pass" and row["method"].startswith("parallel")
         ]
         runs["evaluate"] = dataclasses.replace(run, scores=[*run.scores, *same])
-    claim = found(without, "C11")
-    assert (claim["holds"], claim["effect"], claim["ci95"]) == ("yes", 0, [0, 0])
+    claim = judge(without, "C11")
+    assert (claim.holds, claim.first.effect, claim.first.ci95) == ("yes", 0, (0, 0))
 
 
 def test_what_is_missing_is_not_measured_and_named(evidence):
     without = Evidence({0: {k: run for k, run in everything().items() if k != "improve-small"}})
-    claim = found(without, "C4")
-    assert claim["holds"] == "undecided"
-    assert claim["effect"] is not None  # Of the larger N.
-    assert claim["why"] == "improve-small has not been run"
-    assert (claim["aspects"][1]["holds"], claim["aspects"][1]["effect"]) == ("unmeasured", None)
-    nothing = found(Evidence({0: {}}), "C9")
-    assert (nothing["holds"], nothing["effect"], nothing["n"]) == ("unmeasured", None, None)
-    assert nothing["why"] == "scaling has not been run"
+    claim = judge(without, "C4")
+    assert claim.holds == "undecided"
+    assert claim.first.effect is not None  # Of the larger N.
+    assert claim.why == "improve-small has not been run"
+    assert (claim.aspects[1].holds, claim.aspects[1].effect) == ("unmeasured", None)
+    nothing = judge(Evidence({0: {}}), "C9")
+    assert (nothing.holds, nothing.first.effect, nothing.first.n) == ("unmeasured", None, None)
+    assert nothing.why == "scaling has not been run"
 
 
 def test_missing_rows_of_one_seed_are_not_measured(evidence):
     runs = dict(everything())
     kept = [row for row in runs["evaluate"].scores if row["metric"] != "pass"]
-    runs["evaluate"] = Run({}, kept)
-    claim = found(Evidence({0: everything(), 1: runs}), "C11")
-    assert claim["holds"] == "unmeasured"
-    assert "evaluate, seed 1, has no scores of metric pass, method parallel" in claim["why"]
+    runs["evaluate"] = PartOutput({}, kept)
+    claim = judge(Evidence({0: everything(), 1: runs}), "C11")
+    assert claim.holds == "unmeasured"
+    assert "evaluate, seed 1, has no scores of metric pass, method parallel" in claim.why
 
 
 def test_a_part_that_a_seed_lacks_is_said_to_be_without_it():
     less = {name: run for name, run in everything().items() if name != "improve-small"}
-    claim = found(Evidence({0: everything(), 1: less, 2: less}), "C4")
-    whole, partial = claim["aspects"][:2]
-    assert (list(whole["seeds"]), whole["why"]) == ([0, 1, 2], "")
-    assert (list(partial["seeds"]), partial["why"]) == ([0], "without seed 1, 2")
-    assert (claim["holds"], claim["why"]) == ("yes", "without seed 1, 2")
+    claim = judge(Evidence({0: everything(), 1: less, 2: less}), "C4")
+    whole, partial = claim.aspects[:2]
+    assert (list(whole.seeds), whole.why) == ([0, 1, 2], "")
+    assert (list(partial.seeds), partial.why) == ([0], "without seed 1, 2")
+    assert (claim.holds, claim.why) == ("yes", "without seed 1, 2")
 
 
 def test_one_missing_problem_is_an_error_not_a_zero(evidence):
@@ -213,28 +214,28 @@ def test_one_missing_problem_is_an_error_not_a_zero(evidence):
         return None if gone else row
 
     with pytest.raises(ValueError, match="1 problems are scored by one side only"):
-        found(changed(evidence, "improve", all_but_one), "C4")
+        judge(changed(evidence, "improve", all_but_one), "C4")
 
 
 def test_a_problem_scored_twice_is_an_error(evidence):
     runs = dict(everything())
-    runs["self-talk"] = Run({}, [*runs["self-talk"].scores, runs["self-talk"].scores[0]])
+    runs["self-talk"] = PartOutput({}, [*runs["self-talk"].scores, runs["self-talk"].scores[0]])
     with pytest.raises(ValueError, match="self-talk, seed 0: 201 scores"):
-        found(Evidence({0: runs}), "C13")
+        judge(Evidence({0: runs}), "C13")
 
 
 def test_two_critics_beside_the_actors_are_for_no_claim_of_one(evidence):
     both = changed(evidence, "scaling", lambda row: {**row, "critic": "a"})
-    for runs in both.runs.values():
+    for runs in both.outputs.values():
         scaling = runs["scaling"]
         other = [{**row, "critic": "b"} for row in scaling.scores if row["method"] != "no critic"]
         runs["scaling"] = dataclasses.replace(scaling, scores=[*scaling.scores, *other])
-    measured = {claim["id"]: claim for claim in measure_claims(both, PROTOCOL)}
-    assert measured["C9"]["holds"] == "unmeasured"
-    assert measured["C9"]["why"].startswith(
+    measured = {claim.claim.id: claim for claim in measure_claims(both, PROTOCOL)}
+    assert measured["C9"].holds == "unmeasured"
+    assert measured["C9"].why.startswith(
         "cannot be judged: scaling, seed 0, has 2 critics (a, b), and this is about one"
     )
-    assert {claim["holds"] for id_, claim in measured.items() if id_ != "C9"} == {"yes"}
+    assert {claim.holds for id_, claim in measured.items() if id_ != "C9"} == {"yes"}
     figures = {figure.name: figure for figure in paper_figures(both, PROTOCOL)}
     assert "has 2 critics" in figures["figure_9"].why
 
@@ -243,9 +244,9 @@ def test_a_problem_that_one_actor_lacks_is_named(evidence):
     def lacks(row):
         return None if (row["actor"], row["problem"]) == ("large", "p7") else row
 
-    claim = found(changed(evidence, "scaling", lacks), "C9")
-    assert [aspect["holds"] for aspect in claim["aspects"]] == ["yes", "yes", "unmeasured"]
-    assert claim["why"] == (
+    claim = judge(changed(evidence, "scaling", lacks), "C9")
+    assert [aspect.holds for aspect in claim.aspects] == ["yes", "yes", "unmeasured"]
+    assert claim.why == (
         "cannot be judged: scaling, seed 0, has no score of actor large with oracle for problem "
         "p7, which others have"
     )
@@ -253,19 +254,19 @@ def test_a_problem_that_one_actor_lacks_is_named(evidence):
 
 def test_without_levels_what_is_about_them_is_not_measured(evidence):
     without = changed(evidence, "evaluate", lambda row: {**row, "level": None})
-    claim = found(without, "C3")
-    assert claim["holds"] == "unmeasured"
-    assert claim["why"] == "the problems of evaluate have no difficulty levels"
-    assert found(without, "C1")["holds"] == "yes"
+    claim = judge(without, "C3")
+    assert claim.holds == "unmeasured"
+    assert claim.why == "the problems of evaluate have no difficulty levels"
+    assert judge(without, "C1").holds == "yes"
 
 
 def test_a_test_problem_that_evaluate_did_not_rate_has_no_level(evidence):
     fewer = changed(evidence, "evaluate", lambda row: row if row["problem"] != "p7" else None)
-    claim = found(fewer, "C6")
-    assert (claim["holds"], claim["effect"]) == ("unmeasured", None)
-    assert claim["why"] == "seed 0: problem p7 has no difficulty level"
+    claim = judge(fewer, "C6")
+    assert (claim.holds, claim.first.effect) == ("unmeasured", None)
+    assert claim.why == "seed 0: problem p7 has no difficulty level"
     figures = {figure.name: figure for figure in paper_figures(fewer, PROTOCOL)}
-    assert figures["figure_8"].why == claim["why"]
+    assert figures["figure_8"].why == claim.why
     assert figures["figure_5"].rows
 
 
@@ -281,8 +282,8 @@ def test_few_problems_decide_nothing():
     zeros = {0: {problem: [0.0] for problem in blocks[0]}}
     aspect = Aspect("it helps", lambda: Contrast(blocks, zeros))
     claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
-    assert (claim["holds"], claim["effect"]) == ("undecided", 1)
-    assert claim["why"] == "9 problems are too few"
+    assert (claim.holds, claim.first.effect) == ("undecided", 1)
+    assert claim.why == "9 problems are too few"
 
 
 def test_few_hard_problems_among_many_easy_ones_decide_nothing():
@@ -290,8 +291,8 @@ def test_few_hard_problems_among_many_easy_ones_decide_nothing():
     levels = {0: {problem: 5 if score else 1 for problem, score in scores[0].items()}}
     aspect = harder("it helps on hard ones", lambda: scores, lambda: levels)
     claim = measure(Claim("C", "", "", "", "", lambda *_: [aspect]), Evidence({}), PROTOCOL)
-    assert (claim["holds"], claim["effect"], claim["n"]) == ("undecided", 1, 200)
-    assert claim["why"] == "9 problems are too few"
+    assert (claim.holds, claim.first.effect, claim.first.n) == ("undecided", 1, 200)
+    assert claim.why == "9 problems are too few"
 
 
 @pytest.mark.parametrize(
@@ -371,22 +372,22 @@ def test_no_scores_are_refused():
 def test_a_run_is_read_as_it_was_left(tmp_path):
     (tmp_path / "results.json").write_text('{"seed": 1}')
     (tmp_path / "scores.jsonl").write_text('{"problem": "a\\u2028b", "score": 1}\n')
-    assert read_run(tmp_path) == Run({"seed": 1}, [{"problem": "a\u2028b", "score": 1}], [])
+    assert read_output(tmp_path) == PartOutput(
+        {"seed": 1}, [{"problem": "a\u2028b", "score": 1}], []
+    )
 
 
 def test_a_damaged_file_is_named_with_its_line(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n{"prob')
-    with pytest.raises(ValueError, match=r"scores\.jsonl, line 2: not a JSON"):
-        read_run(tmp_path)
+    with pytest.raises(ValueError, match=r"scores\.jsonl:2: not JSON"):
+        read_output(tmp_path)
     (tmp_path / "scores.jsonl").write_bytes(b'{"problem": "\xff"}')
-    with pytest.raises(ValueError, match=r"scores\.jsonl, line 1: not a JSON"):
-        read_run(tmp_path)
+    with pytest.raises(ValueError, match=r"scores\.jsonl:1: not JSON"):
+        read_output(tmp_path)
     (tmp_path / "scores.jsonl").write_text('{"problem": "a"}\n5')
-    with pytest.raises(
-        ValueError, match=r"scores\.jsonl, line 2: not a JSON object. Delete results"
-    ):
-        read_run(tmp_path)
+    with pytest.raises(ValueError, match=r"scores\.jsonl:2: not a JSON object\. Delete results"):
+        read_output(tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ValueError, match=r"results\.json is not a JSON object"):
-        read_run(tmp_path)
+        read_output(tmp_path)

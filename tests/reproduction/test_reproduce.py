@@ -1,17 +1,27 @@
 """The reproduction as its users start it: one small part for real, others made by the test."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from unittest import mock
 
 import pytest
+from absl import flags as absl_flags
 
-from experiments.reproduction.parts import PARTS, Plan
+from experiments import reproduce as program
+from experiments.program import call, define_flags
+from experiments.reproduction.parts import PARTS
+from experiments.reproduction.plan import ReproductionPlan
+from jaxcritique import run_folder
 from jaxcritique.records import to_json
 from jaxcritique.tasks import TINY_BASE, load_problems
 
@@ -19,27 +29,44 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def reproduce(run):
-    """Returns a function: flags -> exit code, and all that was printed."""
+def reproduce(program_environment) -> Callable[..., tuple[int, str]]:
+    """Returns a function: flags -> exit code, and all that was printed, of a call in this process.
+
+    The parts are processes of their own.
+    """
 
     def reproduce(*flags: str) -> tuple[int, str]:
-        done = run("reproduce", *flags, COLUMNS="200")
-        return done.returncode, done.stdout + done.stderr
+        values = absl_flags.FlagValues()
+        define_flags(program.CONFIGS, values)
+        printed = io.StringIO()
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.chdir(ROOT),
+            mock.patch.dict(os.environ, program_environment, COLUMNS="200"),
+        ):
+            try:
+                call(program.main, program.CONFIGS, values(["reproduce", *flags]), values)
+            except SystemExit as end:
+                if isinstance(end.code, int):
+                    return end.code, printed.getvalue()
+                return 1, f"{printed.getvalue()}{end.code}"
+            finally:
+                run_folder.release()
+        return 0, printed.getvalue()
 
     return reproduce
 
 
-def finish(plan: Plan, name: str, **results) -> None:
-    folder = plan.folder(0, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results))
-    part = plan.named(name)
-    plan.note(part, 0, plan.identity(part, 0), 10.0)
+def finish(plan: ReproductionPlan, name: str, **results) -> None:
+    run = plan.run(name, 0)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "results.json").write_text(json.dumps(results))
+    run.note(run.wanted(), 10.0)
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory) -> Plan:
-    """The players and the questions are there; six parts are left, of which one can run."""
+def plan(tmp_path_factory) -> ReproductionPlan:
+    """The models and the questions are there; six parts are left, of which one can run."""
     run_dir = tmp_path_factory.mktemp("reproduction")
     settings = run_dir / "settings"
     settings.mkdir()
@@ -52,7 +79,7 @@ def plan(tmp_path_factory) -> Plan:
     }
     for name, text in texts.items():
         (settings / name).write_text(text)
-    plan = Plan(run_dir / "run", settings, str(TINY_BASE))
+    plan = ReproductionPlan(run_dir / "run", settings, str(TINY_BASE))
     critic = run_dir / "critic"
     shutil.copytree(TINY_BASE, critic)
     models = {"sft actor": str(TINY_BASE), "critic": str(critic), "vanilla actor": "nowhere"}
@@ -62,11 +89,11 @@ def plan(tmp_path_factory) -> Plan:
     finish(plan, "critiques", table1=[], filter={"none": dict.fromkeys(effect, 1)})
     problems = load_problems("word_problems", None, "test", 3, 5)
     text = "".join(json.dumps(to_json(problem)) + "\n" for problem in problems)
-    (plan.folder(0, "critiques") / "test_problems.jsonl").write_text(text)
+    (plan.run("critiques", 0).folder / "test_problems.jsonl").write_text(text)
     return plan
 
 
-def flags(plan: Plan, *more: str) -> list[str]:
+def flags(plan: ReproductionPlan, *more: str) -> list[str]:
     return [
         f"--run_dir={plan.run_dir}", f"--settings={plan.settings}", f"--model={plan.model}",
         "--seeds=0", *more,
@@ -89,7 +116,7 @@ def test_what_can_run_does_and_what_fails_is_named_with_its_last_words(ran, plan
     before, after = printed.split("filters, seed 0: left out, since critic-none is not done")
     assert all(f"critic-{kind}, seed 0: failed" in before for kind in ("none", "soft", "hard"))
     assert "1 of 6 parts done, 5 failed or left out" in after
-    assert (plan.folder(0, "critics") / "scores.jsonl").is_file()
+    assert (plan.run("critics", 0).folder / "scores.jsonl").is_file()
 
 
 def test_the_report_holds_what_is_done(ran, plan):
@@ -104,12 +131,13 @@ def test_the_report_holds_what_is_done(ran, plan):
 
 
 def test_what_is_done_is_not_run_again(ran, reproduce, plan):
-    before = (plan.folder(0, "critics") / "results.json").stat().st_mtime_ns
+    path = plan.run("critics", 0).folder / "results.json"
+    before = path.stat().st_mtime_ns
     code, printed = reproduce(*flags(plan, "--only=critics"))
     assert code == 0
     assert "python -m experiments.evaluate_critic" not in printed
     assert "1 of 1 parts done" in printed
-    assert (plan.folder(0, "critics") / "results.json").stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == before
 
 
 def test_where_nothing_is_done_a_report_stays(ran, reproduce, plan):
@@ -123,7 +151,7 @@ def test_where_nothing_is_done_a_report_stays(ran, reproduce, plan):
 
 
 def test_what_cannot_be_read_costs_the_report_not_the_parts(ran, reproduce, plan):
-    scores = plan.folder(0, "critics") / "scores.jsonl"
+    scores = plan.run("critics", 0).folder / "scores.jsonl"
     whole = scores.read_text()
     scores.write_text(whole[:-20])
     try:
@@ -132,16 +160,14 @@ def test_what_cannot_be_read_costs_the_report_not_the_parts(ran, reproduce, plan
         scores.write_text(whole)
     assert code == 1
     assert "evaluate-critique, seed 0: failed with exit code 1" in printed  # It was run.
-    assert f"error: no report: {scores}, line " in printed
-    assert "Traceback" not in printed
+    assert f"error: no report: {scores}:" in printed
 
 
 def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
-    part = plan.named("critics")
     stopped = dataclasses.replace(plan, run_dir=plan.run_dir.parent / "stopped")
     shutil.copytree(plan.run_dir, stopped.run_dir, ignore=shutil.ignore_patterns("critics*"))
     for name in ("improve", "critiques"):
-        results = json.loads((stopped.folder(0, name) / "results.json").read_text())
+        results = json.loads((stopped.run(name, 0).folder / "results.json").read_text())
         finish(stopped, name, **results)
     # Where a shell runs the tests in the background, Ctrl-C is ignored, and would be by this too.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -154,18 +180,18 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
         text=True,
     )
     signal.signal(signal.SIGINT, before)
-    while not stopped.log(part, 0).is_file():
+    run = stopped.run("critics", 0)
+    while not run.log.is_file():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     printed = process.communicate()[0]
     assert process.returncode == 128 + signal.SIGINT
-    assert "stopped; the same command goes on from here" in printed
-    record = stopped.record(part, 0)
-    assert record["failed"]
-    assert record["seconds"] >= 1
-    assert not stopped.done(part, 0)
+    assert "stopped; the same command resumes" in printed
+    assert run.record().failed
+    assert run.record().seconds >= 1
+    assert not run.done()
 
 
 def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
@@ -173,7 +199,7 @@ def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
         "--flagfile=experiments/flagfiles/reproduce_paper.flags", f"--run_dir={tmp_path}/run",
         "--dry_run",
     )  # fmt: skip
-    assert code == 0
+    assert code == 0, printed
     assert not (tmp_path / "run").exists()
     for part in PARTS:
         assert f"# {part.name}, seed 0: " in printed
@@ -184,12 +210,11 @@ def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
     assert any("--model=llama3-70b" in check for check in checks)
 
 
-@pytest.mark.parametrize("seeds", ["0", "0,1,2,3,4,5,6,7"])  # Less, and more than a buffer holds.
-def test_who_reads_only_the_first_commands_sees_no_traceback(seeds, program_environment):
+def test_who_reads_only_the_first_commands_sees_no_traceback(program_environment):
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "experiments.reproduce", "--dry_run"),
-            *("--flagfile=experiments/flagfiles/reproduce_laptop.flags", f"--seeds={seeds}"),
+            "--flagfile=experiments/flagfiles/reproduce_laptop.flags",
         ],
         cwd=ROOT,
         env={**program_environment, "PYTHONUNBUFFERED": ""},
@@ -208,8 +233,9 @@ def test_who_reads_only_the_first_commands_sees_no_traceback(seeds, program_envi
     ("flag", "words"),
     [
         ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
+        ("--seeds=", "--seeds is empty: give whole numbers"),
         ("--only=evalaute", "--only=evalaute: there is no part 'evalaute'"),
-        ("--run_dir=", "--run_dir= is empty: name a folder."),
+        ("--run_dir=", "--run_dir is empty: name a folder."),
         ("--jobs=9999", "--jobs=9999: cores this process may use: "),
         ("--settings=/nowhere", "--settings=/nowhere: no flagfile of a part"),
     ],
@@ -218,7 +244,6 @@ def test_wrong_flags_are_refused(reproduce, plan, flag, words):
     code, printed = reproduce(*flags(plan, flag))
     assert code == 1
     assert f"error: {words}" in printed
-    assert "Traceback" not in printed
 
 
 def test_a_flagfile_that_is_named_but_missing_is_refused_before_anything_runs(
@@ -231,7 +256,6 @@ def test_a_flagfile_that_is_named_but_missing_is_refused_before_anything_runs(
     assert code == 1
     assert "error: " in printed
     assert "nowhere.flags" in printed
-    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("more", [[], ["--dry_run"]])
@@ -247,33 +271,3 @@ def test_a_flag_that_a_later_part_does_not_take_is_refused_before_anything_runs(
     assert f"error: {settings}/critic.flags: sft does not take its flags: Unknown" in printed
     assert "lerning_rate" in printed
     assert "python -m experiments.self_improve" not in printed
-
-
-_PARSE = """
-import json, sys
-from absl import flags
-import experiments.{program}
-for argv in json.loads(sys.argv[1]):
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["experiments.{program}", *argv])
-"""
-
-
-@pytest.mark.parametrize("program", sorted({part.program for part in PARTS}))
-def test_programs_take_the_flags_of_the_shipped_settings(program, program_environment):
-    commands = []
-    for settings in ("laptop", "paper"):
-        plan = Plan(pathlib.Path("runs"), pathlib.Path("experiments/flagfiles") / settings, "base")
-        for part in PARTS:
-            if part.program == program and (ROOT / plan.settings / part.flagfile).is_file():
-                commands.append(plan.command(part, 0, shown=True)[3:])
-    assert commands
-    found = subprocess.run(
-        [sys.executable, "-c", _PARSE.format(program=program), json.dumps(commands)],
-        cwd=ROOT,
-        env=program_environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=120,
-    )
-    assert found.returncode == 0, found.stderr[-2000:]

@@ -1,0 +1,245 @@
+"""Runs the parts of a reproduction, several at a time, and shows how far they are."""
+
+import dataclasses
+import datetime
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from statistics import fmean
+
+import rich.console
+import rich.markup
+import rich.table
+
+from experiments.reproduction.plan import PartRecord, PartRun
+from jaxcritique.rollout.guard import die_with_parent
+
+_LOG_LINES = 15  # Of a failed part, that are shown.
+_POLL_SECONDS = 0.2
+_NOTE_SECONDS = 30.0  # A part that is killed loses as much of its time.
+_LEFT = "left"
+
+
+@dataclasses.dataclass
+class _Job:
+    """A part that is running."""
+
+    process: subprocess.Popen[bytes]
+    wanted: PartRecord
+    cores: set[int]
+    began: float = dataclasses.field(default_factory=time.monotonic)
+    noted: float = 0.0  # How many of its seconds have been noted.
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been running."""
+        return time.monotonic() - self.began
+
+
+class Schedule:
+    """Runs of parts, each with its state."""
+
+    def __init__(self, runs: Sequence[PartRun], jobs: int):
+        """Looks up what is done.
+
+        Args:
+          runs: each after those whose results it reads.
+          jobs: how many run at a time, each on its share of the cores.
+
+        Raises:
+          ValueError: there are fewer cores than jobs, or the record of a run is damaged.
+        """
+        cores = sorted(os.sched_getaffinity(0))
+        if jobs > len(cores):
+            raise ValueError(
+                f"`jobs={jobs}`: cores this process may use: {len(cores)}; give no more."
+            )
+        self._jobs = jobs
+        self._free = [set(cores[job::jobs]) for job in range(jobs)]
+        self.console = rich.console.Console()
+        # The job of a run that is running, the seconds of one that is done, _LEFT, or why there
+        # are no results. One value each, since a thread of its own draws the table of them.
+        self._states: dict[PartRun, _Job | float | str] = {run: _state(run) for run in runs}
+
+    @property
+    def left(self) -> list[PartRun]:
+        """The runs that are not done."""
+        return [run for run, state in self._states.items() if state == _LEFT]
+
+    @property
+    def failed(self) -> list[PartRun]:
+        """The runs that failed or lack what they read."""
+        states = self._states.items()
+        return [run for run, state in states if isinstance(state, str) and state != _LEFT]
+
+    def run(self) -> Generator[None]:
+        """Runs what is left.
+
+        Yields:
+          Each time all runs of a seed have ended.
+        """
+        seeds = {run.seed for run in self._states}
+        try:
+            while seeds:
+                for run, job in self._running().items():
+                    if job.process.poll() is not None:
+                        self._end(run, job)
+                    elif job.seconds > job.noted + _NOTE_SECONDS:
+                        _note(run, job, failed=True)
+                while self._free and (run := self._next()):
+                    self._start(run)
+                before, seeds = seeds, {run.seed for run in (*self.left, *self._running())}
+                if seeds != before:
+                    yield
+                if seeds:
+                    time.sleep(_POLL_SECONDS)
+        finally:  # Where we end early, so do the parts.
+            running = self._running()
+            for job in running.values():
+                job.process.terminate()
+            for run, job in running.items():
+                job.process.wait()
+                _note(run, job, failed=True)
+
+    def _running(self) -> dict[PartRun, _Job]:
+        return {run: state for run, state in self._states.items() if isinstance(state, _Job)}
+
+    def _next(self) -> PartRun | None:
+        """Returns the first run that can begin; those that lack what they read are left out."""
+        unfinished = {*self.left, *self._running()}
+        for run in self.left:
+            if unfinished.isdisjoint(run.needs):
+                missing = [need.part.name for need in run.needs if not need.done()]
+                if not missing:
+                    return run
+                self._states[run] = f"needs {missing[0]}"
+                unfinished.remove(run)
+                self.say(f"{run}: left out, since {missing[0]} is not done")
+        return None
+
+    def _start(self, run: PartRun) -> None:
+        """Starts a run unless it is done, or what it reads lacks something."""
+        if run.done():  # By what others have made of what it reads.
+            self._states[run] = _state(run)
+            return
+        try:
+            wanted, argv = run.wanted(), run.command()
+        except ValueError as error:
+            self._states[run] = "failed"
+            self.say(f"{run}: {error}")
+            return
+        self.say(f"{run}: {wanted.command}")
+        cores = self._free.pop()
+
+        def prepare() -> None:
+            die_with_parent()
+            os.sched_setaffinity(0, cores)
+
+        # What one part compiles is there for the next, unless the user keeps it elsewhere.
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": str((run.plan.run_dir / "compiled").absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        }
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        with run.log.open("a") as output:
+            process = subprocess.Popen(
+                [sys.executable, *argv[1:]],
+                stdin=subprocess.DEVNULL,
+                env={**cache, **os.environ},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=prepare,
+            )
+        self._states[run] = _Job(process, wanted, cores)
+
+    def _end(self, run: PartRun, job: _Job) -> None:
+        code = job.process.returncode
+        done = code == 0 and (run.folder / "results.json").is_file()
+        _note(run, job, failed=not done)
+        self._free.append(job.cores)
+        if done:
+            self._states[run] = _state(run)
+            self.say(f"{run}: done in {_clock(job.seconds)}")
+            return
+        self._states[run] = "failed"
+        self.say(f"{run}: failed with exit code {code}. The end of {run.log}:")
+        for line in run.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]:
+            self.say(f"    {line}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the table."""
+        self.console.print(rich.markup.escape(text), highlight=False, soft_wrap=True)
+
+    def table(self) -> rich.console.Group:
+        """Returns what is done, running and left, and for how long yet."""
+        states = dict(self._states)
+        seeds = dict.fromkeys(run.seed for run in states)
+        rows: dict[str, dict[int, str]] = {}
+        for run, state in states.items():
+            rows.setdefault(run.part.name, {})[run.seed] = _cell(state)
+        table = rich.table.Table("part", *(f"seed {seed}" for seed in seeds))
+        for name, cells in rows.items():
+            table.add_row(name, *cells.values())
+        took: dict[str, list[float]] = {}
+        for run, state in states.items():
+            if isinstance(state, float):
+                took.setdefault(run.part.name, []).append(state)
+        text = f"{sum(map(len, took.values()))} of {len(states)} parts done"
+        if self.failed:
+            text += f", {len(self.failed)} failed or left out"
+        left = [run.part.name for run, state in states.items() if state == _LEFT]
+        running = [(r.part.name, s.seconds) for r, s in states.items() if isinstance(s, _Job)]
+        if seconds := seconds_left(took, left, running, self._jobs):
+            text += f"; about {_clock(seconds)} left, by how long the parts done took"
+        return rich.console.Group(table, text, "")
+
+
+def _state(run: PartRun) -> float | str:
+    record = run.record()
+    return record.seconds if record and run.done() else _LEFT
+
+
+def _note(run: PartRun, job: _Job, failed: bool) -> None:
+    seconds = job.seconds
+    run.note(job.wanted, seconds - job.noted, failed)
+    job.noted = seconds
+
+
+def _cell(state: _Job | float | str) -> str:
+    if isinstance(state, _Job):
+        return f"[bold]running {_clock(state.seconds)}"
+    if not isinstance(state, str):
+        return f"[green]done {_clock(state)}"
+    return state if state == _LEFT else f"[red]{rich.markup.escape(state)}"
+
+
+def _clock(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def seconds_left(
+    took: Mapping[str, Sequence[float]],
+    left: Sequence[str],
+    running: Sequence[tuple[str, float]],
+    jobs: int,
+) -> float | None:
+    """Estimates how long the rest takes from what is done.
+
+    Args:
+      took: by part, the seconds of each seed in which it is done.
+      left: parts that have not begun, once for each seed.
+      running: parts that have, and for how many seconds.
+      jobs: parts that run at a time.
+
+    Returns:
+      Seconds; None where nothing is done yet and something is left.
+    """
+    if not took:
+        return None if left or running else 0.0
+    # A part that is done with no seed takes as long as those that are, on average.
+    usual = fmean(map(fmean, took.values()))
+    whole = {name: fmean(seconds) for name, seconds in took.items()}
+    rest = [max(whole.get(name, usual) - seconds, 0.0) for name, seconds in running]
+    return max((sum(whole.get(name, usual) for name in left) + sum(rest)) / jobs, *rest, 0.0)
