@@ -78,11 +78,7 @@ class ReproductionPlan:
 
     def flags(self) -> dict[str, str]:
         """Returns the flags in each part's flagfile."""
-        flagfiles = {part.name: self.settings / part.flagfile for part in self.parts}
-        return {
-            name: " ".join(read_flagfiles([f"--flagfile={path}"]))
-            for name, path in flagfiles.items()
-        }
+        return {run.part.name: " ".join(run.settings()) for run in self.runs([0])}
 
     def done(self, seeds: Iterable[int]) -> tuple[Evidence, list[PartCost]]:
         """Returns what all parts that are done have left, and what they took."""
@@ -133,6 +129,10 @@ class PartRun:
     def flagfile(self) -> pathlib.Path:
         """Its settings."""
         return self.plan.settings / self.part.flagfile
+
+    def settings(self) -> list[str]:
+        """Returns the flags in its flagfile, and in those that it names."""
+        return read_flagfiles([f"--flagfile={self.flagfile}"])
 
     @property
     def needs(self) -> list["PartRun"]:
@@ -238,8 +238,7 @@ class PartRun:
           ValueError: they lack a model that it needs, or its flagfile cannot be read.
         """
         inputs = {run.part.name: _hash(run.folder / "results.json") for run in self.needs}
-        settings = read_flagfiles([f"--flagfile={self.flagfile}"])
-        return PartRecord(shlex.join(self.command()), settings, inputs)
+        return PartRecord(shlex.join(self.command()), self.settings(), inputs)
 
     @property
     def _record_path(self) -> pathlib.Path:

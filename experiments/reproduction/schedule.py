@@ -29,7 +29,7 @@ class _Job:
     process: subprocess.Popen[bytes]
     wanted: PartRecord
     cores: set[int]
-    began: float = dataclasses.field(default_factory=time.monotonic)
+    began: float  # By the monotonic clock.
     noted: float = 0.0  # How many of its seconds have been noted.
 
     @property
@@ -143,6 +143,7 @@ class Schedule:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
         run.log.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
         with run.log.open("a") as output:
             process = subprocess.Popen(
                 [sys.executable, *argv[1:]],
@@ -152,7 +153,7 @@ class Schedule:
                 stderr=subprocess.STDOUT,
                 preexec_fn=prepare,
             )
-        self._states[run] = _Job(process, wanted, cores)
+        self._states[run] = _Job(process, wanted, cores, began)
 
     def _end(self, run: PartRun, job: _Job) -> None:
         code = job.process.returncode
