@@ -61,8 +61,8 @@ def measure_claims(evidence: Evidence, protocol: str, seed: int = 0) -> list[Mea
     """Measures all claims, in their order.
 
     Args:
-      evidence: what the programs left.
-      protocol: which answers are refined (`testtime.rounds.PROTOCOLS`), where a critic is used.
+      evidence: the outputs of the parts.
+      protocol: which answers are refined with a critic (`testtime.rounds.PROTOCOLS`).
       seed: decides the bootstrap's resamples.
 
     Raises:

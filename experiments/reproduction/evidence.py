@@ -1,7 +1,7 @@
-"""What the programs of a reproduction left behind, and how scores are looked up in it.
+"""The outputs of a reproduction's parts, and how scores are looked up in them.
 
-All lookups here raise `NotMeasured` where they find nothing, with what is missing: a claim may then
-be undecided, but no score is ever made up.
+All lookups raise `NotMeasured` if they find nothing, and say what is missing: a claim may then be
+undecided, but no score is ever made up.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ Levels = Mapping[int, Mapping[str, int]]  # Seed, then problem id, to its level,
 
 
 class NotMeasured(Exception):
-    """A score that a claim needs is not there; the message says which."""
+    """A score that a claim needs is missing; the message says which."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PartCost:
-    """What a part took with one seed."""
+    """The cost of a part with one seed."""
 
     part: str
     seed: int
@@ -39,7 +39,7 @@ class PartCost:
 
 @dataclasses.dataclass(frozen=True)
 class PartOutput:
-    """What the program of a part left in its run folder."""
+    """What a part's program wrote into its run folder."""
 
     results: Mapping[str, Any]
     scores: Sequence[Row] = ()  # Rows of scores.jsonl: {problem, level, score} and what is scored.
@@ -47,7 +47,7 @@ class PartOutput:
 
     @functools.cached_property
     def scored(self) -> list[tuple[dict[str, Any], list[Row]]]:
-        """The rows of `scores`, all that have the same of what is scored together."""
+        """The rows of `scores`, grouped by what is scored: all their other fields."""
         groups: dict[tuple[Any, ...], tuple[dict[str, Any], list[Row]]] = {}
         for row in self.scores:
             what = {key: row[key] for key in row if key not in ("problem", "level", "score")}
@@ -57,12 +57,12 @@ class PartOutput:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What parts left, by seed and by the name of the part."""
+    """The outputs of parts, by seed and part."""
 
     outputs: Mapping[int, Mapping[str, PartOutput]]
 
     def of(self, part: str) -> dict[int, PartOutput]:
-        """Returns what a part left, by seed."""
+        """Returns the outputs of a part, by seed."""
         outputs = {seed: parts[part] for seed, parts in self.outputs.items() if part in parts}
         if not outputs:
             raise NotMeasured(f"{part} has not been run")
@@ -169,7 +169,7 @@ def training_rows(e: Evidence, method: str) -> dict[int, list[Row]]:
 
 
 def common_k(evidence: Evidence, parts: Iterable[str]) -> int:
-    """Returns the largest K that all of these evaluations vote at: Table 3's."""
+    """Returns the largest K at which all of these evaluations vote: that of Table 3."""
     common = set.intersection(*(set(evidence.values(p, "k", metric="maj")) for p in parts))
     if not common:
         raise NotMeasured("the evaluations have no K in common")
@@ -217,7 +217,7 @@ def mean_over_actors(e: Evidence, method: Method) -> SeedScores:
 
 
 def read_output(folder: pathlib.Path) -> PartOutput:
-    """Reads what a program left in its run folder.
+    """Reads what a program wrote into its run folder.
 
     Raises:
       FileNotFoundError: it has no results yet.

@@ -1,4 +1,4 @@
-"""Figures 1 and 5 to 12 of the paper, from what the parts of a reproduction left."""
+"""Figures 1 and 5 to 12 of the paper, from the outputs of the parts."""
 
 import contextlib
 import dataclasses
@@ -59,8 +59,8 @@ def paper_figures(evidence: Evidence, protocol: str) -> list[PaperFigure]:
     """Draws all figures that can be; the others say what is missing.
 
     Args:
-      evidence: what the parts left.
-      protocol: which answers are refined where a critic is used.
+      evidence: the outputs of the parts.
+      protocol: which answers are refined with a critic.
     """
     drawn = []
     for name, caption, made_by, draw in _FIGURES:

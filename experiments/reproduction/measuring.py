@@ -86,7 +86,7 @@ class MeasuredAspect:
     ci95: tuple[float, float] | None = None
     n: int | None = None  # Problems.
     seeds: Mapping[int, float] | None = None  # The effect in each.
-    why: str = ""  # It is not measured, or not as it should be.
+    why: str = ""  # It is not measured, or on less than it should be.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MeasuredClaim:
 
     @property
     def why(self) -> str:
-        """Why aspects are not measured, or not as they should be."""
+        """Why aspects are not measured, or on less than they should be."""
         return "; ".join(dict.fromkeys(aspect.why for aspect in self.required if aspect.why))
 
     def to_json(self) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def measure(claim: Claim, evidence: Evidence, protocol: str, seed: int = 0) -> M
 
     Args:
       claim: which.
-      evidence: what the programs left.
-      protocol: which answers are refined (`testtime.rounds.PROTOCOLS`), where a critic is used.
+      evidence: the outputs of the parts.
+      protocol: which answers are refined with a critic (`testtime.rounds.PROTOCOLS`).
       seed: decides the bootstrap's resamples.
 
     Raises:
@@ -235,12 +235,12 @@ def _mean(problems: Mapping[str, Sequence[float]]) -> float:
 
 
 def scored(evidence: Evidence, part: str, **wanted: Any) -> Lookup:
-    """Returns what looks up `Evidence.scores`."""
+    """Returns a lookup by `Evidence.scores`."""
     return lambda: evidence.scores(part, **wanted)
 
 
 def less(first: Lookup, second: Lookup) -> Lookup:
-    """Returns what looks up two scores and subtracts the second, problem by problem."""
+    """Returns a lookup of the difference of two scores, problem by problem."""
     return lambda: minus(first(), second())
 
 

@@ -1,4 +1,4 @@
-"""The parts of a reproduction: which program makes what, from the results of which other parts.
+"""The parts of a reproduction: what each runs, and which other parts' results it needs.
 
 In the flags of a part `{PART}` is another part's run folder, `{PART:MODEL}` a model that the other
 part's results.json names, and `{model}` the base model of the reproduction.
@@ -31,10 +31,10 @@ class Part:
     name: str  # Also of its run folder.
     program: str  # Module of `experiments`.
     shows: str
-    flags: tuple[str, ...]  # Those that name other parts' results; its flagfile has the others.
-    critics: tuple[tuple[str, str], ...] = ()  # evaluate_critic: what each critic is, its folder.
-    settings: str = ""  # The name of its flagfile, where that is not the part's own.
-    trains: str = ""  # The flag that names the model or models that it fine-tunes, if it does.
+    flags: tuple[str, ...]  # Those that refer to other parts; its flagfile has the others.
+    critics: tuple[tuple[str, str], ...] = ()  # evaluate_critic: name and folder of each.
+    settings: str = ""  # The name of its flagfile, if that is not the part's.
+    trains: str = ""  # The flag of the models that it fine-tunes, if it does.
 
     @property
     def flagfile(self) -> str:
@@ -48,7 +48,7 @@ class Part:
 
     @property
     def needs(self) -> list[str]:
-        """The names of the parts whose results it reads."""
+        """The names of the parts whose results it needs."""
         names = [name for flag in self.all_flags for name, _ in REFERENCE.findall(flag)]
         return [name for name in dict.fromkeys(names) if f"{{{name}}}" != BASE]
 

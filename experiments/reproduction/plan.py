@@ -1,4 +1,4 @@
-"""A reproduction: the command of each part, what has been done of it, and what it left."""
+"""The plan of a reproduction: the command of each part, whether it is done, and its output."""
 
 import dataclasses
 import hashlib
@@ -81,7 +81,7 @@ class ReproductionPlan:
         return {run.part.name: " ".join(run.settings()) for run in self.runs([0])}
 
     def done(self, seeds: Iterable[int]) -> tuple[Evidence, list[PartCost]]:
-        """Returns what all parts that are done have left, and what they took."""
+        """Returns the outputs and the costs of all parts that are done."""
         done = [run for run in self.runs(seeds) if run.done()]
         outputs: dict[int, dict[str, PartOutput]] = {}
         for run in done:
@@ -91,16 +91,16 @@ class ReproductionPlan:
 
 @dataclasses.dataclass(frozen=True)
 class PartRecord:
-    """What is noted of a part's run: what decides its outcome, and how it went."""
+    """The record of a part's run: what decides its outcome, and how long it took."""
 
     command: str
     settings: list[str]  # The flags in its flagfile.
     inputs: dict[str, str]  # Part to the hash of its results.
     seconds: float = 0.0  # Of all starts.
-    failed: bool = False  # Or still running, or killed.
+    failed: bool = False  # Also while it runs, so that a killed run counts as failed.
 
     def same_run(self, other: "PartRecord") -> bool:
-        """Whether another record is of the same command, settings and inputs."""
+        """Whether another record has the same command, settings and inputs."""
         return dataclasses.replace(other, seconds=self.seconds, failed=self.failed) == self
 
 
@@ -145,11 +145,11 @@ class PartRun:
         """Returns its command, beginning with "python".
 
         Args:
-          shown: to be read, before the parts that it needs have run: references to models that
-            are not known yet stay as they are.
+          shown: whether it is only shown or checked: references to models that do not exist yet
+            then stay as they are.
 
         Raises:
-          ValueError: a part that it reads has no results, or no such model.
+          ValueError: a part that it needs has no results, or no such model.
         """
         return [
             *("python", "-m", f"experiments.{self.part.program}"),
@@ -160,7 +160,7 @@ class PartRun:
         ]
 
     def _resolve(self, text: str, shown: bool = False) -> str:
-        """Replaces references by what they stand for."""
+        """Replaces `{model}`, `{PART}` and `{PART:MODEL}` (see parts.py)."""
 
         def value(match: re.Match[str]) -> str:
             name, model = match.groups()
@@ -184,7 +184,7 @@ class PartRun:
         return REFERENCE.sub(value, text)
 
     def configs(self) -> list[Config]:
-        """Returns the configs that its program makes of its flags.
+        """Returns the configs that its program parses from its flags.
 
         Raises:
           ValueError: the program does not take them.
@@ -220,7 +220,7 @@ class PartRun:
     # ---- what has been done
 
     def done(self) -> bool:
-        """Whether it has come to its results by this very command, settings and inputs."""
+        """Whether it has results of the same command, settings and inputs."""
         if not (self.folder / "results.json").is_file():
             return False
         if not all(run.done() for run in self.needs):
@@ -228,14 +228,14 @@ class PartRun:
         record = self.record()
         try:
             return record is not None and record.same_run(self.wanted()) and not record.failed
-        except ValueError:  # What it reads lacks the model that it needs.
+        except ValueError:  # A part that it needs has no such model.
             return False
 
     def wanted(self) -> PartRecord:
-        """Returns what decides its outcome; the parts that it reads must have results.
+        """Returns its record as of now, without times; the parts that it needs must have results.
 
         Raises:
-          ValueError: they lack a model that it needs, or its flagfile cannot be read.
+          ValueError: they lack a model, or its flagfile cannot be read.
         """
         inputs = {run.part.name: _hash(run.folder / "results.json") for run in self.needs}
         return PartRecord(shlex.join(self.command()), self.settings(), inputs)
@@ -245,14 +245,17 @@ class PartRun:
         return self.folder.with_name(f"{self.part.name}.json")
 
     def record(self) -> PartRecord | None:
-        """Returns what was last noted of it."""
+        """Returns its record, if there is one."""
         path = self._record_path
         return from_json(PartRecord, read_object(path)) if path.is_file() else None
 
     def note(self, wanted: PartRecord, seconds: float, failed: bool = False) -> None:
-        """Notes that it ended after so many seconds, or came so far.
+        """Writes its record, adding the seconds of earlier starts with the same settings.
 
-        Those of earlier starts of the same command, settings and inputs are added.
+        Args:
+          wanted: what it ran with.
+          seconds: since the last note.
+          failed: whether it failed, or is still running.
         """
         before = self.record()
         if before and wanted.same_run(before):
@@ -261,9 +264,9 @@ class PartRun:
         write_atomically(self._record_path, json.dumps(to_json(noted), indent=2) + "\n")
 
     def adopt(self) -> None:
-        """Notes it as done if somebody has run its command, on many hosts or on one.
+        """Records it as done if the user has run its command by hand, on one host or several.
 
-        Its flagfile is taken to be what it was then, or when we last failed to run it.
+        Its flagfile is assumed not to have changed since, or since it last failed here.
         """
         path = self.folder / "results.json"
         if not path.is_file():
@@ -271,7 +274,7 @@ class PartRun:
         results, noted = read_object(path), self.record()
         try:
             wanted = self.wanted()
-        except (ValueError, FileNotFoundError):  # What it reads is not there.
+        except (ValueError, FileNotFoundError):  # A part that it needs has no results.
             return
         if noted:
             since = noted.failed and path.stat().st_mtime > self._record_path.stat().st_mtime
@@ -281,16 +284,16 @@ class PartRun:
         if shlex.join(ran) == wanted.command:
             self.note(wanted, results.get("wall_seconds", 0.0))
 
-    # ---- what it left
+    # ---- its output
 
     def output(self) -> PartOutput:
-        """Returns what it left; critics are called by what they are in this part."""
+        """Returns its output; critics have the names that the part gives them."""
         output = read_output(self.folder)
         if not self.part.critics:
             return output
         names: dict[str, str] = {}
         for name, folder in self.part.critics:
-            # Where no critique could train a critic it is the base, which has its name already.
+            # Without critiques to train on, the trained critic is the base, which comes first.
             names.setdefault(self._resolve(folder), name)
         scores = [
             {**row, "method": names[row["method"]]}
@@ -300,7 +303,7 @@ class PartRun:
         return dataclasses.replace(output, scores=scores)
 
     def cost(self) -> PartCost:
-        """Returns what it took, by what its stages noted."""
+        """Returns its cost, from the manifests of its stages."""
         paths = [*self.folder.glob("stages/*/manifest.json")]
         if self.part.program == "sft":
             paths.append(self.folder / "results.json")
@@ -319,10 +322,10 @@ class PartRun:
 
 
 def check_flags(runs: Iterable[PartRun]) -> None:
-    """Has the programs read the flags of runs, which the last would otherwise do hours later.
+    """Checks the flags of all runs now, since the last would fail only after hours.
 
     Raises:
-      ValueError: one does not take its flags; it says why.
+      ValueError: a program does not take its flags; the message says why.
     """
     for run in {(run.part.program, run.flagfile): run for run in runs}.values():
         run.configs()
@@ -349,7 +352,7 @@ def print_commands(runs: Sequence[PartRun], topology: str | None) -> None:
 
 
 def _hash(path: pathlib.Path) -> str:
-    """Hashes a results.json, but for how long it took and in how much memory."""
+    """Hashes a results.json without its times and memory."""
     clocks = ("wall_seconds", "peak_rss_bytes", "seconds")
     results = {key: value for key, value in read_object(path).items() if key not in clocks}
     return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()

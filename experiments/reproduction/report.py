@@ -25,7 +25,7 @@ class ReproductionResults:
     """What a reproduction found."""
 
     command: str
-    protocol: str  # Which answers are refined where a critic is used.
+    protocol: str  # Which answers are refined with a critic.
     seeds: list[int]
     claims: list[MeasuredClaim]
     claims_otherwise: list[MeasuredClaim]  # By the other protocol.
@@ -118,9 +118,9 @@ def write_reproduction(
     """Writes results.json, the figures' numbers to figures/NAME.csv, results.md and report.html.
 
     Args:
-      evidence: what the parts left.
-      protocol: which answers are refined where a critic is used; the claims are measured with the
-        other one too.
+      evidence: the outputs of the parts.
+      protocol: which answers are refined with a critic; the claims are measured by the other
+        one too.
       command: that made all of it.
       settings: flags by part.
       costs: of what is done.

@@ -1,4 +1,4 @@
-"""Runs the parts of a reproduction, several at a time, and shows how far they are."""
+"""Runs the parts of a reproduction, several at a time, and shows their progress."""
 
 import dataclasses
 import datetime
@@ -16,9 +16,9 @@ import rich.table
 from experiments.reproduction.plan import PartRecord, PartRun
 from jaxcritique.rollout.guard import die_with_parent
 
-_LOG_LINES = 15  # Of a failed part, that are shown.
+_LOG_LINES = 15  # Shown of the log of a failed part.
 _POLL_SECONDS = 0.2
-_NOTE_SECONDS = 30.0  # A part that is killed loses as much of its time.
+_NOTE_SECONDS = 30.0  # Between updates of the records of running parts.
 _LEFT = "left"
 
 
@@ -30,7 +30,7 @@ class _Job:
     wanted: PartRecord
     cores: set[int]
     began: float  # By the monotonic clock.
-    noted: float = 0.0  # How many of its seconds have been noted.
+    noted: float = 0.0  # Seconds that are in its record.
 
     @property
     def seconds(self) -> float:
@@ -39,13 +39,13 @@ class _Job:
 
 
 class Schedule:
-    """Runs of parts, each with its state."""
+    """Runs parts in order, and knows the state of each."""
 
     def __init__(self, runs: Sequence[PartRun], jobs: int):
-        """Looks up what is done.
+        """Finds out what is done already.
 
         Args:
-          runs: each after those whose results it reads.
+          runs: of parts, each after those that it needs.
           jobs: how many run at a time, each on its share of the cores.
 
         Raises:
@@ -59,8 +59,8 @@ class Schedule:
         self._jobs = jobs
         self._free = [set(cores[job::jobs]) for job in range(jobs)]
         self.console = rich.console.Console()
-        # The job of a run that is running, the seconds of one that is done, _LEFT, or why there
-        # are no results. One value each, since a thread of its own draws the table of them.
+        # Of each run: its job while it runs, its seconds when it is done, _LEFT, or why it has no
+        # results. A single value, since another thread draws the table.
         self._states: dict[PartRun, _Job | float | str] = {run: _state(run) for run in runs}
 
     @property
@@ -70,7 +70,7 @@ class Schedule:
 
     @property
     def failed(self) -> list[PartRun]:
-        """The runs that failed or lack what they read."""
+        """The runs that failed, or need one that did."""
         states = self._states.items()
         return [run for run, state in states if isinstance(state, str) and state != _LEFT]
 
@@ -95,7 +95,7 @@ class Schedule:
                     yield
                 if seeds:
                     time.sleep(_POLL_SECONDS)
-        finally:  # Where we end early, so do the parts.
+        finally:  # The parts end with this process.
             running = self._running()
             for job in running.values():
                 job.process.terminate()
@@ -107,7 +107,7 @@ class Schedule:
         return {run: state for run, state in self._states.items() if isinstance(state, _Job)}
 
     def _next(self) -> PartRun | None:
-        """Returns the first run that can begin; those that lack what they read are left out."""
+        """Returns the first run that can start; those whose needs failed are left out."""
         unfinished = {*self.left, *self._running()}
         for run in self.left:
             if unfinished.isdisjoint(run.needs):
@@ -120,8 +120,8 @@ class Schedule:
         return None
 
     def _start(self, run: PartRun) -> None:
-        """Starts a run unless it is done, or what it reads lacks something."""
-        if run.done():  # By what others have made of what it reads.
+        """Starts a run, unless it is done or a part that it needs has no such model."""
+        if run.done():  # Its inputs came out as before.
             self._states[run] = _state(run)
             return
         try:
@@ -137,7 +137,7 @@ class Schedule:
             die_with_parent()
             os.sched_setaffinity(0, cores)
 
-        # What one part compiles is there for the next, unless the user keeps it elsewhere.
+        # Parts share what they compile; a cache that the user has set takes precedence.
         cache = {
             "JAX_COMPILATION_CACHE_DIR": str((run.plan.run_dir / "compiled").absolute()),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -174,7 +174,7 @@ class Schedule:
         self.console.print(rich.markup.escape(text), highlight=False, soft_wrap=True)
 
     def table(self) -> rich.console.Group:
-        """Returns what is done, running and left, and for how long yet."""
+        """Returns a table of what is done, running and left, and the time that is left."""
         states = dict(self._states)
         seeds = dict.fromkeys(run.seed for run in states)
         rows: dict[str, dict[int, str]] = {}
@@ -193,7 +193,7 @@ class Schedule:
         left = [run.part.name for run, state in states.items() if state == _LEFT]
         running = [(r.part.name, s.seconds) for r, s in states.items() if isinstance(s, _Job)]
         if seconds := seconds_left(took, left, running, self._jobs):
-            text += f"; about {_clock(seconds)} left, by how long the parts done took"
+            text += f"; about {_clock(seconds)} left, judging by the parts that are done"
         return rich.console.Group(table, text, "")
 
 
@@ -226,20 +226,20 @@ def seconds_left(
     running: Sequence[tuple[str, float]],
     jobs: int,
 ) -> float | None:
-    """Estimates how long the rest takes from what is done.
+    """Estimates how long the rest takes.
 
     Args:
-      took: by part, the seconds of each seed in which it is done.
-      left: parts that have not begun, once for each seed.
-      running: parts that have, and for how many seconds.
+      took: seconds of each run that is done, by part.
+      left: the part of each run that has not started.
+      running: the part of each run that has, and its seconds so far.
       jobs: parts that run at a time.
 
     Returns:
-      Seconds; None where nothing is done yet and something is left.
+      Seconds; None if nothing is done yet and something is left.
     """
     if not took:
         return None if left or running else 0.0
-    # A part that is done with no seed takes as long as those that are, on average.
+    # A part without a finished run is taken to last as long as the average part.
     usual = fmean(map(fmean, took.values()))
     whole = {name: fmean(seconds) for name, seconds in took.items()}
     rest = [max(whole.get(name, usual) - seconds, 0.0) for name, seconds in running]

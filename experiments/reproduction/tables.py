@@ -1,4 +1,4 @@
-"""Tables 1 to 5 of the paper, from what the parts of a reproduction left."""
+"""Tables 1 to 5 of the paper, from the outputs of the parts."""
 
 import contextlib
 import dataclasses
@@ -33,8 +33,8 @@ def paper_tables(evidence: Evidence, protocol: str) -> list[Table]:
     """Makes all tables; one that cannot be made has no rows, and a note that says why.
 
     Args:
-      evidence: what the parts left.
-      protocol: which answers are refined where a critic is used.
+      evidence: the outputs of the parts.
+      protocol: which answers are refined with a critic.
     """
     tables = []
     for title, make in _TABLES:
