@@ -18,10 +18,10 @@ from experiments.reproduction.evidence import (
     minus,
 )
 from experiments.reproduction.measuring import average
-from jaxcritique.analysis import self_talk_report as table5
 from jaxcritique.analysis.methods import ALONE, in_parallel, one_round
 from jaxcritique.analysis.page import Table, gain_cell, share_cell
 from jaxcritique.analysis.table import percent
+from jaxcritique.improvement import self_talk_report as table5
 
 Cells = tuple[str, ...]
 _Make = Callable[[Evidence, str], tuple[list[Cells], str]]  # Rows, the header first, and a note.
