@@ -26,7 +26,7 @@ from jaxcritique.models.transformer import initialize
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.store import replace_folder, write_atomically
 from jaxcritique.training.data import Batch, Batches, Example, drop_too_long, pack, tokenize
-from jaxcritique.training.loop import Run, train
+from jaxcritique.training.loop import TrainingRun, train
 from jaxcritique.training.step import Execution, OptimizerConfig, check_execution
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where everything goes.", required=True)
@@ -110,26 +110,30 @@ def main(_: list[str]) -> None:
         return Batch(*(array[start:][rows] for array in block(step // _BLOCK)))
 
     # ---- train
-    params = train(
-        Run(run_dir / "training", "pretraining", checkpoint_steps=50),
-        config,
-        lambda: initialize(config, _SEED.value, mesh)[1],
-        Batches(_ROWS.value, _SEQUENCE.value, build),
-        OptimizerConfig(
-            learning_rate=_LEARNING_RATE.value,
-            total_steps=_STEPS.value,
-            warmup_steps=_STEPS.value // 20,
-            weight_decay=0.1,
-            b2=0.95,
-        ),
-        execution,
-        mesh,
-        stop_at=_STOP_AT.value,
+    trained = train(
+        TrainingRun(
+            name="pretraining",
+            config=config,
+            initial=lambda: initialize(config, _SEED.value, mesh),
+            batches=Batches(_ROWS.value, _SEQUENCE.value, build),
+            optimizer=OptimizerConfig(
+                learning_rate=_LEARNING_RATE.value,
+                total_steps=_STEPS.value,
+                warmup_steps=_STEPS.value // 20,
+                weight_decay=0.1,
+                b2=0.95,
+            ),
+            execution=execution,
+            mesh=mesh,
+            folder=run_dir / "training",
+            checkpoint_steps=50,
+            stop_at=_STOP_AT.value,
+        )
     )
 
     # ---- export
     output = run_dir / "tiny_base"
-    save_pretrained(output, config, params, tokenizer_folder, dtype=np.float16)
+    save_pretrained(output, trained.model, tokenizer_folder, dtype=np.float16)
     record = {
         "command": command(),
         "seed": _SEED.value,

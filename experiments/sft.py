@@ -23,8 +23,8 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.run_folder import claim, command
 from jaxcritique.store import write_atomically
 from jaxcritique.training.examples import read_examples
-from jaxcritique.training.loop import Run
-from jaxcritique.training.sft import Placement, SftConfig, prepare
+from jaxcritique.training.loop import train
+from jaxcritique.training.sft import ExecutionConfig, SftConfig, prepare
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,11 @@ class StartConfig(Config):
     distributed: bool = setting(False, "One of several processes, on a TPU pod or under Slurm.")
 
 
-CONFIGS = SftProgramConfig, Placement, StartConfig, RunDir
+CONFIGS = SftProgramConfig, ExecutionConfig, StartConfig, RunDir
 
 
 def main(
-    config: SftProgramConfig, placement: Placement, start: StartConfig, folder: RunDir
+    config: SftProgramConfig, execution: ExecutionConfig, start: StartConfig, folder: RunDir
 ) -> None:
     """Runs the program."""
     started = time.monotonic()
@@ -63,21 +63,27 @@ def main(
     run_dir = folder.run_dir
     with checking_input():
         examples = read_examples(config.data)
-        job = Run(run_dir, "sft", start.checkpoint_steps, start.from_step)
-        prepared = prepare(
-            job, config.model, examples, config.part(SftConfig), config.seed, placement
+        job = prepare(
+            config.model,
+            examples,
+            config.part(SftConfig),
+            config.seed,
+            folder=run_dir,
+            checkpoint_steps=start.checkpoint_steps,
+            from_step=start.from_step,
+            execution=execution,
         )
         settings = {
             **config.to_json(),
             "model": ModelFolder.of(config.model).key,  # After the checks: it reads all weights.
             "data": hashlib.sha256(config.data.read_bytes()).hexdigest(),
-            "compute_dtype": placement.compute_dtype,
+            "compute_dtype": execution.compute_dtype,
         }
-        del settings["micro_rows"]  # Like the rest of the placement it may change in between.
+        del settings["micro_rows"]  # Like the rest of the execution it may change in between.
         # The first of several processes has the whole folder, so that no other run starts in it.
         claim(run_dir, "sft", settings, part=str(jax.process_index() or ""))
-    facts = prepared.train()
-    results = {"command": command(), "wall_seconds": time.monotonic() - started, **facts}
+    summary = job.finish(train(job)).summary()
+    results = {"command": command(), "wall_seconds": time.monotonic() - started, **summary}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(run_dir / "model")
 

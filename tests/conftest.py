@@ -96,7 +96,7 @@ def tokenizer_folder(make_tokenizer) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The config, structure and parameters of a model with weights large enough to matter."""
+    """A model with weights large enough to matter."""
     import jax
     import numpy as np
 
@@ -113,10 +113,9 @@ def tiny():
         mlp_dim=24,
         max_positions=512,
     )
-    structure, shapes = abstract(config)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
-    return config, structure, params
+    draw = lambda x: 0.3 * rng.standard_normal(x.shape, np.float32)  # noqa: E731
+    return jax.tree.map(draw, abstract(config))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ Llama 2/3/3.1, SmolLM2, Qwen2, Qwen2.5 and Qwen3 (dense) are the same transforme
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any, NoReturn
 
@@ -15,11 +16,27 @@ _IGNORED = {
     "pretraining_tp", "tokenizer_class", "torch_dtype", "transformers.js_config",
     "transformers_version", "use_cache", "is_llama_config", "_attn_implementation_autoset",
 }  # fmt: skip
-# What `transformers` takes for a field that is not there, where that is not derived from others.
-_DEFAULTS = {
-    "llama": {},
-    "qwen2": {"num_key_value_heads": 32},
-    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The models of one Hugging Face `model_type`."""
+
+    architecture: str  # The class of `transformers`.
+    models: str  # For messages.
+    # What `transformers` takes for a field that is absent, where that is not derived from others.
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    switches: dict[str, bool] = dataclasses.field(default_factory=dict)  # Fields of `ModelConfig`.
+
+
+FAMILIES = {
+    "llama": Family("LlamaForCausalLM", "Llama 2/3, SmolLM2"),
+    "qwen2": Family(
+        "Qwen2ForCausalLM", "Qwen2, Qwen2.5", {"num_key_value_heads": 32}, {"qkv_bias": True}
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM", "dense", {"num_key_value_heads": 32, "head_dim": 128}, {"qk_norm": True}
+    ),
 }
 
 
@@ -79,13 +96,14 @@ class ModelConfig:
     def from_hf(cls, hf: dict[str, Any], where: str = "config.json") -> "ModelConfig":
         """Translates the contents of a `config.json`; see `load` for what it raises."""
         family = hf.get("model_type")
-        if family not in _DEFAULTS:
+        if family not in FAMILIES:
+            known = [f"{name!r} ({known.models})" for name, known in FAMILIES.items()]
             raise ValueError(
-                f"{where}: model_type {family!r} is not supported; this project runs 'llama' "
-                "(Llama 2/3, SmolLM2), 'qwen2' (Qwen2, Qwen2.5) and 'qwen3' (dense)."
+                f"{where}: model_type {family!r} is not supported; this project runs "
+                f"{', '.join(known[:-1])} and {known[-1]}."
             )
 
-        hf = _DEFAULTS[family] | hf
+        hf = FAMILIES[family].defaults | hf
 
         def refuse(name: str, value: Any) -> NoReturn:
             raise ValueError(f"{where}: {name}={value!r} is not supported for {family!r}.")
@@ -125,10 +143,9 @@ class ModelConfig:
             norm_eps=hf.pop("rms_norm_eps", 1e-6),
             rope_theta=float(theta),
             rope_scaling=scaling,
-            qkv_bias=family == "qwen2",
-            qk_norm=family == "qwen3",
             tie_embeddings=hf.pop("tie_word_embeddings", False),
             family=family,
+            **FAMILIES[family].switches,
         )
         for name, only in {
             "hidden_act": "silu",
@@ -159,9 +176,8 @@ class ModelConfig:
         rope: dict[str, Any] = {"rope_type": "default"}
         if self.rope_scaling is not None:
             rope = {"rope_type": "llama3", **dataclasses.asdict(self.rope_scaling)}
-        architecture = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[self.family]
         return {
-            "architectures": [f"{architecture}ForCausalLM"],
+            "architectures": [FAMILIES[self.family].architecture],
             "model_type": self.family,
             "vocab_size": self.vocab_size,
             "hidden_size": self.dim,
@@ -182,12 +198,9 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """The number of parameters, embeddings counted once where they are tied."""
-        qkv = self.dim * self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
-        out = self.head_dim * self.num_heads * self.dim
-        layer = qkv + out + 3 * self.dim * self.mlp_dim + 2 * self.dim
-        if self.qkv_bias:
-            layer += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
-        if self.qk_norm:
-            layer += 2 * self.head_dim
-        embeddings = self.vocab_size * self.dim * (1 if self.tie_embeddings else 2)
-        return self.num_layers * layer + embeddings + self.dim
+        from jaxcritique.models.weights import weights  # It imports this module.
+
+        return sum(
+            math.prod(row.shape(self)) * (self.num_layers if row.in_layers else 1)
+            for row in weights(self).values()
+        )

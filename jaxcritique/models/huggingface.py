@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out: the names and layouts of every weight, in one table."""
+"""Hugging Face folders in and out; `weights` has the names and layouts."""
 
 import contextlib
 import dataclasses
@@ -6,26 +6,30 @@ import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, Sharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from jax.typing import DTypeLike
+from jaxtyping import Array
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.sharding import path_of, shardings
+from jaxcritique.models.sharding import sharding_of, shardings
 from jaxcritique.models.tokenizer import check_tokenizer
-from jaxcritique.models.transformer import Params, Structure, abstract
+from jaxcritique.models.transformer import LanguageModel, Transformer, abstract, weight_shape
+from jaxcritique.models.weights import WEIGHTS, Weight, named_weights, weights
 from jaxcritique.store import replace_folder
 
+M = TypeVar("M", bound=LanguageModel)
 _SHARD_BYTES = 4 * 2**30
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -35,27 +39,6 @@ _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json",
 )  # fmt: skip
-
-# Our path in the parameters -> Hugging Face's name; {i} is the layer, stacked along axis 0 here.
-_NAMES = {
-    "embedding": "model.embed_tokens.weight",
-    "norm.scale": "model.norm.weight",
-    "head": "lm_head.weight",
-    "layers.attention_norm.scale": "model.layers.{i}.input_layernorm.weight",
-    "layers.mlp_norm.scale": "model.layers.{i}.post_attention_layernorm.weight",
-    "layers.q": "model.layers.{i}.self_attn.q_proj.weight",
-    "layers.k": "model.layers.{i}.self_attn.k_proj.weight",
-    "layers.v": "model.layers.{i}.self_attn.v_proj.weight",
-    "layers.out": "model.layers.{i}.self_attn.o_proj.weight",
-    "layers.q_bias": "model.layers.{i}.self_attn.q_proj.bias",
-    "layers.k_bias": "model.layers.{i}.self_attn.k_proj.bias",
-    "layers.v_bias": "model.layers.{i}.self_attn.v_proj.bias",
-    "layers.q_norm.scale": "model.layers.{i}.self_attn.q_norm.weight",
-    "layers.k_norm.scale": "model.layers.{i}.self_attn.k_norm.weight",
-    "layers.gate": "model.layers.{i}.mlp.gate_proj.weight",
-    "layers.up": "model.layers.{i}.mlp.up_proj.weight",
-    "layers.down": "model.layers.{i}.mlp.down_proj.weight",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,29 +79,13 @@ class ModelFolder:
         return cls(folder, sha.hexdigest()[:16])
 
 
-def _is_matrix(path: str) -> bool:
-    """Whether Hugging Face stores it as [out, in], the other way round than we do."""
-    return path.rpartition(".")[2] in ("q", "k", "v", "out", "gate", "up", "down")
-
-
-def _to_hf(path: str, array: np.ndarray) -> np.ndarray:
-    shape = _hf_shape(path, array.shape)
-    if not _is_matrix(path):
-        return array.reshape(shape)
-    return np.ascontiguousarray(array.reshape(shape[::-1]).T)
-
-
-def _hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if _is_matrix(path):  # [d, n, h] -> [n h, d] for q, k, v; [n, h, d] -> [d, n h] for out.
-        inputs = math.prod(shape[:2]) if path.endswith(".out") else shape[0]
-        return math.prod(shape) // inputs, inputs
-    return (math.prod(shape),) if path.endswith("bias") else shape
-
-
 def load_pretrained(
-    folder: str | pathlib.Path, mesh: Mesh | None = None, dtype: Any = np.float32
-) -> tuple[ModelConfig, Structure, Params]:
-    """Reads a Hugging Face folder, each tensor straight to where it is to live.
+    folder: str | os.PathLike[str],
+    mesh: Mesh | None = None,
+    dtype: DTypeLike | None = np.float32,
+    kind: type[M] = Transformer,
+) -> M:
+    """Reads a Hugging Face folder, each tensor straight to where it is sharded to.
 
     Each host reads only what its devices hold, one tensor at a time.
 
@@ -126,6 +93,7 @@ def load_pretrained(
       folder: with config.json and one or more *.safetensors.
       mesh: the devices; None: the default one.
       dtype: of the parameters; None: as they are stored.
+      kind: `Transformer` to train, `Decoder` to sample.
 
     Raises:
       FileNotFoundError: the folder, its config or its weights are missing.
@@ -134,34 +102,34 @@ def load_pretrained(
     """
     folder = pathlib.Path(folder)
     config = ModelConfig.load(folder)
-    structure, shapes = abstract(config)
-    weights = _Weights(folder, shapes)
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    where = jax.tree.map(lambda _: one, shapes) if mesh is None else shardings(mesh, shapes)
+    stored = _StoredWeights(folder, config)
+    if mesh is not None:
+        shardings(mesh, abstract(config, kind))  # Refuses a mesh before anything is read.
 
-    def load(keys: Any, leaf: jax.ShapeDtypeStruct, sharding: Sharding) -> jax.Array:
-        path = path_of(keys)
-        name = _NAMES[path]
-        if "{i}" not in name:
-            array = weights.read(name, path, leaf.shape, sharding)
+    def sharding(row: Weight, shape: tuple[int, ...]) -> Sharding:
+        if mesh is None:
+            return SingleDeviceSharding(jax.devices()[0])
+        return sharding_of(mesh, row, shape)
+
+    def make(row: Weight, layer: int | None) -> Array:
+        if layer is not None or not row.in_layers:
+            array = stored.read(row, layer, sharding(row, row.shape(config)))
             return array if dtype is None else array.astype(dtype)
-        layer_sharding = sharding
-        if isinstance(sharding, NamedSharding):
-            layer_sharding = NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
-        stack: Any = None
-        for i in range(leaf.shape[0]):
-            layer = weights.read(name.format(i=i), path, leaf.shape[1:], layer_sharding)
+        stack: Array | None = None
+        first: Any = None
+        for i in range(config.num_layers):
+            array = stored.read(row, i, sharding(row, row.shape(config)))
             if stack is None:
-                stored = layer.dtype
-                stack = _zeros(leaf.shape, jnp.dtype(dtype or stored), sharding)
-            if dtype is None and layer.dtype != stored:
-                raise ValueError(
-                    f"{folder}: {name.format(i=i)} is {layer.dtype}, that of layer 0 {stored}"
-                )
-            stack = _set_layer(stack, layer, i)
+                first, shape = array.dtype, weight_shape(config, row, None)
+                stack = _zeros(shape, jnp.dtype(dtype or first), sharding(row, shape))
+            if dtype is None and array.dtype != first:
+                name = row.hf_name.format(i=i)
+                raise ValueError(f"{folder}: {name} is {array.dtype}, that of layer 0 {first}")
+            stack = _set_layer(stack, array, i)
+        assert stack is not None
         return stack
 
-    return config, structure, jax.tree_util.tree_map_with_path(load, shapes, where)
+    return kind(config, make)
 
 
 def check_weights(folder: str | pathlib.Path) -> None:
@@ -172,48 +140,69 @@ def check_weights(folder: str | pathlib.Path) -> None:
       ValueError: the architecture is not supported, a file is damaged, or a tensor is missing, left
         over or of another shape than the config says; it is named.
     """
-    _Weights(pathlib.Path(folder), abstract(ModelConfig.load(folder))[1])
+    _StoredWeights(pathlib.Path(folder), ModelConfig.load(folder))
 
 
-class _Weights:
+class _StoredWeights:
     """The tensors of a folder's safetensors files, read piece by piece."""
 
-    def __init__(self, folder: pathlib.Path, shapes: Params):
+    def __init__(self, folder: pathlib.Path, config: ModelConfig):
         """Opens the files; see `check_weights` for what is raised."""
-        self._where: dict[str, pathlib.Path] = {}
-        found: dict[str, tuple[int, ...]] = {}
+        self._config = config
+        self._file: dict[str, pathlib.Path] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for file in _weight_files(folder):
             try:
                 with safe_open(str(file), framework="numpy") as handle:
                     for name in handle.keys():  # noqa: SIM118
-                        self._where[name] = file
-                        found[name] = tuple(handle.get_slice(name).get_shape())
+                        self._file[name] = file
+                        shapes[name] = tuple(handle.get_slice(name).get_shape())
             except SafetensorError as error:
                 raise ValueError(f"{file}: damaged or cut off ({error}); copy it anew.") from None
-        for name, path, leaf, i in _hf_tensors(shapes):
-            expected = _hf_shape(path, leaf.shape[0 if i is None else 1 :])
-            if name not in found:
+        for name, rows, _ in _tensors(config):
+            expected = _stored_shape(rows, config)
+            if name not in shapes:
                 raise ValueError(
                     f"{folder}: there is no tensor {name!r}, which config.json calls for"
                 )
-            if (shape := found.pop(name)) != expected:
+            if (shape := shapes.pop(name)) != expected:
                 raise ValueError(f"{folder}: {name} has shape {shape}, expected {expected}")
         # A tied head may be stored too; old files hold rotary tables.
-        tied = set() if "head" in shapes else {_NAMES["head"]}
-        left = [name for name in found if not name.endswith("rotary_emb.inv_freq")]
-        if left := sorted(set(left) - tied):
+        heads = {row.hf_name for row in WEIGHTS if row.path == "head"}
+        left = [name for name in shapes if not name.endswith("rotary_emb.inv_freq")]
+        if left := sorted(set(left) - heads):
             raise ValueError(f"{folder}: unexpected tensor {left[0]!r} and {len(left) - 1} more")
 
-    def read(self, name: str, path: str, shape: tuple[int, ...], sharding: Sharding) -> jax.Array:
-        """Reads a tensor, in our layout and its own dtype."""
+    def read(self, row: Weight, layer: int | None, sharding: Sharding) -> Array:
+        """Reads a weight, in our layout and its stored dtype."""
+        name, offset = row.hf_name.format(i=layer), 0
+        for other in weights(self._config).values():  # Parts of the same tensor come before it.
+            if other.path == row.path:
+                break
+            offset += other.hf_shape(self._config)[0] * (other.hf_name == row.hf_name)
         # Opened anew for each tensor: closing gives the mapped pages back.
-        with safe_open(str(self._where[name]), framework="numpy") as handle:
+        with safe_open(str(self._file[name]), framework="numpy") as handle:
             stored = handle.get_slice(name)
+            return jax.make_array_from_callback(
+                row.shape(self._config),
+                sharding,
+                lambda index: row.read(stored, self._config, index, offset),
+            )
 
-            def part(index: Any) -> np.ndarray:
-                return _part(path, stored, shape, index)
 
-            return jax.make_array_from_callback(shape, sharding, part)
+def _tensors(config: ModelConfig) -> Iterator[tuple[str, list[Weight], int | None]]:
+    """Yields each stored tensor: its name, the rows of the table that are in it, and its layer."""
+    tensors: dict[str, list[Weight]] = {}
+    for row in weights(config).values():
+        tensors.setdefault(row.hf_name, []).append(row)
+    for name, rows in tensors.items():
+        for i in range(config.num_layers) if rows[0].in_layers else [None]:
+            yield name.format(i=i), rows, i
+
+
+def _stored_shape(rows: Sequence[Weight], config: ModelConfig) -> tuple[int, ...]:
+    shapes = [row.hf_shape(config) for row in rows]
+    return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
 
 def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -235,28 +224,6 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / name for name in names]
 
 
-def _part(path: str, stored: Any, shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
-    """Reads the part of a stored tensor that our `index` asks for, in our layout."""
-    spans = [slice(*span.indices(size)[:2]) for span, size in zip(index, shape, strict=True)]
-    ours = tuple(span.stop - span.start for span in spans)
-
-    def merged(heads: slice, width: slice) -> slice:  # (n, h) as theirs: one axis of n x h.
-        return slice(heads.start * width.stop, heads.stop * width.stop)
-
-    match path.rpartition(".")[2]:
-        case "q" | "k" | "v":
-            value = stored[merged(spans[1], spans[2]), spans[0]].T
-        case "out":
-            value = stored[spans[2], merged(spans[0], spans[1])].T
-        case "gate" | "up" | "down":
-            value = stored[spans[1], spans[0]].T
-        case "q_bias" | "k_bias" | "v_bias":
-            value = stored[merged(*spans)]
-        case _:
-            value = stored[tuple(spans)]
-    return np.ascontiguousarray(value).reshape(ours)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _zeros(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> jax.Array:
     return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), sharding)
@@ -270,7 +237,7 @@ def _set_layer(stack: jax.Array, layer: jax.Array, i: int) -> jax.Array:
 
 def stored_dtype(folder: pathlib.Path) -> np.dtype:
     """Returns the dtype of the weights of a Hugging Face folder (of the embedding's)."""
-    name = _NAMES["embedding"]
+    name = weights(ModelConfig.load(folder))["embedding"].hf_name
     for file in _weight_files(folder):
         with safe_open(str(file), framework="numpy") as handle:
             if name in handle.keys():  # noqa: SIM118
@@ -279,11 +246,10 @@ def stored_dtype(folder: pathlib.Path) -> np.dtype:
 
 
 def save_pretrained(
-    folder: str | pathlib.Path,
-    config: ModelConfig,
-    params: Params,
-    tokenizer_folder: str | pathlib.Path,
-    dtype: Any = None,
+    folder: str | os.PathLike[str],
+    model: Transformer,
+    tokenizer_folder: str | os.PathLike[str],
+    dtype: DTypeLike | None = None,
 ) -> None:
     """Writes a folder that `transformers` and vLLM load; whole or not at all.
 
@@ -291,20 +257,19 @@ def save_pretrained(
 
     Args:
       folder: where to; replaced if it exists.
-      config: the model's.
-      params: its parameters, wherever they live; one tensor at a time is brought to the host.
+      model: to write, wherever its arrays are; one tensor at a time is brought to the host.
       tokenizer_folder: the Hugging Face folder whose tokenizer and generation config go with it.
       dtype: of the stored weights; None: that of the parameters.
     """
     tokenizer_folder = pathlib.Path(tokenizer_folder)
     first = jax.process_index() == 0
     with replace_folder(pathlib.Path(folder)) if first else contextlib.nullcontext() as target:
-        dtypes = write_weights(target, params, dtype)
+        dtypes = write_weights(target, model, dtype)
         if target is not None:
             copy_tokenizer(tokenizer_folder, target)
             theirs = json.loads((tokenizer_folder / "config.json").read_text())
             ends = {key: theirs[key] for key in ("bos_token_id", "eos_token_id") if key in theirs}
-            _write_json(target / "config.json", {**config.to_hf(), **ends, "dtype": dtypes})
+            _write_json(target / "config.json", {**model.config.to_hf(), **ends, "dtype": dtypes})
             if not (target / _GENERATION).is_file():
                 _write_json(target / _GENERATION, ends)
     if jax.process_count() > 1:
@@ -318,34 +283,38 @@ def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:
             shutil.copy(source / name, target / name)
 
 
-def write_weights(target: pathlib.Path | None, params: Params, dtype: Any = None) -> str:
+def write_weights(
+    target: pathlib.Path | None, model: Transformer, dtype: DTypeLike | None = None
+) -> str:
     """Writes parameters as safetensors, with an index where one file is not enough.
 
     Args:
       target: an existing folder; None: only take part in bringing the arrays together.
-      params: to write.
+      model: to write.
       dtype: to write them in; None: their own.
 
     Returns:
       The name of the embedding's dtype as written.
     """
-    tensors = list(_hf_tensors(params))
+    arrays = {row.path: x for row, x in named_weights(model)}
+    tensors = list(_tensors(model.config))
     sizes = [
-        math.prod(leaf.shape[0 if i is None else 1 :]) * np.dtype(dtype or leaf.dtype).itemsize
-        for _, _, leaf, i in tensors
+        math.prod(_stored_shape(rows, model.config))
+        * np.dtype(dtype or arrays[rows[0].path].dtype).itemsize
+        for _, rows, _ in tensors
     ]
     numbers = _fill_files(sizes, _SHARD_BYTES)
     count = numbers[-1]
     index: dict[str, str] = {}
     shard: dict[str, np.ndarray] = {}
-    for (name, path, leaf, i), number, after in zip(
-        tensors, numbers, [*numbers[1:], None], strict=True
-    ):
+    for (name, rows, i), number, after in zip(tensors, numbers, [*numbers[1:], None], strict=True):
         # One tensor at a time, so that no second copy of the model is ever held.
-        array = _on_host(leaf if i is None else leaf[i])
+        parts = [_on_host(x if i is None else x[i]) for x in (arrays[row.path] for row in rows)]
         if target is None:
             continue
-        shard[name] = _to_hf(path, array).astype(dtype or array.dtype, copy=False)
+        stored = [row.to_hf(part) for row, part in zip(rows, parts, strict=True)]
+        tensor = stored[0] if len(stored) == 1 else np.concatenate(stored)
+        shard[name] = tensor.astype(dtype or tensor.dtype, copy=False)
         index[name] = f"model-{number:05d}-of-{count:05d}.safetensors" if count > 1 else _SINGLE
         if number != after:  # The last of its file.
             save_file(shard, target / index[name], metadata={"format": "pt"})
@@ -355,18 +324,7 @@ def write_weights(target: pathlib.Path | None, params: Params, dtype: Any = None
             target / _INDEX,
             {"metadata": {"total_size": sum(sizes)}, "weight_map": index},
         )
-    return np.dtype(dtype or params["embedding"].dtype).name
-
-
-def _hf_tensors(params: Params) -> Iterator[tuple[str, str, Any, int | None]]:
-    """Yields each tensor's Hugging Face name, its path, its leaf and which layer of that it is."""
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        path = path_of(keys)
-        name = _NAMES[path]
-        if "{i}" in name:
-            yield from ((name.format(i=i), path, leaf, i) for i in range(leaf.shape[0]))
-        else:
-            yield name, path, leaf, None
+    return np.dtype(dtype or arrays["embedding"].dtype).name
 
 
 def _fill_files(sizes: list[int], most: int) -> list[int]:

@@ -1,13 +1,16 @@
-"""The transformer: Llama and Qwen as Flax NNX modules, layers stored stacked and scanned.
+"""The transformer: Llama and Qwen as Flax NNX modules.
 
-The modules only define parameters and the computation. `split` takes one apart, once, into its
-structure and its arrays; everything after is a pure function of (params, batch).
+`Transformer` has its layers stacked and scans them, for training. `Decoder` has a list of layers
+and a KV cache, for sampling. Both are pytrees: they pass through `jax.jit` as arguments, and a
+gradient or a moment of the optimizer is a module of the same class.
 
-Shapes: b batch, s queries, t keys, d model, n heads, k key/value heads, g = n/k, h head.
+Shapes: b batch, s queries, t keys, d model, n heads, k key/value heads, g = n/k, h head, v
+vocabulary.
 """
 
-import operator
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import flax.nnx as nnx
 import jax
@@ -23,15 +26,19 @@ from jaxcritique.models.attention import (
 )
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import CACHE, ROWS, constrain, gather, shardings
+from jaxcritique.models.weights import Model, Weight, named_weights, path_of, weights
 
-Params = Any  # The arrays of a Transformer, as a nested dictionary.
+M = TypeVar("M", bound="LanguageModel")
+# (the weight's row, the layer) -> its array. The layer is None for a stack of all layers, and for
+# what is not in the layers.
+MakeWeight = Callable[[Weight, int | None], Any]
 # For each layer, the keys and values of the positions seen so far, each [b, k, t, h].
-KVCache = tuple[tuple[Array, Array], ...]
+KVCache = tuple[tuple[Float[Array, "b k t h"], Float[Array, "b k t h"]], ...]
 
 _POLICIES = jax.checkpoint_policies
-# What a layer keeps for the backward pass; the rest is worked out again. From much to little.
+# What a layer keeps for the backward pass; the rest is recomputed. From much to little.
 REMAT = {
-    # Everything but weights brought together from other devices: those would be the whole model.
+    # Everything but weights gathered from other devices: those would be the whole model.
     "none": lambda primitive, *_, **__: primitive.name != "sharding_constraint",
     "dots": _POLICIES.dots_with_no_batch_dims_saveable,
     "attention": _POLICIES.save_only_these_names("attended"),
@@ -63,8 +70,8 @@ def rotate(x: Float[Array, "b s n h"], angles: Float[Array, "b s h2"]) -> Float[
 class RMSNorm(nnx.Module):
     """Root-mean-square normalisation, computed in fp32."""
 
-    def __init__(self, dim: int, eps: float):
-        self.scale = nnx.Param(jnp.ones((dim,)))
+    def __init__(self, scale: nnx.Param[Array], eps: float):
+        self.scale = scale
         self.eps = eps
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
@@ -77,33 +84,21 @@ class RMSNorm(nnx.Module):
 class Block(nnx.Module):
     """Attention and gated MLP, each with a norm before and a residual around."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        c = config
-        init = nnx.initializers.normal(0.02)
-
-        def weight(*shape: int) -> nnx.Param:
-            return nnx.Param(init(rngs.params(), shape))
-
-        self.attention_norm = RMSNorm(c.dim, c.norm_eps)
-        self.q = weight(c.dim, c.num_heads, c.head_dim)
-        self.k = weight(c.dim, c.num_kv_heads, c.head_dim)
-        self.v = weight(c.dim, c.num_kv_heads, c.head_dim)
-        self.out = weight(c.num_heads, c.head_dim, c.dim)
-        if c.qkv_bias:
-            self.q_bias = nnx.Param(jnp.zeros((c.num_heads, c.head_dim)))
-            self.k_bias = nnx.Param(jnp.zeros((c.num_kv_heads, c.head_dim)))
-            self.v_bias = nnx.Param(jnp.zeros((c.num_kv_heads, c.head_dim)))
-        if c.qk_norm:
-            self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
-            self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
-        self.mlp_norm = RMSNorm(c.dim, c.norm_eps)
-        self.gate = weight(c.dim, c.mlp_dim)
-        self.up = weight(c.dim, c.mlp_dim)
-        self.down = weight(c.mlp_dim, c.dim)
+    def __init__(self, config: ModelConfig, weight: Callable[[str], nnx.Param[Array]]):
+        """Takes the weights by their names in a layer."""
+        self.attention_norm = RMSNorm(weight("attention_norm.scale"), config.norm_eps)
+        self.q, self.k, self.v, self.out = map(weight, ("q", "k", "v", "out"))
+        if config.qkv_bias:
+            self.q_bias, self.k_bias, self.v_bias = map(weight, ("q_bias", "k_bias", "v_bias"))
+        if config.qk_norm:
+            self.q_norm = RMSNorm(weight("q_norm.scale"), config.norm_eps)
+            self.k_norm = RMSNorm(weight("k_norm.scale"), config.norm_eps)
+        self.mlp_norm = RMSNorm(weight("mlp_norm.scale"), config.norm_eps)
+        self.gate, self.up, self.down = map(weight, ("gate", "up", "down"))
 
     def queries_keys_values(
         self, x: Float[Array, "b s d"], angles: Float[Array, "b s h2"]
-    ) -> tuple[Array, Array, Array]:
+    ) -> tuple[Float[Array, "b s n h"], Float[Array, "b s k h"], Float[Array, "b s k h"]]:
         """Projects the normalised input; queries and keys are rotated to their positions."""
         y = self.attention_norm(x)
         q, k, v = (jnp.einsum("bsd,dnh->bsnh", y, w[...]) for w in (self.q, self.k, self.v))
@@ -122,18 +117,56 @@ class Block(nnx.Module):
         return x + (jax.nn.silu(y @ self.gate[...]) * (y @ self.up[...])) @ self.down[...]
 
 
-class Transformer(nnx.Module):
-    """Embedding, a stack of blocks, a norm, and the matrix that gives logits."""
+class LanguageModel(Model):
+    """Embedding, final norm, and the matrix that gives logits; the layers are the subclasses'."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, make: MakeWeight):
+        """Builds the model of arrays, or of whatever else `make` returns, such as shapes."""
         self.config = nnx.static(config)
-        init = nnx.initializers.normal(0.02)
-        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.dim)))
-        stack = nnx.vmap(lambda rngs: Block(config, rngs), in_axes=0, out_axes=0)
-        self.layers = stack(rngs.split(config.num_layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        rows = weights(config)
+
+        def weight(path: str, layer: int | None = None) -> nnx.Param[Array]:
+            return nnx.Param(make(rows[path], layer))
+
+        self.embedding = weight("embedding")
+        self.layers = self._make_layers(
+            lambda layer: Block(config, lambda name: weight(f"layers.{name}", layer))
+        )
+        self.norm = RMSNorm(weight("norm.scale"), config.norm_eps)
         if not config.tie_embeddings:
-            self.head = nnx.Param(init(rngs.params(), (config.vocab_size, config.dim)))
+            self.head = weight("head")
+
+    def _make_layers(self, block: Callable[[int | None], Block]) -> Any:
+        raise NotImplementedError
+
+    def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """Returns fp32 logits, for sampling and evaluation; training uses `summed_loss`."""
+        head = self._gathered_head()
+        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+
+    def _gathered_embedding(self) -> Float[Array, "v d"]:
+        return gather(self.embedding[...], weights(self.config)["embedding"].spec)
+
+    def _gathered_head(self) -> Float[Array, "v d"]:
+        if self.config.tie_embeddings:
+            return self._gathered_embedding()
+        return gather(self.head[...], weights(self.config)["head"].spec)
+
+    def _gathered_layer(self, block: Block) -> Block:
+        """All-gathers one layer's shards; only one whole layer is then held at a time."""
+        rows = weights(self.config)
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, x: gather(x, rows[f"layers.{path_of(keys)}"].spec), block
+        )
+
+
+class Transformer(LanguageModel):
+    """The model with its layers stacked along a first axis, as training scans them."""
+
+    layers: Block
+
+    def _make_layers(self, block: Callable[[int | None], Block]) -> Block:
+        return block(None)
 
     def hidden(
         self,
@@ -147,75 +180,31 @@ class Transformer(nnx.Module):
         """Runs the stack over packed rows.
 
         Args:
-          tokens: what to read.
-          positions: of each token within its example.
-          segments: which example of the row a token belongs to; it sees no other.
+          tokens: token ids.
+          positions: of each token within its example, from 0.
+          segments: which example of the row a token belongs to; it attends to no other.
           attention: the implementation, one of `attention.IMPLEMENTATIONS`.
           remat: the policy, one of `REMAT`. "full" keeps only each layer's input: a third more
             time for a tenth of the memory.
+
+        Returns:
+          The normalised hidden states.
         """
         angles = rotary_angles(self.config, positions)
         attend: Attend = packed_attention(attention, segments)
 
         def layer(x: Array, block: Block) -> tuple[Array, None]:
-            block = _gather_weights(block)
+            block = self._gathered_layer(block)
             q, k, v = block.queries_keys_values(x, angles)
             attended = checkpoint_name(attend(q, k, v), "attended")
             return constrain(block.finish(x, attended), ROWS), None
 
         layer = jax.checkpoint(layer, policy=REMAT[remat])
-        embedding = gather(self.embedding[...], "embedding")
+        embedding = self._gathered_embedding()
         # Looked up in fp32, so that the gradients of a frequent token are added up in it.
         x = constrain(embedding.astype(jnp.float32)[tokens].astype(embedding.dtype), ROWS)
         x, _ = jax.lax.scan(layer, x, self.layers)
         return self.norm(x)
-
-    def extend(
-        self,
-        tokens: Int[Array, "b s"],
-        positions: Int[Array, "b s"],
-        cache: KVCache,
-        rows: Int[Array, " b"] | None = None,
-    ) -> tuple[Float[Array, "b s d"], KVCache]:
-        """Runs more tokens of sequences whose beginning is cached, and caches them.
-
-        The layers are unrolled here, the model being one of `unstack`: a scanned cache would be
-        copied, layer by layer, each step.
-
-        Args:
-          tokens: the next of each sequence.
-          positions: where they stand; all before the first is cached. Nothing is kept of what
-            stands past the cache's length.
-          cache: updated in place where the caller donates it.
-          rows: which rows of the cache are the sequences', nothing being kept of those past its
-            end; None: all of them, in order.
-        """
-        angles = rotary_angles(self.config, positions)
-        mask = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]
-        index = (jnp.arange(len(tokens)) if rows is None else rows)[:, None]
-        x = constrain(gather(self.embedding[...], "embedding")[tokens], ROWS)
-        updated = []
-        layers: Any = self.layers  # A list, once unstacked.
-        for block, layer in zip(layers, cache, strict=True):
-            block = _gather_weights(block)
-            q, k, v = block.queries_keys_values(x, angles)
-            keys, values = (
-                constrain(old.at[index, :, positions].set(new, mode="drop"), CACHE)
-                for old, new in zip(layer, (k, v), strict=True)
-            )
-            updated.append((keys, values))
-            if rows is not None:
-                keys, values = (
-                    constrain(old.at[rows].get(mode="clip"), CACHE) for old in (keys, values)
-                )
-            x = constrain(block.finish(x, attend_to_cache(q, keys, values, mask)), ROWS)
-        return self.norm(x), tuple(updated)
-
-    def logits(self, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
-        """Returns fp32 logits, for sampling and evaluation; training uses `summed_loss`."""
-        path = "embedding" if self.config.tie_embeddings else "head"
-        head = gather(getattr(self, path)[...], path)
-        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
 
     def summed_loss(
         self,
@@ -229,8 +218,7 @@ class Transformer(nnx.Module):
         Each device works through `chunk` of its positions at a time, forward and backward, and the
         head's gradient is summed over devices once, at the end.
         """
-        path = "embedding" if self.config.tie_embeddings else "head"
-        head = gather(getattr(self, path)[...], path)
+        head = self._gathered_head()
 
         def local(head: Array, hidden: Array, targets: Array, weights: Array) -> Array:
             size = min(chunk, targets.size)
@@ -263,75 +251,112 @@ class Transformer(nnx.Module):
             )
         return jnp.sum(local(head, hidden, targets, weights))
 
-
-def _gather_weights(block: Block) -> Block:
-    """Brings one layer's shards together; the scan then holds one whole layer at a time."""
-
-    def whole(keys: Any, x: Array) -> Array:
-        names = [key.name for key in keys if getattr(key, "name", "value") != "value"]
-        return gather(x, ".".join(["layers", *names]), stacked=True)
-
-    return jax.tree_util.tree_map_with_path(whole, block)
+    def unstacked(self) -> "Decoder":
+        """Returns the same weights as a `Decoder`, those of its layers in arrays of their own."""
+        return _unstack(self)
 
 
-class Structure(NamedTuple):
-    """All of a model but its arrays; static and hashable."""
-
-    graph: Any
-    tree: Any
-
-
-def split(model: Transformer) -> tuple[Structure, Params]:
-    """Takes a model apart into its structure and its arrays, a plain nested dictionary."""
-    graph, state = nnx.split(model)
-    return Structure(graph, jax.tree.structure(state)), nnx.to_pure_dict(state)
-
-
-def join(structure: Structure, params: Params) -> Transformer:
-    """Puts a model together again, cheaply enough to do inside a jitted function."""
-    state = jax.tree.unflatten(structure.tree, jax.tree.leaves(params))
-    return nnx.merge(structure.graph, state)
-
-
-def unstack(structure: Structure, params: Params) -> tuple[Structure, Params]:
-    """Gives each layer arrays of its own, as `extend` needs them.
+class Decoder(LanguageModel):
+    """The model with a list of layers and a KV cache, as sampling unrolls them.
 
     XLA copies a slice of a stack each time it multiplies by it: all weights, in every step.
     """
-    model: Any = join(structure, params)
-    layers = [operator.itemgetter(i) for i in range(model.config.num_layers)]
-    apart = jax.jit(lambda stack: [jax.tree.map(layer, stack) for layer in layers])
-    model.layers = nnx.List(apart(model.layers))
-    return split(model)
+
+    layers: "nnx.List[Block]"
+
+    def _make_layers(self, block: Callable[[int | None], Block]) -> "nnx.List[Block]":
+        return nnx.List([block(i) for i in range(self.config.num_layers)])
+
+    def extend(
+        self,
+        tokens: Int[Array, "b s"],
+        positions: Int[Array, "b s"],
+        cache: KVCache,
+        rows: Int[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b s d"], KVCache]:
+        """Runs more tokens of sequences whose beginning is cached, and caches them.
+
+        The layers are unrolled: a scan would copy the cache, layer by layer, in each step.
+
+        Args:
+          tokens: the next of each sequence.
+          positions: of these tokens; all before the first is cached. Keys and values at positions
+            past the cache's length are dropped.
+          cache: updated in place where the caller donates it.
+          rows: the row of the cache of each sequence; keys and values for rows past its end are
+            dropped. None: all rows, in order.
+
+        Returns:
+          The normalised hidden states, and the cache.
+        """
+        angles = rotary_angles(self.config, positions)
+        mask = jnp.arange(cache[0][0].shape[2]) <= positions[..., None]
+        index = (jnp.arange(len(tokens)) if rows is None else rows)[:, None]
+        x = constrain(self._gathered_embedding()[tokens], ROWS)
+        updated: list[tuple[Array, Array]] = []
+        for block, layer in zip(self.layers, cache, strict=True):
+            block = self._gathered_layer(block)
+            q, k, v = block.queries_keys_values(x, angles)
+            keys, values = (
+                constrain(old.at[index, :, positions].set(new, mode="drop"), CACHE)
+                for old, new in zip(layer, (k, v), strict=True)
+            )
+            updated.append((keys, values))
+            if rows is not None:
+                keys, values = (
+                    constrain(old.at[rows].get(mode="clip"), CACHE) for old in (keys, values)
+                )
+            x = constrain(block.finish(x, attend_to_cache(q, keys, values, mask)), ROWS)
+        return self.norm(x), tuple(updated)
 
 
-def abstract(config: ModelConfig) -> tuple[Structure, Params]:
-    """Returns the structure and the shapes of the arrays, without making any array."""
-    return split(nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(0))))
+@jax.jit
+def _unstack(model: Transformer) -> Decoder:
+    arrays = {row.path: x for row, x in named_weights(model)}
+    return Decoder(
+        model.config, lambda row, i: arrays[row.path] if i is None else arrays[row.path][i]
+    )
 
 
-def abstract_unstacked(config: ModelConfig) -> tuple[Structure, Params]:
-    """`abstract` for what `unstack` returns."""
-    structure, params = abstract(config)
-    structures = []
+def abstract(config: ModelConfig, kind: type[M] = Transformer) -> M:
+    """Returns a model of fp32 shapes, without making any array."""
 
-    def run(params: Params) -> Params:
-        unstacked, params = unstack(structure, params)
-        structures.append(unstacked)
-        return params
+    def shape(row: Weight, layer: int | None) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(weight_shape(config, row, layer), jnp.float32)
 
-    params = jax.eval_shape(run, params)
-    return structures[0], params
+    return kind(config, shape)
+
+
+def weight_shape(config: ModelConfig, row: Weight, layer: int | None) -> tuple[int, ...]:
+    """Returns the shape of a weight of one layer, or of the stack if `layer` is None."""
+    stacked = row.in_layers and layer is None
+    return (*[config.num_layers] * stacked, *row.shape(config))
 
 
 def initialize(
     config: ModelConfig, seed: int, mesh: jax.sharding.Mesh | None = None
-) -> tuple[Structure, Params]:
-    """Returns the structure and freshly drawn fp32 parameters, each made where it is to live.
+) -> Transformer:
+    """Returns a model with freshly drawn fp32 parameters, each created where it is sharded to.
 
     The values depend on the seed alone, not on the mesh.
     """
-    structure, shapes = abstract(config)
-    where = None if mesh is None else shardings(mesh, shapes)
-    draw = jax.jit(lambda: split(Transformer(config, nnx.Rngs(seed)))[1], out_shardings=where)
-    return structure, draw()
+
+    def draw() -> Transformer:
+        keys = [jax.random.fold_in(jax.random.key(seed), i) for i in range(3)]
+        layer_keys, in_layers = jax.random.split(keys.pop(1), config.num_layers), itertools.count()
+        normal = jax.nn.initializers.normal(0.02)
+
+        def make(row: Weight, layer: int | None) -> Array:
+            if row.init != "normal":
+                fill = jnp.ones if row.init == "ones" else jnp.zeros
+                return fill(weight_shape(config, row, layer))
+            if not row.in_layers:
+                return normal(keys.pop(0), row.shape(config))
+            number = next(in_layers)
+            one = lambda key: normal(jax.random.fold_in(key, number), row.shape(config))  # noqa: E731
+            return jax.vmap(one)(layer_keys)
+
+        return Transformer(config, make)
+
+    where = None if mesh is None else shardings(mesh, abstract(config))
+    return jax.jit(draw, out_shardings=where)()

@@ -15,6 +15,7 @@ from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import Decoder
 from jaxcritique.rollout import guard
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.sampler import Completion, Progress, Request, Sampler, SamplerError
@@ -22,7 +23,7 @@ from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSam
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
 from jaxcritique.store import Store
 from jaxcritique.training.data import Example
-from jaxcritique.training.sft import Placement, SftConfig, fine_tune
+from jaxcritique.training.sft import ExecutionConfig, SftConfig, fine_tune_stage
 
 # After so many seconds without an answer the health of a server of our own is checked, and it is
 # restarted if it hangs. Attempts are long: one request may have many long samples.
@@ -165,7 +166,7 @@ class EngineConfig(Config):
         """
         if self.engine == "jax":
             mesh = make_mesh(self.mesh)
-            Placement(mesh=self.mesh).execution(config, ModelConfig.load(base.folder), mesh)
+            ExecutionConfig(mesh=self.mesh).execution(config, ModelConfig.load(base.folder), mesh)
 
 
 class Loaded(Sampler, Protocol):
@@ -217,19 +218,27 @@ class Engine:
         config: SftConfig,
         seed: int,
     ) -> ModelFolder:
-        """Calls `training.sft.fine_tune`, with the samplers' memory free for it.
+        """Calls `training.sft.fine_tune_stage`, with the samplers' memory free for it.
 
         Beside servers training is a process of its own: what a process had of an accelerator is
         freed only when it ends.
         """
         self.release()
-        arguments = store, name, base, examples, config, seed, Placement(mesh=self._config.mesh)
+        arguments = (
+            store,
+            name,
+            base,
+            examples,
+            config,
+            seed,
+            ExecutionConfig(mesh=self._config.mesh),
+        )
         if self._config.engine == "jax":
-            return fine_tune(*arguments)
+            return fine_tune_stage(*arguments)
         with concurrent.futures.ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), guard.die_with_parent
         ) as process:
-            return process.submit(fine_tune, *arguments).result()
+            return process.submit(fine_tune_stage, *arguments).result()
 
     def release(self) -> None:
         """Closes the sampler that is loaded, if any."""
@@ -270,9 +279,8 @@ def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
     """
     mesh = config.devices()
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    model_config, structure, params = load_pretrained(model.folder, mesh, dtype)
-    tokenizer = Tokenizer(model.folder)
-    return JaxSampler(model.key, model_config, structure, params, tokenizer, config, mesh)
+    decoder = load_pretrained(model.folder, mesh, dtype, Decoder)
+    return JaxSampler(model.key, decoder, Tokenizer(model.folder), config, mesh)
 
 
 def load_vllm(model: ModelFolder, vllm: VllmConfig, client: ClientConfig) -> ServerSampler:

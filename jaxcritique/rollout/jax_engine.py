@@ -22,10 +22,9 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
-from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import CACHE, make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import KVCache, Params, Structure, unstack
+from jaxcritique.models.transformer import Decoder, KVCache
 from jaxcritique.rollout import decoding
 from jaxcritique.rollout.sampler import (
     Completion,
@@ -45,14 +44,14 @@ _CPU_CACHE_BYTES = 4 * 2**30
 
 @dataclasses.dataclass
 class _Sequence:
-    """One sample that is being written."""
+    """One sample that is being decoded."""
 
     request: Request
     sample: int
     prompt: np.ndarray
     tokens: list[int] = dataclasses.field(default_factory=list)
     logprobs: list[float] = dataclasses.field(default_factory=list)
-    broken: bool = False  # The model gave no numbers to go on by.
+    broken: bool = False  # The model's logits were not finite.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +76,14 @@ class JaxSampler:
 
     Attributes:
       shapes: the different programs that this model has needed so far. JAX compiles each once a
-        process: those that a model of the same structure and dtype needed before are there.
+        process: those that a model of the same config and dtype needed before are there.
       seconds: what the time went into: "prefill", "decode" and "host".
     """
 
     def __init__(
         self,
         key: str,
-        config: ModelConfig,
-        structure: Structure,
-        params: Params,
+        model: Decoder,
         tokenizer: Tokenizer,
         settings: JaxConfig,
         mesh: Mesh,
@@ -95,9 +92,7 @@ class JaxSampler:
 
         Args:
           key: names the weights.
-          config: the model's.
-          structure: the model's.
-          params: the weights, where `models.sharding` says.
+          model: the weights, sharded over `mesh` as `models.sharding` says.
           tokenizer: with the chat format the model was trained on.
           settings: what it may use.
           mesh: the devices.
@@ -105,8 +100,9 @@ class JaxSampler:
         self.key = key
         self.shapes: set[tuple[Any, ...]] = set()
         self.seconds: dict[str, float] = collections.defaultdict(float)
-        self._config = config
-        self._structure, self._params = unstack(structure, params)
+        self._config = model.config
+        self._model: Decoder | None = model
+        self._dtype = model.embedding.dtype
         self._tokenizer = tokenizer
         self._settings = settings
         self._mesh = mesh
@@ -151,7 +147,7 @@ class JaxSampler:
         for sequence in _Run(self, waiting, count).finished_sequences(progress):
             request, sample, length = sequence.request, sequence.sample, len(sequence.prompt)
             if sequence.broken:
-                yield request.failure(sample, "the model's logits are no finite numbers", length)
+                yield request.failure(sample, "the model's logits are not finite", length)
             else:
                 yield request.completion(
                     self._tokenizer, sample, length, sequence.tokens, sequence.logprobs
@@ -161,7 +157,7 @@ class JaxSampler:
 
     def close(self) -> None:
         """Frees the weights."""
-        self._params = None
+        self._model = None
 
     def _fit_slots(self, waiting: Sequence[_Sequence]) -> int:
         """How many slots there are work and memory for, at the greatest length ever needed."""
@@ -170,7 +166,7 @@ class JaxSampler:
             min(len(sequence.prompt) + sequence.request.max_tokens, c.max_positions)
             for sequence in waiting
         )
-        itemsize = jax.tree.leaves(self._params)[0].dtype.itemsize
+        itemsize = self._dtype.itemsize
         heads = c.num_kv_heads // self._mesh.shape["tensor"]
         position = 2 * c.num_layers * heads * c.head_dim * itemsize
         slot = position * decoding.cache_length(longest + decoding.BLOCK, c.max_positions)
@@ -179,7 +175,7 @@ class JaxSampler:
         if slot > budget:
             raise SamplerError(
                 f"the keys and values of one sample of {longest} tokens need {slot} bytes, the "
-                f"budget is {budget}. Raise --cache_gib or ask for fewer tokens."
+                f"budget is {budget}. Raise `cache_gib` or ask for fewer tokens."
             )
         # The next power of two: for each number of slots everything is compiled anew.
         wanted = min(self._settings.slots, max(_ROWS, 1 << (len(waiting) - 1).bit_length()))
@@ -230,9 +226,8 @@ class _Run:
                 self._resize()
                 self._note("decode", *dataclasses.astuple(self._wanted), self._slots.stops.shape[1])
                 self._slots, self._cache, drawn, likely = decoding.decode_block(
-                    self._sampler._structure,
                     self._wanted,
-                    self._sampler._params,
+                    self._sampler._model,
                     self._slots,
                     self._cache,
                 )
@@ -260,7 +255,7 @@ class _Run:
                 continue
             before = len(sequence.tokens)
             count = int((drawn[:, slot] >= 0).sum())
-            sequence.broken = bool((drawn[:, slot] == decoding.BROKEN).any())
+            sequence.broken = bool((drawn[:, slot] == decoding.BAD_LOGITS).any())
             sequence.tokens += drawn[:count, slot].tolist()
             if likely is not None:
                 sequence.logprobs += likely[:count, slot].tolist()
@@ -369,7 +364,7 @@ class _Run:
                 if begin + decoding.CHUNK < len(prompt):
                     todo.appendleft((slot, prompt, begin + decoding.CHUNK))
             self._cache = decoding.read_chunk(
-                self._sampler._structure, self._sampler._params, self._cache, tokens, start, slots
+                self._sampler._model, self._cache, tokens, start, slots
             )
 
     def _seat(self, slot: int, sequence: _Sequence) -> None:
@@ -393,7 +388,7 @@ class _Run:
     def _new_cache(self, length: int) -> KVCache:
         c = self._sampler._config
         shape = (self._count, c.num_kv_heads, length, c.head_dim)
-        dtype = jax.tree.leaves(self._sampler._params)[0].dtype
+        dtype = self._sampler._dtype
         zeros = functools.partial(jnp.zeros, shape, dtype, device=NamedSharding(self._mesh, CACHE))
         return tuple((zeros(), zeros()) for _ in range(c.num_layers))
 

@@ -1,14 +1,15 @@
 """Checkpoints: the one place that knows Orbax."""
 
-import dataclasses
 import pathlib
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from jaxcritique.training.step import TrainState
+
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -61,7 +62,8 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Returns the state of a step with the shapes and shardings of `like`."""
-        return TrainState(**self._checkpointer.load(step, abstract_state=_tree(like)))
+        flat = self._checkpointer.load(step, abstract_state=_flat(like))
+        return _unflat(like, flat)
 
     def due(self, step: int) -> bool:
         """Whether the state of this step is to be saved."""
@@ -71,7 +73,7 @@ class Checkpoints:
         """Writes the state in the background."""
         step = int(state.step)
         if step not in self.steps:
-            self._checkpointer.save_async(step, _tree(state), force=even_if_not_due)
+            self._checkpointer.save_async(step, _flat(state), force=even_if_not_due)
 
 
 def check_step(folder: pathlib.Path, step: int) -> None:
@@ -84,17 +86,17 @@ def check_step(folder: pathlib.Path, step: int) -> None:
     if step not in steps:
         raise FileNotFoundError(
             f"{folder}: there is no checkpoint of step {step}; there are "
-            f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave --from_step out "
+            f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave `from_step` out "
             "to go on from the newest."
         )
 
 
-def save_arrays(folder: pathlib.Path, arrays: Any) -> None:
+def save_arrays(folder: pathlib.Path, tree: Any) -> None:
     """Writes a tree of arrays as one Orbax checkpoint."""
-    ocp.save(str(folder.absolute()), arrays)
+    ocp.save(str(folder.absolute()), _flat(tree))
 
 
-def load_arrays(folder: pathlib.Path, shapes: Any) -> Any:
+def load_arrays(folder: pathlib.Path, shapes: T) -> T:
     """Reads what `save_arrays` wrote, in the dtypes it was written in, onto the default device.
 
     Raises:
@@ -102,15 +104,20 @@ def load_arrays(folder: pathlib.Path, shapes: Any) -> Any:
     """
     stored = ocp.metadata(str(folder.absolute())).metadata
     one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like: dict[str, jax.ShapeDtypeStruct] = {}
+    for name, wanted in _flat(shapes).items():
+        if name not in stored or stored[name].shape != wanted.shape:
+            there = stored[name].shape if name in stored else "missing"
+            raise ValueError(f"{folder}: {name} is {there}, expected {wanted.shape}")
+        like[name] = jax.ShapeDtypeStruct(wanted.shape, stored[name].dtype, sharding=one)
+    return _unflat(shapes, ocp.load(str(folder.absolute()), abstract_state=like))
 
-    def described(wanted: Any, found: Any) -> jax.ShapeDtypeStruct:
-        if wanted.shape != found.shape:
-            raise ValueError(f"{folder}: an array is {found.shape}, expected {wanted.shape}")
-        return jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=one)
 
-    like = jax.tree.map(described, shapes, stored)
-    return ocp.load(str(folder.absolute()), abstract_state=like)
+def _flat(tree: Any) -> dict[str, Any]:
+    """The leaves by path: Orbax need not know the classes of the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(keys, simple=True, separator="."): leaf for keys, leaf in leaves}
 
 
-def _tree(state: TrainState) -> dict:
-    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+def _unflat(like: T, flat: dict[str, Any]) -> T:
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in _flat(like)])

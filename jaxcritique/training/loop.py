@@ -1,5 +1,6 @@
 """The training loop, the same for pretraining, actor and critic."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.transformer import Params
+from jaxcritique.models.transformer import Transformer
 from jaxcritique.store import write_atomically
 from jaxcritique.training.checkpoint import Checkpoints, check_step
 from jaxcritique.training.data import Batches
@@ -34,88 +35,118 @@ from jaxcritique.training.step import (
     init_state,
 )
 
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Where a training run keeps its things."""
-
-    folder: pathlib.Path  # For checkpoints, metrics.jsonl and TensorBoard events.
-    name: str  # What the progress bar shows.
-    checkpoint_steps: int = 0  # How many steps apart checkpoints are.
-    from_step: int | None = None  # Go on from this checkpoint; None: the newest.
-
-    def check(self) -> None:
-        """Checks that there is the checkpoint asked for.
-
-        Raises:
-          FileNotFoundError: there is none; those that there are, are named.
-        """
-        if self.from_step:
-            check_step(self.folder / "checkpoints", self.from_step)
+CHECKPOINTS = "checkpoints"
 
 
-def train(
-    run: Run,
-    config: ModelConfig,
-    initial: Callable[[], Params],
-    batches: Batches,
-    optimizer: OptimizerConfig,
-    execution: Execution,
-    mesh: Mesh,
-    stop_at: int | None = None,
-) -> Params:
-    """Trains for `optimizer.total_steps`, or `stop_at` of them, and returns the parameters.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """All that a training needs.
 
-    Run again with the same arguments after a kill, it goes on from the newest checkpoint and ends
-    with the same parameters, bit for bit on the same mesh. On SIGTERM it writes a checkpoint and
-    ends the program with code 143.
-
-    Args:
-      run: its folder, which must hold no run with other settings.
+    Attributes:
+      name: what the progress bar shows.
       config: the model's.
-      initial: makes the parameters to start from, living as `sharding.shardings` says; called
-        only if there is no checkpoint.
+      initial: makes the parameters to start from, sharded as `models.sharding` says; not called if
+        there is a checkpoint. They are donated.
       batches: the data.
       optimizer: its settings.
-      execution: how a step is carried out.
+      execution: how a step is computed.
       mesh: the devices.
+      folder: for checkpoints, metrics.jsonl and TensorBoard events; None: nothing is written.
+      checkpoint_steps: steps between checkpoints; 0: about ten in all.
+      from_step: resume from this checkpoint; None: from the newest.
       stop_at: end after so many steps, before the schedule does.
+    """
+
+    name: str
+    config: ModelConfig
+    initial: Callable[[], Transformer]
+    batches: Batches
+    optimizer: OptimizerConfig
+    execution: Execution
+    mesh: Mesh
+    folder: pathlib.Path | None = None
+    checkpoint_steps: int = 0
+    from_step: int | None = None
+    stop_at: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps after which it ends."""
+        return self.stop_at or self.optimizer.total_steps
+
+    def check(self) -> None:
+        """Checks that the checkpoint to resume from exists.
+
+        Raises:
+          FileNotFoundError: it does not; the message names those that do.
+        """
+        if self.from_step and self.folder is not None:
+            check_step(self.folder / CHECKPOINTS, self.from_step)
+
+    def open_checkpoints(self) -> "Checkpoints | contextlib.nullcontext[None]":
+        """Returns the run's checkpoints, to be entered; None where it has no folder."""
+        if self.folder is None:
+            return contextlib.nullcontext()
+        every = self.checkpoint_steps or max(20, self.optimizer.total_steps // 10)
+        return Checkpoints(self.folder / CHECKPOINTS, every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training came to."""
+
+    model: Transformer
+    history: list[dict[str, float]]  # The metrics of each step of this start, as in metrics.jsonl.
+    seconds: float  # Of this start.
+
+
+def train(run: TrainingRun) -> Trained:
+    """Trains.
+
+    Called again after a kill, it resumes from the newest checkpoint and ends with the same
+    parameters, bit for bit on the same mesh. On SIGTERM it writes a checkpoint and exits with code
+    143.
 
     Raises:
       ValueError: mesh and shapes do not fit each other.
-      FileNotFoundError: the checkpoint asked for is missing.
+      FileNotFoundError: the checkpoint to resume from is missing.
       FloatingPointError: the loss or the gradient is not finite.
     """
+    started = time.monotonic()
     run.check()
     with (
-        jax.set_mesh(mesh),
-        Checkpoints(run.folder / "checkpoints", run.checkpoint_steps) as checkpoints,
-        _Terminations() as terminations,
+        jax.set_mesh(run.mesh),
+        run.open_checkpoints() as checkpoints,
+        _Terminations(enabled=checkpoints is not None) as terminations,
     ):
-        start, end = checkpoints.choose(run.from_step), stop_at or optimizer.total_steps
+        start, end = checkpoints.choose(run.from_step) if checkpoints else 0, run.last_step
         if jax.process_index() == 0:  # It takes from seconds to minutes, in which no bar moves.
-            print(f"{run.name}: compiling the step, unless one like it is there", file=sys.stderr)
+            print(f"{run.name}: compiling the step, unless it was before", file=sys.stderr)
+        optimizer, batches = run.optimizer, run.batches
         step = compile_step(
-            config,
-            mesh,
-            execution,
+            run.config,
+            run.mesh,
+            run.execution,
             optimizer.schedule,
             optimizer.moment_dtype,
             batches.rows,
             batches.sequence,
         )
-        if start:
-            state = checkpoints.restore(start, abstract_state(config, optimizer, mesh))
-            logging.info("%s: going on from step %d", run.name, start)
+        if start and checkpoints:
+            state = checkpoints.restore(start, abstract_state(run.config, optimizer, run.mesh))
+            logging.info("%s: resuming from step %d", run.name, start)
         else:
-            state = init_state(initial(), optimizer)
-        rates, sharding = optimizer.rates(), batch_sharding(mesh)
-        with _Report(run, config, mesh, execution, step, batches, start, end) as report:
+            state = init_state(run.initial(), optimizer)
+        rates, sharding = optimizer.rates(), batch_sharding(run.mesh)
+        with _Report(run, step, start) as report:
             for index in range(start, end):
                 state, metrics = step.run(state, batches.place(index, sharding), rates)
                 report.step(index + 1, metrics)
                 stop = terminations.requested(index + 1) and index + 1 < end
-                if stop or checkpoints.due(index + 1):
+                if checkpoints and (stop or checkpoints.due(index + 1)):
                     report.flush()  # A state that diverged must not become a checkpoint.
                     checkpoints.save(state, even_if_not_due=stop)
                 if stop:
@@ -123,80 +154,74 @@ def train(
     if int(state.step) < end:
         print(
             f"{run.name}: stopped by SIGTERM after step {int(state.step)}, which is saved; "
-            "the same command goes on.",
+            "the same command resumes.",
             file=sys.stderr,
         )
         raise SystemExit(128 + signal.SIGTERM)
-    return state.params
+    return Trained(state.params, report.history, time.monotonic() - started)
 
 
 class _Terminations:
-    """Turns SIGTERM into a question the loop asks after each step, answered alike on all hosts."""
+    """Records SIGTERM, for the loop to ask after each step; the answer is the same on all hosts."""
 
-    def __enter__(self) -> "_Terminations":
+    def __init__(self, enabled: bool):
+        self._enabled = enabled
         self._received = False
         # With several processes JAX's own handler listens, and agrees with the others on a step.
         self._alone = jax.process_count() == 1
-        if self._alone and threading.current_thread() is threading.main_thread():
-            self._before: Any = signal.signal(signal.SIGTERM, self._receive)
-        else:
-            self._before = None
+        self._before: Any = None
+
+    def __enter__(self) -> "_Terminations":
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if self._enabled and self._alone and in_main_thread:
+            self._before = signal.signal(signal.SIGTERM, self._receive)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _receive(self, *_: Any) -> None:
+    def _receive(self, *_: object) -> None:
         self._received = True
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step."""
-        return (
-            self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
-        )
+        if self._alone or not self._enabled:
+            return self._received
+        return multihost_utils.reached_preemption_sync_point(step)
 
 
 class _Report:
-    """Metrics to metrics.jsonl, TensorBoard and the progress bar, from the first process only.
+    """Metrics to `history`, metrics.jsonl, TensorBoard and the progress bar.
 
-    They are read a step late, so that the device never waits for the host.
+    Only the first process writes files and shows a bar. Metrics are read one step late, so that the
+    device never waits for the host.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        config: ModelConfig,
-        mesh: Mesh,
-        execution: Execution,
-        step: CompiledStep,
-        batches: Batches,
-        start: int,
-        end: int,
-    ):
-        self._run, self._config, self._sequence = run, config, batches.sequence
-        self._peak = peak_flops(jax.local_devices()[0], execution.compute_dtype) * mesh.size
-        self._step, self._start, self._end = step, start, end
+    def __init__(self, run: TrainingRun, step: CompiledStep, start: int):
+        self.history: list[dict[str, float]] = []
+        self._run, self._step, self._start = run, step, start
+        dtype = run.execution.compute_dtype
+        self._peak = peak_flops(jax.local_devices()[0], dtype) * run.mesh.size
         self._pending: tuple[int, Metrics] | None = None
+        self._log: TextIO | None = None
+        self._board: SummaryWriter | None = None
 
     def __enter__(self) -> "_Report":
-        from tensorboardX import SummaryWriter  # It imports torch where that is: seconds.
+        first, folder = jax.process_index() == 0, self._run.folder
+        if first and folder is not None:
+            from tensorboardX import SummaryWriter  # It imports torch if that is there: seconds.
 
-        first = jax.process_index() == 0
-        self._log = _open_log(self._run.folder / "metrics.jsonl", self._start) if first else None
-        # What an earlier start wrote of later steps is not shown any more. Its file stays: names
-        # hold the time in seconds, in which there may be two starts.
-        self._board = (
-            SummaryWriter(
-                str(self._run.folder / "tensorboard"),
+            self._log = _open_log(folder / "metrics.jsonl", self._start)
+            # Later steps of an earlier start are hidden. The file has a suffix, since names hold
+            # the time in seconds, in which there may be two starts.
+            self._board = SummaryWriter(
+                str(folder / "tensorboard"),
                 purge_step=self._start + 1,
                 filename_suffix=f".{self._start}",
             )
-            if first
-            else None
-        )
         self._bar = tqdm(
-            total=self._end,
+            total=self._run.last_step,
             initial=self._start,
             desc=self._run.name,
             unit="step",
@@ -205,22 +230,22 @@ class _Report:
         self._clock = time.perf_counter()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.flush()
         self._bar.close()
-        if self._log is not None and self._board is not None:
-            self._log.close()
-            self._board.close()
+        for file in (self._log, self._board):
+            if file is not None:
+                file.close()
 
     def step(self, step: int, metrics: Metrics) -> None:
-        """Takes a step's metrics, and writes those of the one before."""
+        """Takes a step's metrics, and reports those of the one before."""
         self.flush()
         self._pending = step, metrics
         self._bar.update()
 
     def flush(self) -> None:
-        """Writes what has not been written yet.
+        """Reports the metrics that have not been reported yet.
 
         Raises:
           FloatingPointError: the loss or the gradient is not finite.
@@ -229,24 +254,26 @@ class _Report:
             return
         step, metrics = self._pending
         self._pending = None
-        values = {key: np.asarray(value).item() for key, value in metrics.items()}
+        values: dict[str, float] = {key: np.asarray(x).item() for key, x in metrics.items()}
         for what in ("loss", "gradient_norm"):
             if not np.isfinite(values[what]):
                 name = what.replace("_", " ")
                 raise FloatingPointError(
-                    f"the {name} of step {step} is {values[what]}; lower the rate"
+                    f"the {name} of step {step} is {values[what]}; lower the `learning_rate`"
                 )
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         values["step_seconds"] = seconds
         values["tokens_per_second"] = values["tokens"] / seconds
-        values["mfu"] = training_flops(self._config, values["tokens"], self._sequence) / (
-            seconds * self._peak
-        )
+        flops = training_flops(self._run.config, values["tokens"], self._run.batches.sequence)
+        values["mfu"] = flops / (seconds * self._peak)
         if step == self._start + 1:
             values |= self._first_step(seconds)
-        if self._log is not None and self._board is not None:
-            self._log.write(json.dumps({"step": step, **values}) + "\n")
+        row = {"step": step, **values}
+        self.history.append(row)
+        if self._log is not None:
+            self._log.write(json.dumps(row) + "\n")
+        if self._board is not None:
             for key, value in values.items():
                 self._board.add_scalar(key, value, step)
         self._bar.set_postfix(
@@ -254,9 +281,9 @@ class _Report:
         )
 
     def _first_step(self, seconds: float) -> dict[str, float]:
-        """Says what the first step showed; returns it for the log."""
+        """Prints what the first step took; returns it for the log."""
         used, compiling = bytes_needed(self._step.run), self._step.seconds
-        if self._log is not None:
+        if jax.process_index() == 0:
             tqdm.write(
                 f"{self._run.name}: the first step took {seconds:.2f} s, {used / 2**20:,.0f} MiB a "
                 f"device; compiled in {compiling:.1f} s, once for all trainings alike in this start"
@@ -269,7 +296,7 @@ class _Report:
 
 
 def _open_log(path: pathlib.Path, step: int) -> TextIO:
-    """Opens the metrics to go on after `step`, without rows of later steps or half a row."""
+    """Opens the metrics to append to after `step`, without rows of later steps or half a row."""
     *rows, _ = path.read_text().split("\n") if path.exists() else [""]
     write_atomically(path, "".join(f"{row}\n" for row in rows if json.loads(row)["step"] <= step))
     return path.open("a", buffering=1)

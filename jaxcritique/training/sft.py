@@ -1,6 +1,11 @@
-"""Supervised fine-tuning (equations 1 and 2), the same for actor and critic."""
+"""Supervised fine-tuning (equations 1 and 2), the same for actor and critic.
+
+`prepare` checks, `train` trains, `FineTuning.finish` saves; `fine_tune` does all three.
+"""
 
 import dataclasses
+import functools
+import os
 import pathlib
 import shutil
 import time
@@ -8,11 +13,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
 from jaxcritique.config import Config, setting
-from jaxcritique.errors import InvalidInput
+from jaxcritique.errors import checking_input
 from jaxcritique.models.attention import IMPLEMENTATIONS, check_attention
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import (
@@ -22,9 +29,9 @@ from jaxcritique.models.huggingface import (
     save_pretrained,
     stored_dtype,
 )
-from jaxcritique.models.sharding import make_mesh
+from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import REMAT
+from jaxcritique.models.transformer import REMAT, Transformer
 from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.training.data import (
@@ -35,7 +42,7 @@ from jaxcritique.training.data import (
     drop_too_long,
     tokenize,
 )
-from jaxcritique.training.loop import Run, train
+from jaxcritique.training.loop import Trained, TrainingRun, train
 from jaxcritique.training.step import SCHEDULES, Execution, OptimizerConfig, check_execution
 
 
@@ -77,9 +84,11 @@ class SftConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement(Config):
-    """On which devices a fine-tuning runs, and how; but for `compute_dtype` only rounding depends
-    on it."""
+class ExecutionConfig(Config):
+    """On which devices a training runs, and how.
+
+    Only rounding depends on it, most of all on `compute_dtype`.
+    """
 
     mesh: str = setting("", "Such as data=2,fsdp=4,tensor=2; empty: fsdp over all devices.")
     remat: str | None = setting(
@@ -99,8 +108,8 @@ class Placement(Config):
     def execution(self, config: SftConfig, model: ModelConfig, mesh: Mesh) -> Execution:
         """Returns the execution on the mesh's devices.
 
-        As many more rows are worked on at a time as the devices need to have one each. Where
-        nothing else was chosen, shapes that the platform's attention cannot do get the reference.
+        Rows computed at a time are raised until each device has one. Where no attention was
+        chosen, shapes that the platform's does not support get the reference.
 
         Raises:
           ValueError: the devices do not divide rows or model, or cannot do what was chosen.
@@ -126,8 +135,8 @@ class Placement(Config):
                 check_attention(execution.attention, platform, sequence, model.head_dim, dtype)
             except ValueError:
                 logging.warning(
-                    "%s attention cannot do rows of %d tokens with heads of %d in %s; the "
-                    "reference does, slower and in more memory",
+                    "%s attention does not support rows of %d tokens with heads of %d in %s; "
+                    "the reference is used, which is slower and takes more memory",
                     execution.attention,
                     sequence,
                     model.head_dim,
@@ -138,121 +147,182 @@ class Placement(Config):
         return execution
 
 
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned model in memory, and what the training came to."""
+
+    model: Transformer  # With fp32 parameters; model.config is its configuration.
+    tokenizer: Tokenizer
+    dtype: np.dtype[Any]  # Of the weights in a folder: the base's.
+    history: list[dict[str, float]]  # The metrics of each step of this start, as in metrics.jsonl.
+    examples: int  # That were trained on.
+    too_long: int  # That were dropped.
+    steps: int
+    seconds: float  # Of this start.
+
+    def summary(self) -> dict[str, float]:
+        """Returns the counts and times."""
+        return {key: getattr(self, key) for key in ("examples", "too_long", "steps", "seconds")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuning(TrainingRun):
+    """A fine-tuning that was checked, as far as that is possible without computing."""
+
+    tokenizer: Tokenizer
+    dtype: np.dtype[Any]
+    examples: int
+    too_long: int
+
+    def finish(self, trained: Trained) -> FineTuned:
+        """Takes what `train` returned; writes the Hugging Face folder `folder`/model, if any."""
+        started = time.monotonic()
+        if self.folder is not None:
+            folder = self.folder / "model"
+            save_pretrained(folder, trained.model, self.tokenizer.folder, self.dtype)
+        return FineTuned(
+            model=trained.model,
+            tokenizer=self.tokenizer,
+            dtype=self.dtype,
+            history=trained.history,
+            examples=self.examples,
+            too_long=self.too_long,
+            steps=self.optimizer.total_steps,
+            seconds=round(trained.seconds + time.monotonic() - started, 1),
+        )
+
+
 def fine_tune(
+    base: str | os.PathLike[str] | FineTuned,
+    examples: Sequence[Example],
+    config: SftConfig | None = None,
+    seed: int = 0,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    name: str = "sft",
+    execution: ExecutionConfig | None = None,
+) -> FineTuned:
+    """Fine-tunes a model on examples (equations 1 and 2); see `prepare` for the arguments.
+
+    The order of the data is a pure function of the seed and the step. With a folder it can be
+    killed: called again, it resumes from its newest checkpoint.
+
+    Raises:
+      InvalidInput: what `prepare` refuses.
+      FloatingPointError: the loss or the gradient is not finite.
+    """
+    with checking_input():
+        job = prepare(base, examples, config, seed, folder=folder, name=name, execution=execution)
+    return job.finish(train(job))
+
+
+def fine_tune_stage(
     store: Store,
     name: str,
     base: ModelFolder,
     examples: Sequence[Example],
     config: SftConfig,
     seed: int,
-    placement: Placement | None = None,
+    execution: ExecutionConfig | None = None,
 ) -> ModelFolder:
-    """Fine-tunes `base` on the examples as a stage; returns the Hugging Face folder of the result.
-
-    The order of the data is a pure function of the seed and the step. Killed and called again,
-    it goes on from its newest checkpoint.
+    """Fine-tunes as a stage of a run; returns the Hugging Face folder of the result.
 
     Raises:
       InvalidInput: what `prepare` refuses.
+      FloatingPointError: the loss or the gradient is not finite.
     """
     stage = store.stage(name, base.key, config, seed, digest([*map(dataclasses.asdict, examples)]))
     model = ModelFolder(stage.folder / "model", stage.key)
     if not (stage.finished and (model.folder / "config.json").is_file()):  # Or it was deleted.
-        run = Run(stage.folder, name)
-        try:
-            sft = prepare(run, base.folder, examples, config, seed, placement)
-        except (ValueError, FileNotFoundError) as error:
-            raise InvalidInput(str(error)) from error
-        stage.finish(**sft.train())
-    # The model has all. Also where a kill came between the two.
+        with checking_input():
+            job = prepare(
+                base.folder, examples, config, seed,
+                folder=stage.folder, name=name, execution=execution,
+            )  # fmt: skip
+        stage.finish(**job.finish(train(job)).summary())
+    # The model is written. Also where a kill came between the two.
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
     return model
 
 
-@dataclasses.dataclass(frozen=True)
-class Sft:
-    """A fine-tuning of which all that can be checked without computing has been."""
-
-    run: Run
-    base: pathlib.Path
-    model_config: ModelConfig
-    epochs: Epochs
-    optimizer: OptimizerConfig
-    execution: Execution
-    mesh: Mesh
-    examples: int
-    too_long: int
-
-    def train(self) -> dict[str, Any]:
-        """Trains, and writes the Hugging Face folder `run.folder/model`, weights as the base's.
-
-        Returns:
-          Counts and times worth keeping.
-        """
-        started = time.monotonic()
-        params = train(
-            self.run,
-            self.model_config,
-            lambda: load_pretrained(self.base, self.mesh)[2],
-            self.epochs.batches,
-            self.optimizer,
-            self.execution,
-            self.mesh,
-        )
-        folder, dtype = self.run.folder / "model", stored_dtype(self.base)
-        save_pretrained(folder, self.model_config, params, self.base, dtype)
-        return {
-            "examples": self.examples,
-            "too_long": self.too_long,
-            "steps": self.epochs.steps,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-
-
 def prepare(
-    run: Run,
-    base: pathlib.Path,
+    base: str | os.PathLike[str] | FineTuned,
     examples: Sequence[Example],
-    config: SftConfig,
-    seed: int,
-    placement: Placement | None = None,
-) -> Sft:
+    config: SftConfig | None = None,
+    seed: int = 0,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    name: str = "sft",
+    checkpoint_steps: int = 0,
+    from_step: int | None = None,
+    execution: ExecutionConfig | None = None,
+) -> FineTuning:
     """Tokenises, packs, and refuses what cannot be trained, within seconds.
 
     Args:
-      run: the folder.
-      base: the Hugging Face folder to start from.
+      base: the model to start from: a Hugging Face folder, or the result of a fine-tuning.
       examples: to learn.
       config: what decides the outcome, together with `seed`.
       seed: of the order of the data.
-      placement: where it is carried out.
+      folder: for checkpoints, metrics and the Hugging Face folder `folder`/model; None: nothing is
+        written.
+      name: what the progress bar and messages show.
+      checkpoint_steps: steps between checkpoints; 0: about ten in all.
+      from_step: resume from this checkpoint; None: from the newest.
+      execution: on which devices it runs, and how.
 
     Raises:
       ValueError: there is nothing to train on, a mask is all ones or zeros, examples are too long
         and are not to be dropped, or mesh or attention do not suit model and rows.
-      FileNotFoundError: a checkpoint that was asked for, or a file of the base, is missing.
+      FileNotFoundError: a checkpoint to resume from, or a file of the base, is missing.
     """
-    run.check()
-    placement = placement or Placement()
-    mesh = make_mesh(placement.mesh)
-    model_config = ModelConfig.load(base)
-    check_weights(base)
-    execution = placement.execution(config, model_config, mesh)
-    sequence = _row_length(config, model_config)
-    kept, too_long = _tokenized(run.name, base, examples, config, sequence)
+    config, execution = config or SftConfig(), execution or ExecutionConfig()
+    mesh = make_mesh(execution.mesh)
+    if isinstance(base, FineTuned):
+        model, tokenizer, dtype = base.model.config, base.tokenizer, base.dtype
+    else:
+        base = pathlib.Path(base)
+        model = ModelConfig.load(base)
+        check_weights(base)
+        tokenizer, dtype = None, stored_dtype(base)
+    step_execution = execution.execution(config, model, mesh)
+    tokenizer = tokenizer or Tokenizer(base)
+    sequence = _row_length(config, model)
+    kept, too_long = _tokenized(name, tokenizer, examples, config, sequence)
     epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)
-    if not run.checkpoint_steps:
-        run = dataclasses.replace(run, checkpoint_steps=max(20, epochs.steps // 10))
-    optimizer = OptimizerConfig(
-        learning_rate=config.learning_rate,
-        total_steps=epochs.steps,
-        warmup_steps=round(config.warmup_share * epochs.steps),
-        schedule=config.schedule,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        moment_dtype=config.moment_dtype,
+    job = FineTuning(
+        name=name,
+        config=model,
+        initial=functools.partial(_initial, base, mesh),
+        batches=epochs.batches,
+        optimizer=OptimizerConfig(
+            learning_rate=config.learning_rate,
+            total_steps=epochs.steps,
+            warmup_steps=round(config.warmup_share * epochs.steps),
+            schedule=config.schedule,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            moment_dtype=config.moment_dtype,
+        ),
+        execution=step_execution,
+        mesh=mesh,
+        folder=None if folder is None else pathlib.Path(folder),
+        checkpoint_steps=checkpoint_steps,
+        from_step=from_step,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        examples=len(kept),
+        too_long=too_long,
     )
-    return Sft(run, base, model_config, epochs, optimizer, execution, mesh, len(kept), too_long)
+    job.check()
+    return job
+
+
+def _initial(base: pathlib.Path | FineTuned, mesh: Mesh) -> Transformer:
+    """Returns the parameters to start from, in arrays that can be donated."""
+    if isinstance(base, FineTuned):
+        return jax.tree.map(jnp.copy, jax.device_put(base.model, shardings(mesh, base.model)))
+    return load_pretrained(base, mesh)
 
 
 def _row_length(config: SftConfig, model: ModelConfig) -> int:
@@ -261,13 +331,16 @@ def _row_length(config: SftConfig, model: ModelConfig) -> int:
 
 
 def _tokenized(
-    name: str, base: pathlib.Path, examples: Sequence[Example], config: SftConfig, sequence: int
+    name: str,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    config: SftConfig,
+    sequence: int,
 ) -> tuple[list[TokenizedExample], int]:
     """Returns the examples that are trained on, and how many were too long."""
     if not examples:
         raise ValueError(f"{name}: there are no examples to train on.")
-    tokenizer = Tokenizer(base)
-    tokenized = []
+    tokenized: list[TokenizedExample] = []
     for index, example in enumerate(examples):
         try:
             tokenized.append(tokenize(tokenizer, example))

@@ -1,4 +1,4 @@
-"""The training step: a pure function (state, batch) -> (state, metrics) under sharded jit."""
+"""The training step: a pure function (state, batch, rates) -> (state, metrics), sharded by jit."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Scalar
 
 from jaxcritique.models.attention import check_attention, default_implementation
 from jaxcritique.models.config import ModelConfig
@@ -21,9 +21,11 @@ from jaxcritique.models.sharding import (
     constrain_tree,
     shardings,
 )
-from jaxcritique.models.transformer import Params, Structure, abstract, join
+from jaxcritique.models.transformer import Transformer, abstract
+from jaxcritique.models.weights import Weight, map_weights
 from jaxcritique.training.data import Batch
 
+Arrays = Any  # JAX arrays, or their shapes.
 Metrics = dict[str, Array]
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -33,9 +35,20 @@ SCHEDULES = ("constant", "linear", "cosine")
 class TrainState:
     """Everything a run needs to go on as if it had never stopped."""
 
-    step: Int[Array, ""]
-    params: Params
+    step: Int[Arrays, ""]
+    params: Transformer
     opt_state: optax.OptState
+
+
+class Rates(NamedTuple):
+    """The numbers of `OptimizerConfig`, as data of the compiled step: others compile nothing."""
+
+    learning_rate: Scalar
+    total_steps: Scalar
+    warmup_steps: Scalar
+    weight_decay: Scalar
+    clip_norm: Scalar
+    b2: Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +66,16 @@ class OptimizerConfig:
     # change of one part in a thousand, which is what b2 lets through, would be rounded away.
     moment_dtype: str = "float32"
 
-    def rates(self) -> dict[str, np.float32]:
-        """Returns what the compiled step takes as data, so that another value compiles nothing."""
-        names = ("learning_rate", "total_steps", "warmup_steps", "weight_decay", "clip_norm", "b2")
-        return {name: np.float32(getattr(self, name)) for name in names}
+    def rates(self) -> Rates:
+        """Returns the numbers."""
+        return Rates(*(np.float32(getattr(self, name)) for name in Rates._fields))
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How a step is carried out. Nothing here changes what is learnt, but for rounding."""
+    """How a step is computed. Nothing here changes what is learnt, but for rounding."""
 
-    # Rows worked on at a time, over all devices; None: all. On CPUs rows that fit the cache also
+    # Rows computed at a time, over all devices; None: all. On CPUs rows that fit the cache also
     # make the step twice as fast (docs/log.md).
     micro_rows: int | None = None
     remat: str = "none"  # One of transformer.REMAT.
@@ -77,37 +89,46 @@ class Execution:
         return cls(**{"attention": default_implementation(platform), **fast, **chosen})
 
 
-def learning_rate(schedule: str, rates: dict[str, Any], step: Int[Array, ""]) -> Float[Array, ""]:
-    """Returns the rate of a step, counted from 0: up from zero for the warm-up, then `schedule`."""
-    warmup, total = rates["warmup_steps"], rates["total_steps"]
-    done = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1.0), 0.0, 1.0)
-    left = {
-        "constant": 1.0,
-        "linear": 1.0 - done,
-        "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * done)),
+def learning_rate(schedule: str, rates: Rates, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Returns the rate of a step, counted from 0: a linear warm-up, then `schedule` down to 0.
+
+    The step numbers are data here, and optax builds schedules only of Python numbers. So its decay
+    is one over the share of the steps that are done, from 0 to 1.
+    """
+    decay = {
+        "constant": optax.constant_schedule(1.0),
+        "linear": optax.linear_schedule(1.0, 0.0, 1),
+        "cosine": optax.cosine_decay_schedule(1.0, 1),
     }[schedule]
-    return rates["learning_rate"] * jnp.where(step < warmup, step / jnp.maximum(warmup, 1.0), left)
+    warmup, steps = rates.warmup_steps, rates.total_steps - rates.warmup_steps
+    share_of_peak = optax.join_schedules(
+        [lambda i: i / jnp.maximum(warmup, 1.0), lambda i: decay(i / jnp.maximum(steps, 1.0))],
+        [warmup],
+    )
+    return rates.learning_rate * share_of_peak(step)
 
 
-def _adamw(rates: dict[str, Any], moment_dtype: str) -> optax.GradientTransformation:
-    """AdamW but for the learning rate and the sign."""
-    return optax.chain(
-        optax.scale_by_adam(b2=rates["b2"], mu_dtype=jnp.dtype(moment_dtype)),
-        optax.add_decayed_weights(rates["weight_decay"]),
+def adamw(
+    rates: Rates, rate: Float[Array, ""] | float, moment_dtype: str
+) -> optax.GradientTransformation:
+    """Returns AdamW with a learning rate."""
+    return optax.adamw(
+        rate, b2=rates.b2, mu_dtype=jnp.dtype(moment_dtype), weight_decay=rates.weight_decay
     )
 
 
 def summed_loss(
-    structure: Structure, params: Params, batch: Batch, execution: Execution | None = None
+    model: Transformer, batch: Batch, execution: Execution | None = None
 ) -> Float[Array, ""]:
     """Returns the weighted sum of the batch's token losses (equations 1 and 2, not yet divided)."""
     execution = execution or Execution()
 
-    def cast(keys: Any, x: Array) -> Array:
+    def cast(row: Weight | None, x: Array) -> Array:
         # Norms compute in fp32 anyway, so their scales need no rounding.
-        return x if keys[-1].key == "scale" else x.astype(execution.compute_dtype)
+        scale = row is not None and row.path.endswith(".scale")
+        return x if scale else x.astype(execution.compute_dtype)
 
-    model = join(structure, jax.tree_util.tree_map_with_path(cast, params))
+    model = map_weights(cast, model)
     hidden = model.hidden(
         batch.tokens,
         batch.positions,
@@ -120,17 +141,16 @@ def summed_loss(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("structure", "execution", "schedule", "moment_dtype"),
+    static_argnames=("execution", "schedule", "moment_dtype"),
     donate_argnames="state",
 )
 def train_step(
-    structure: Structure,
     execution: Execution,
     schedule: str,
     moment_dtype: str,
     state: TrainState,
     batch: Batch,
-    rates: dict[str, Any],
+    rates: Rates,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step under the mesh in context; `state` is donated.
 
@@ -138,15 +158,14 @@ def train_step(
     number of targets, so micro-batches change nothing but memory.
 
     Args:
-      structure: of the model, from `transformer.split`.
-      execution: see there.
-      schedule: of the learning rate.
+      execution: how it is computed.
+      schedule: of the learning rate, one of `SCHEDULES`.
       moment_dtype: of Adam's first moment.
       state: before the step.
       batch: its rows a multiple of `execution.micro_rows`.
       rates: from `OptimizerConfig.rates`.
     """
-    gradient_of = jax.value_and_grad(lambda p, b: summed_loss(structure, p, b, execution))
+    gradient_of = jax.value_and_grad(lambda model, batch: summed_loss(model, batch, execution))
 
     def accumulate(total: Any, micro: Batch) -> tuple[Any, None]:
         micro = jax.tree.map(lambda x: constrain(x, ROWS), micro)
@@ -167,12 +186,14 @@ def train_step(
         (loss, gradient), _ = jax.lax.scan(accumulate, zeros, micros)
 
     targets = jnp.maximum(jnp.sum(batch.weights > 0), 1)
+    # What `optax.clip_by_global_norm` does, and the division, in one pass over the gradients.
     norm = optax.tree.norm(gradient) / targets
-    scale = jnp.minimum(1.0, rates["clip_norm"] / jnp.maximum(norm, 1e-30)) / targets
+    scale = jnp.minimum(1.0, rates.clip_norm / jnp.maximum(norm, 1e-30)) / targets
     gradient = jax.tree.map(lambda g: g * scale, gradient)
-    updates, opt_state = _adamw(rates, moment_dtype).update(gradient, state.opt_state, state.params)
     rate = learning_rate(schedule, rates, state.step)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    optimizer = adamw(rates, rate, moment_dtype)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
     metrics = {
         "loss": loss / targets,
         "gradient_norm": norm,
@@ -181,15 +202,15 @@ def train_step(
         "tokens": jnp.sum(batch.segments > 0),
         "padding_share": jnp.mean(batch.segments == 0),
     }
-    # Where the state came from is where it goes, so that its memory is used again.
+    # With the sharding it came with, so that its memory is reused.
     return constrain_tree(TrainState(state.step + 1, params, opt_state)), metrics
 
 
-def init_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
-    """Returns the state before the first step; its moments live where the parameters do."""
+def init_state(params: Transformer, optimizer: OptimizerConfig) -> TrainState:
+    """Returns the state before the first step; its moments are sharded as the parameters are."""
 
-    def fresh(params: Params) -> tuple[Array, Any]:
-        transformation = _adamw(optimizer.rates(), optimizer.moment_dtype)
+    def fresh(params: Transformer) -> tuple[Array, optax.OptState]:
+        transformation = adamw(optimizer.rates(), 0.0, optimizer.moment_dtype)
         return constrain_tree((jnp.zeros((), jnp.int32), transformation.init(params)))
 
     step, moments = jax.jit(fresh)(params)
@@ -198,7 +219,7 @@ def init_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
 
 def abstract_state(config: ModelConfig, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
     """Returns the shapes and shardings of a state, for restoring one and for compiling."""
-    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract(config)[1])
+    shapes = jax.eval_shape(lambda params: init_state(params, optimizer), abstract(config))
     return abstract_arrays(mesh, shapes)
 
 
@@ -232,10 +253,8 @@ def compile_step(
     started = time.monotonic()
     check_execution(config, mesh, execution, rows, sequence)
     optimizer = OptimizerConfig(0.0, 1, schedule=schedule, moment_dtype=moment_dtype)
-    structure, _ = abstract(config)
     with jax.set_mesh(mesh):
         lowered = train_step.lower(
-            structure,
             execution,
             schedule,
             moment_dtype,
@@ -266,7 +285,7 @@ def check_execution(
       ValueError: the mesh does not divide the model or the rows, or the attention does not suit
         the shapes or the devices.
     """
-    shardings(mesh, abstract(config)[1])
+    shardings(mesh, abstract(config))
     platform = mesh.devices.flat[0].platform
     head, dtype = config.head_dim, execution.compute_dtype
     check_attention(execution.attention, platform, sequence, head, dtype)
@@ -276,6 +295,6 @@ def check_execution(
         raise ValueError(f"the {rows} rows of a step are no multiple of {micro_rows} at a time.")
     if micro_rows % ways:
         raise ValueError(
-            f"{micro_rows} rows worked on at a time cannot be divided over data x fsdp = {ways} "
-            "devices; use a multiple of it, or another --mesh."
+            f"{micro_rows} rows computed at a time cannot be divided over data x fsdp = {ways} "
+            "devices; use a multiple of it, or another `mesh`."
         )

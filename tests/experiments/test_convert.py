@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxcritique.models import load_pretrained, save_pretrained
+from jaxcritique.models.huggingface import load_pretrained, save_pretrained
 from jaxcritique.tasks import TINY_BASE
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_round_trip(dtype, run, tmp_path):
-    config, _, params = load_pretrained(TINY_BASE)
-    save_pretrained(tmp_path / "hf", config, params, TINY_BASE, dtype)
+    save_pretrained(tmp_path / "hf", load_pretrained(TINY_BASE), TINY_BASE, dtype)
     for source, target in (("hf", "orbax"), ("orbax", "again")):
         result = run("convert", f"--input={tmp_path / source}", f"--output={tmp_path / target}")
         assert result.returncode == 0, result.stderr

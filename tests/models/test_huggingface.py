@@ -53,8 +53,8 @@ def test_round_trip_is_bit_for_bit_and_loads_in_transformers(
         family, tie_word_embeddings=tied, head_dim=12, rms_norm_eps=0.5, rope_parameters=LLAMA3
     )
     model.save_pretrained(tmp_path / "theirs")
-    config, _, params = load_pretrained(tmp_path / "theirs")
-    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder)
+    loaded = load_pretrained(tmp_path / "theirs")
+    save_pretrained(tmp_path / "ours", loaded, tokenizer_folder)
 
     assert_same(tensors(tmp_path / "ours"), tensors(tmp_path / "theirs"))
     again = transformers.AutoModelForCausalLM.from_pretrained(
@@ -68,11 +68,11 @@ def test_round_trip_is_bit_for_bit_and_loads_in_transformers(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_half_precision_is_read_exactly(dtype, make_hf_model, tokenizer_folder, tmp_path):
     make_hf_model("llama").to(dtype).save_pretrained(tmp_path / "theirs")
-    config, _, params = load_pretrained(tmp_path / "theirs")
-    assert params["embedding"].dtype == np.float32
+    loaded = load_pretrained(tmp_path / "theirs")
+    assert loaded.embedding.dtype == np.float32
 
     named = {torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16}[dtype]
-    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder, dtype=named)
+    save_pretrained(tmp_path / "ours", loaded, tokenizer_folder, dtype=named)
     assert_same(tensors(tmp_path / "ours"), tensors(tmp_path / "theirs"))
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype="auto")
     assert again.dtype == dtype
@@ -83,17 +83,17 @@ def test_shards_are_read(make_hf_model, tmp_path):
     model.save_pretrained(tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="10KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
-    one, many = load_pretrained(tmp_path / "one")[2], load_pretrained(tmp_path / "many")[2]
-    np.testing.assert_array_equal(one["head"], many["head"])
-    np.testing.assert_array_equal(one["layers"]["down"], many["layers"]["down"])
+    one, many = load_pretrained(tmp_path / "one"), load_pretrained(tmp_path / "many")
+    np.testing.assert_array_equal(one.head, many.head)
+    np.testing.assert_array_equal(one.layers.down, many.layers.down)
 
 
 def test_shards_are_written(make_hf_model, tokenizer_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface, "_SHARD_BYTES", 10_000)
     model = make_hf_model("llama")
     model.save_pretrained(tmp_path / "theirs")
-    config, _, params = load_pretrained(tmp_path / "theirs")
-    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder)
+    loaded = load_pretrained(tmp_path / "theirs")
+    save_pretrained(tmp_path / "ours", loaded, tokenizer_folder)
     assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 2
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert_same(again.state_dict(), model.state_dict())
@@ -101,8 +101,8 @@ def test_shards_are_written(make_hf_model, tokenizer_folder, tmp_path, monkeypat
 
 def test_export_has_the_tokenizer_and_its_ends(make_hf_model, tokenizer_folder, tmp_path):
     make_hf_model("llama").save_pretrained(tmp_path / "model")
-    config, _, params = load_pretrained(tmp_path / "model")
-    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder)
+    loaded = load_pretrained(tmp_path / "model")
+    save_pretrained(tmp_path / "ours", loaded, tokenizer_folder)
     theirs, ours = Tokenizer(tokenizer_folder), Tokenizer(tmp_path / "ours")
     messages = [{"role": "user", "content": "2 + 2?"}]
     assert ours.prompt(messages) == theirs.prompt(messages)
@@ -113,10 +113,10 @@ def test_export_has_the_tokenizer_and_its_ends(make_hf_model, tokenizer_folder, 
 
 def test_failed_export_leaves_what_was_there(make_hf_model, tokenizer_folder, tmp_path):
     make_hf_model("llama").save_pretrained(tmp_path / "model")
-    config, _, params = load_pretrained(tmp_path / "model")
+    loaded = load_pretrained(tmp_path / "model")
     before = tensors(tmp_path / "model")
     with pytest.raises(FileNotFoundError):
-        save_pretrained(tmp_path / "model", config, params, tmp_path / "no tokenizer")
+        save_pretrained(tmp_path / "model", loaded, tmp_path / "no tokenizer")
     assert_same(tensors(tmp_path / "model"), before)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -202,22 +202,22 @@ def test_tied_checkpoint_may_hold_its_head_too(make_hf_model, tmp_path):
     weights = tensors(tmp_path)
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, tmp_path / "model.safetensors")
-    config, _, params = load_pretrained(tmp_path)
-    assert config.tie_embeddings
-    assert "head" not in params
+    loaded = load_pretrained(tmp_path)
+    assert loaded.config.tie_embeddings
+    assert not hasattr(loaded, "head")
 
 
 def test_export_names_its_dtype(make_hf_model, tokenizer_folder, tmp_path):
     make_hf_model("llama").save_pretrained(tmp_path / "model")
-    config, _, params = load_pretrained(tmp_path / "model")
-    save_pretrained(tmp_path / "ours", config, params, tokenizer_folder, dtype=np.float16)
+    loaded = load_pretrained(tmp_path / "model")
+    save_pretrained(tmp_path / "ours", loaded, tokenizer_folder, dtype=np.float16)
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["dtype"] == "float16"
 
 
 LOAD = """
 import pathlib, sys
 import jax
-from jaxcritique.models import load_pretrained
+from jaxcritique.models.huggingface import load_pretrained
 from jaxcritique.models.sharding import make_mesh
 
 def mebibytes(name):
@@ -227,8 +227,8 @@ def mebibytes(name):
 load_pretrained(sys.argv[1], make_mesh())  # Compiles and imports what there is to.
 before = mebibytes("VmRSS")
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak so far is forgotten.
-params = load_pretrained(sys.argv[2], make_mesh())[2]
-result = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 2**20
+model = load_pretrained(sys.argv[2], make_mesh())
+result = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) / 2**20
 print(mebibytes("VmHWM") - before - result)
 """
 
@@ -244,8 +244,8 @@ def test_loading_holds_no_second_copy(dtype, devices, tokenizer_folder, tmp_path
     )  # fmt: skip
     small = dataclasses.replace(config, vocab_size=64)
     for name, shape in (("small", small), ("large", config)):
-        params = jax.tree.map(lambda x: np.zeros(x.shape, dtype), abstract(shape)[1])
-        save_pretrained(tmp_path / name, shape, params, tokenizer_folder)
+        model = jax.tree.map(lambda x: np.zeros(x.shape, dtype), abstract(shape))
+        save_pretrained(tmp_path / name, model, tokenizer_folder)
     above = subprocess.run(
         [sys.executable, "-c", LOAD, str(tmp_path / "small"), str(tmp_path / "large")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(devices)},

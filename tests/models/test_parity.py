@@ -1,6 +1,5 @@
 """The transformer computes what `transformers` computes, whatever config.json says."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import transformers
 
 from jaxcritique.models.huggingface import load_pretrained
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import join, unstack
 
 TOLERANCE = 1e-4
 
@@ -68,16 +66,15 @@ def table() -> Iterator[dict[str, dict[str, float]]]:
         print(f"{field:32}{row}")
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def our_logits(structure, params, tokens, positions, segments):
-    model = join(structure, params)
+@jax.jit
+def our_logits(model, tokens, positions, segments):
     return model.logits(model.hidden(tokens, positions, segments))
 
 
-def causal_logits(structure, params, tokens: np.ndarray) -> np.ndarray:
+def causal_logits(model, tokens: np.ndarray) -> np.ndarray:
     b, s = tokens.shape
     positions = np.broadcast_to(np.arange(s), (b, s))
-    return our_logits(structure, params, tokens, positions, np.ones_like(tokens))
+    return our_logits(model, tokens, positions, np.ones_like(tokens))
 
 
 @torch.no_grad()
@@ -106,8 +103,8 @@ def test_config_field(family, field, table, make_hf_model, tmp_path):
     model = make_hf_model(family, **fields)
     model.save_pretrained(tmp_path)
     tokens = draw_tokens(1, 300)  # More than two chunks of attention.
-    _, structure, params = load_pretrained(tmp_path)
-    ours, theirs = causal_logits(structure, params, tokens), their_logits(model, tokens)
+    ours = load_pretrained(tmp_path)
+    ours, theirs = causal_logits(ours, tokens), their_logits(model, tokens)
     table[family][field] = float(np.abs(ours - theirs).max())
     assert table[family][field] < TOLERANCE
     if field == "tie_word_embeddings":
@@ -124,8 +121,8 @@ def test_length(length, make_hf_model, tmp_path):
     model = make_hf_model("llama")
     model.save_pretrained(tmp_path)
     tokens = draw_tokens(2, length)
-    _, structure, params = load_pretrained(tmp_path)
-    ours, theirs = causal_logits(structure, params, tokens), their_logits(model, tokens)
+    ours = load_pretrained(tmp_path)
+    ours, theirs = causal_logits(ours, tokens), their_logits(model, tokens)
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
 
 
@@ -143,29 +140,28 @@ def test_padding(side, make_hf_model, tmp_path):
         attention_mask=torch.tensor(real.astype(int)),
         position_ids=torch.tensor(positions),
     )
-    _, structure, params = load_pretrained(tmp_path)
-    ours = our_logits(structure, params, tokens, positions, real.astype(int))
+    ours = load_pretrained(tmp_path)
+    ours = our_logits(ours, tokens, positions, real.astype(int))
     np.testing.assert_allclose(ours[real], theirs[real], atol=TOLERANCE)
 
 
 def test_stories_logits(stories, stories_folder):
-    _, structure, params = load_pretrained(stories_folder)
+    ours = load_pretrained(stories_folder)
     tokens = np.random.default_rng(2).integers(0, 512, (2, 300))
-    ours, theirs = causal_logits(structure, params, tokens), their_logits(stories, tokens)
+    ours, theirs = causal_logits(ours, tokens), their_logits(stories, tokens)
     difference = np.abs(ours - theirs).max()
     print(f"\nstories260K: max difference of logits {difference:.1e}")
     assert difference < TOLERANCE
 
 
 def test_stories_tells_the_same_story(stories, stories_folder):
-    config, structure, params = load_pretrained(stories_folder)
-    structure, params = unstack(structure, params)
+    decoder = load_pretrained(stories_folder).unstacked()
+    config = decoder.config
     prompt, count = np.array([[1]]), 64
     theirs = stories.generate(torch.tensor(prompt), max_new_tokens=count, do_sample=False)
     shape = (1, config.num_kv_heads, count, config.head_dim)
 
-    def story(params):
-        model = join(structure, params)
+    def story(model):
 
         def next_token(carry, position):
             token, cache = carry
@@ -176,7 +172,7 @@ def test_stories_tells_the_same_story(stories, stories_folder):
         cache = tuple((jnp.zeros(shape),) * 2 for _ in range(config.num_layers))
         return jax.lax.scan(next_token, (prompt, cache), jnp.arange(count))[1]
 
-    ours = jax.jit(story)(params).tolist()
+    ours = jax.jit(story)(decoder).tolist()
     assert ours == theirs[0, 1:].tolist()
     text = Tokenizer(stories_folder).decode(ours)
     assert text.startswith("Once upon a time, there was a little girl named Lily.")
@@ -195,12 +191,12 @@ def test_real_weights(smollm2):
     model = transformers.AutoModelForCausalLM.from_pretrained(
         smollm2, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    _, structure, params = load_pretrained(smollm2)
+    loaded = load_pretrained(smollm2)
     tokenizer = Tokenizer(smollm2)
     text = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
     tokens = np.array([tokenizer.encode(text)[:512]])
     assert tokens.shape == (1, 512)
-    ours, theirs = causal_logits(structure, params, tokens), their_logits(model, tokens)
+    ours, theirs = causal_logits(loaded, tokens), their_logits(model, tokens)
     difference = np.abs(ours - theirs).max()
     print(f"\nSmolLM2, 512 tokens: max difference of logits {difference:.1e} "
           f"(logits to {np.abs(theirs).max():.1f})")  # fmt: skip
@@ -213,6 +209,6 @@ def test_real_weights(smollm2):
     assert written.shape[1] == len(prompt) + 64
     # Choosing their next token after each of their beginnings is writing what they write.
     tokens[0, : written.shape[1]] = written[0].numpy()
-    chosen = causal_logits(structure, params, tokens)[0].argmax(-1)
+    chosen = causal_logits(loaded, tokens)[0].argmax(-1)
     assert chosen[len(prompt) - 1 :][:64].tolist() == written[0, len(prompt) :].tolist()
     print(f"SmolLM2, 64 greedy tokens: {tokenizer.hf.decode(written[0, len(prompt) :])!r}")

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from jaxcritique.models.presets import PRESETS
-from jaxcritique.models.sharding import AXES, parse_mesh, path_of, shardings
+from jaxcritique.models.sharding import AXES, parse_mesh, shardings
 from jaxcritique.models.transformer import abstract
+from jaxcritique.models.weights import path_of
 
 GOLDEN = pathlib.Path(__file__).parent / "golden_shardings"
 
@@ -18,7 +19,7 @@ GOLDEN = pathlib.Path(__file__).parent / "golden_shardings"
 def described(preset: str) -> dict[str, dict]:
     tensor = 3 if preset == "smollm2-135m" else 2  # It has 3 key/value heads.
     mesh = AbstractMesh((2, 8, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
-    shapes = abstract(PRESETS[preset])[1]
+    shapes = abstract(PRESETS[preset])
     where = dict(jax.tree_util.tree_leaves_with_path(shardings(mesh, shapes)))
     return {
         path_of(keys): {
@@ -55,7 +56,7 @@ def test_presets_have_the_published_number_of_parameters(preset, parameters):
 def test_axis_that_does_not_divide_is_named():
     mesh = AbstractMesh((1, 1, 2), AXES, axis_types=(AxisType.Auto,) * 3)
     with pytest.raises(ValueError, match=r"tensor=2 does not divide the 3 of layers\.k"):
-        shardings(mesh, abstract(PRESETS["smollm2-135m"])[1])
+        shardings(mesh, abstract(PRESETS["smollm2-135m"]))
 
 
 def test_array_that_is_not_in_the_table_is_not_copied_to_every_device():
@@ -71,7 +72,7 @@ def test_every_parameter_of_every_family_is_in_the_table(family):
         PRESETS["llama3-8b"], family=family, qkv_bias=family == "qwen2", qk_norm=family == "qwen3"
     )
     mesh = AbstractMesh((2, 8, 2), AXES, axis_types=(AxisType.Auto,) * 3)
-    shapes = abstract(config)[1]
+    shapes = abstract(config)
     whole = jax.tree.map(lambda leaf, at: at.is_fully_replicated, shapes, shardings(mesh, shapes))
     leaves = jax.tree_util.tree_leaves_with_path(whole)
     assert {path_of(keys).rpartition(".")[2] for keys, copied in leaves if copied} == {"scale"}

@@ -9,48 +9,44 @@ import optax
 import pytest
 
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.models.transformer import REMAT, abstract, initialize, join, unstack
+from jaxcritique.models.transformer import REMAT, abstract, initialize
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="remat")
-def hidden_states(structure, params, tokens, segments, positions, remat="none"):
-    return join(structure, params).hidden(tokens, positions, segments, remat=remat)
+@functools.partial(jax.jit, static_argnames="remat")
+def hidden_states(model, tokens, segments, positions, remat="none"):
+    return model.hidden(tokens, positions, segments, remat=remat)
 
 
 @pytest.fixture(scope="module")
 def prompt(tiny):
     """Two rows of tokens longer than a chunk of attention, and their hidden states."""
-    _, structure, params = tiny
     tokens = np.random.default_rng(0).integers(0, 48, (2, 140))
     positions = np.broadcast_to(np.arange(140), (2, 140))
-    return tokens, hidden_states(structure, params, tokens, np.ones_like(tokens), positions)
+    return tokens, hidden_states(tiny, tokens, np.ones_like(tokens), positions)
 
 
 def test_packed_segments_are_as_each_alone(tiny, prompt):
-    _, structure, params = tiny
     tokens, alone = prompt
     lengths = {1: 100, 2: 1, 3: 39}  # Of examples; segment 3 lies across two chunks.
     packed = np.concatenate([tokens[0, :length] for length in lengths.values()])[None]
     segments = np.concatenate([np.full(length, i) for i, length in lengths.items()])[None]
     positions = np.concatenate([np.arange(length) for length in lengths.values()])[None]
-    got = hidden_states(structure, params, packed, segments, positions)
+    got = hidden_states(tiny, packed, segments, positions)
     for segment, length in lengths.items():
         np.testing.assert_allclose(got[segments == segment], alone[0, :length], atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", REMAT)
 def test_remat_changes_nothing(remat, tiny, prompt):
-    _, structure, params = tiny
     tokens, expected = prompt
     positions = np.broadcast_to(np.arange(140), (2, 140))
-    got = hidden_states(structure, params, tokens, np.ones_like(tokens), positions, remat=remat)
+    got = hidden_states(tiny, tokens, np.ones_like(tokens), positions, remat=remat)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [131, 50])
 def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
-    config, structure, params = tiny
-    structure, params = unstack(structure, params)
+    config = tiny.config
     tokens, expected = prompt
     lengths, steps = np.array([131, 4]), 6
     prompts = np.where(np.arange(131) < lengths[:, None], tokens[:, :131], 0)
@@ -58,8 +54,7 @@ def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
     shape = (3, config.num_kv_heads, 140, config.head_dim)
 
     @jax.jit
-    def run(params):
-        model = join(structure, params)
+    def run(model):
         # Full of what former sequences left, never to be read.
         cache = tuple((jnp.full(shape, 1e3),) * 2 for _ in range(config.num_layers))
         for start in range(0, 131, chunk):
@@ -81,7 +76,7 @@ def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
         token = jnp.asarray(tokens)[who, positions]
         return some, model.extend(token[:, None], positions[:, None], cache)[0][order, 0]
 
-    some, last = run(params)
+    some, last = run(tiny.unstacked())
     for step, got in enumerate([*some, last]):
         np.testing.assert_allclose(got, expected[[0, 1], lengths - 1 + step], atol=1e-5)
 
@@ -105,19 +100,18 @@ def test_summed_loss_is_plain_cross_entropy(chunk, tied):
     hidden = 3 * rng.standard_normal((2, 7, 4), np.float32)
     targets = rng.integers(0, 11, (2, 7))
     weights = rng.standard_normal((2, 7), np.float32)
-    structure, shapes = abstract(config)
-    params = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), shapes)
+    model = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), abstract(config))
 
-    def chunked(params, hidden):
-        return join(structure, params).summed_loss(hidden, targets, weights, chunk)
+    def chunked(model, hidden):
+        return model.summed_loss(hidden, targets, weights, chunk)
 
-    def plain(params, hidden):
-        logits = join(structure, params).logits(hidden)
+    def plain(model, hidden):
+        logits = model.logits(hidden)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         return jnp.sum(losses * weights)
 
-    got, got_gradient = value_and_gradient(chunked)(params, hidden)
-    expected, gradient = value_and_gradient(plain)(params, hidden)
+    got, got_gradient = value_and_gradient(chunked)(model, hidden)
+    expected, gradient = value_and_gradient(plain)(model, hidden)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got_gradient, gradient
@@ -129,8 +123,7 @@ def value_and_gradient(function):
 
 
 def test_initialize_draws_every_parameter_and_each_layer_anew(tiny):
-    config, _, _ = tiny
-    _, params = initialize(config, seed=0)
-    first, second = params["layers"]["q"]
+    model = initialize(tiny.config, seed=0)
+    first, second = model.layers.q
     assert not np.array_equal(first, second)
-    assert sum(x.size for x in jax.tree.leaves(params)) == config.num_parameters
+    assert sum(x.size for x in jax.tree.leaves(model)) == tiny.config.num_parameters

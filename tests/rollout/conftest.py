@@ -7,6 +7,8 @@ import pytest
 from jaxcritique.models.huggingface import load_pretrained
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.models.transformer import Transformer
+from jaxcritique.models.weights import named_weights
 from jaxcritique.prompts.templates import COMPACT, solve_messages
 from jaxcritique.records import Messages
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
@@ -15,27 +17,28 @@ from jaxcritique.tasks.word_problems import generate
 
 
 @pytest.fixture(scope="session")
-def base():
-    """The tiny base: its config, structure, parameters and tokenizer."""
-    return *load_pretrained(TINY_BASE), Tokenizer(TINY_BASE)
+def base() -> tuple[Transformer, Tokenizer]:
+    """The tiny base and its tokenizer."""
+    return load_pretrained(TINY_BASE), Tokenizer(TINY_BASE)
 
 
 @pytest.fixture(scope="session")
 def make_sampler(base) -> Callable[..., JaxSampler]:
     """Returns a function: (slots, context) -> the tiny base in the engine."""
-    config, structure, params, tokenizer = base
+    model, tokenizer = base
 
     def make(
         slots: int = 4,
-        context: int = config.max_positions,
+        context: int = model.config.max_positions,
         cache_bytes: int | None = None,
         dtype: str = "float32",
     ) -> JaxSampler:
-        limited = dataclasses.replace(config, max_positions=context)
-        cast = jax.tree.map(lambda x: x.astype(dtype), params)
+        limited = dataclasses.replace(model.config, max_positions=context)
+        arrays = {row.path: x.astype(dtype) for row, x in named_weights(model)}
+        cast = Transformer(limited, lambda row, _: arrays[row.path])
         settings = JaxConfig(slots, cache_bytes)
         mesh = make_mesh(devices=jax.devices()[:1])
-        return JaxSampler("tiny", limited, structure, cast, tokenizer, settings, mesh)
+        return JaxSampler("tiny", cast.unstacked(), tokenizer, settings, mesh)
 
     return make
 

@@ -35,14 +35,14 @@ def written(model: ModelFolder, mesh: str) -> dict:
     caches = []
     decode = decoding.decode_block
 
-    def noted(structure, wanted, params, slots, cache):
+    def noted(wanted, model, slots, cache):
         caches.append(cache[0][1])
-        return decode(structure, wanted, params, slots, cache)
+        return decode(wanted, model, slots, cache)
 
     decoding.decode_block = noted
     done = list(sampler.generate(requests(), lambda *_: None))
     decoding.decode_block = decode
-    gate = sampler._params["layers"][0]["gate"]
+    gate = sampler._model.layers[0].gate[...]
     return {
         "texts": sorted([dataclasses.astuple(c)[:3] for c in done]),
         "gate": gate.sharding.shard_shape(gate.shape),

@@ -17,7 +17,7 @@ from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.models.transformer import abstract, join
+from jaxcritique.models.transformer import abstract
 from jaxcritique.prompts.templates import FULL, solve_messages
 from jaxcritique.rollout import decoding
 from jaxcritique.rollout.engines import load_jax
@@ -65,15 +65,14 @@ def answers(make_sampler, mixed) -> list[Completion]:
 def test_greedy_is_argmax_over_the_whole_sequence_and_what_torch_generates(
     base, make_sampler, prompts
 ):
-    _, structure, params, tokenizer = base
+    mine, tokenizer = base
     model = transformers.AutoModelForCausalLM.from_pretrained(TINY_BASE, dtype=torch.float32)
 
     @jax.jit
     def next_token(tokens, last):
         length = tokens.shape[1]
-        model = join(structure, params)
-        hidden = model.hidden(tokens, jnp.arange(length)[None], jnp.ones_like(tokens))
-        return model.logits(hidden[0, last]).argmax()
+        hidden = mine.hidden(tokens, jnp.arange(length)[None], jnp.ones_like(tokens))
+        return mine.logits(hidden[0, last]).argmax()
 
     for messages in prompts[:3]:
         prompt = tokenizer.encode(tokenizer.prompt(messages))
@@ -97,7 +96,7 @@ def test_completions_come_in_the_order_of_the_requests(mixed, answers):
 
 
 def test_token_limits_are_kept(base, mixed, answers):
-    tokenizer = base[3]
+    tokenizer = base[1]
     asked = {request.id: request for request in mixed}
     for completion in answers:
         request = asked[completion.request]
@@ -137,7 +136,7 @@ def test_neither_slots_nor_long_company_change_a_likelihood_but_by_rounding(
 ):
     asked = [Request(m, 2, 40, 1.0, 0, min_tokens=40, logprobs=True) for m in prompts]
     long = Request([], 1, 40, 1.0, 0, text="Tom has 5 eggs. " * 90, min_tokens=40)
-    assert len(long.token_ids(base[3])) > 600
+    assert len(long.token_ids(base[1])) > 600
     expected = generate(make_sampler(slots=4), asked)
     others = [generate(make_sampler(slots), asked) for slots in (1, 8, 64)]
     others.append(generate(make_sampler(slots=8), [*asked, long])[: len(expected)])
@@ -157,9 +156,9 @@ def test_what_begins_alike_is_read_once(base, make_sampler, monkeypatch):
     chunks = []
     read = decoding.read_chunk
 
-    def counted(structure, params, cache, tokens, start, slots):
+    def counted(model, cache, tokens, start, slots):
         chunks.extend(start[slots < cache[0][0].shape[0]].tolist())
-        return read(structure, params, cache, tokens, start, slots)
+        return read(model, cache, tokens, start, slots)
 
     monkeypatch.setattr(decoding, "read_chunk", counted)
     shots = "Tom has 5 eggs and eats 2. That makes 3 eggs.\n" * 12
@@ -168,7 +167,7 @@ def test_what_begins_alike_is_read_once(base, make_sampler, monkeypatch):
         for i, name in enumerate(("Ann", "Bob", "Joe", "Sue", "Tim"))
     ]
     together = generate(make_sampler(slots=15), requests)
-    columns = zip(*(request.token_ids(base[3]) for request in requests), strict=False)
+    columns = zip(*(request.token_ids(base[1]) for request in requests), strict=False)
     alike = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns)) // 64
     assert alike >= 3
     for start in set(chunks):  # The shots are read once, not 15 times, the rest once a prompt.
@@ -206,7 +205,7 @@ def test_too_long_a_prompt_is_an_error_and_others_are_answered(make_sampler, pro
 
 
 def test_a_text_ends_with_the_context(base, make_sampler, prompts):
-    tokenizer = base[3]
+    tokenizer = base[1]
     length = len(tokenizer.encode(tokenizer.prompt(prompts[0])))
     sampler = make_sampler(context=length + 6)
     request = Request(prompts[0], 1, 100, 0.0, 0)
@@ -250,7 +249,7 @@ def test_stop_strings_end_a_text_where_they_begin(make_sampler, prompts):
 
 
 def test_stop_tokens_end_a_text_and_min_tokens_hold_them_back(base, make_sampler, prompts):
-    tokenizer = base[3]
+    tokenizer = base[1]
     sampler = make_sampler()
     request = Request(prompts[0], 1, 60, 0.0, 0)
     [whole] = generate(sampler, [request])
@@ -266,7 +265,7 @@ def test_stop_tokens_end_a_text_and_min_tokens_hold_them_back(base, make_sampler
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
 def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
-    _, structure, params, tokenizer = base
+    model, tokenizer = base
     request = Request(prompts[0], 1, 30, temperature, 3, top_k=20, logprobs=True)
     [completion] = generate(make_sampler(), [request])
     assert completion.logprobs is not None
@@ -276,7 +275,6 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     assert tokenizer.decode(tokens[len(prompt) :]) == completion.text
     padded = np.zeros((1, 128), np.int32)
     padded[0, : len(tokens)] = tokens
-    model = join(structure, params)
     positions = jnp.arange(128)[None]
     hidden = model.hidden(padded, positions, jnp.ones_like(positions))
     likely = jax.nn.log_softmax(model.logits(hidden[0]))
@@ -286,7 +284,7 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
 
 
 def test_a_prompt_like_what_was_written_before_is_read_all_the_same(base, make_sampler):
-    tokenizer = base[3]
+    tokenizer = base[1]
     first = Request([], 1, 100, 0.0, 0, text="Tom has 5 eggs. That", min_tokens=100)
     [written] = generate(make_sampler(slots=1), [first])
     second = dataclasses.replace(first, text=first.text + written.text, logprobs=True)
@@ -299,17 +297,17 @@ def test_a_prompt_like_what_was_written_before_is_read_all_the_same(base, make_s
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_model_without_numbers_is_a_failed_row(temperature, base, prompts):
-    config, structure, params, tokenizer = base
-    nothing = jax.tree.map(lambda x: x * np.nan, params)
+    model, tokenizer = base
+    nothing = jax.tree.map(lambda x: x * np.nan, model.unstacked())
     mesh = make_mesh(devices=jax.devices()[:1])
-    sampler = JaxSampler("nan", config, structure, nothing, tokenizer, JaxConfig(4), mesh)
+    sampler = JaxSampler("nan", nothing, tokenizer, JaxConfig(4), mesh)
     for completion in generate(sampler, [Request(prompts[0], 2, 16, temperature, 0)]):
         assert completion.finish_reason == "error"
-        assert completion.error == "the model's logits are no finite numbers"
+        assert completion.error == "the model's logits are not finite"
 
 
 def test_a_sample_without_numbers_breaks_no_other(base):
-    tokenizer = base[3]
+    tokenizer = base[1]
     config = ModelConfig(
         vocab_size=768,  # The tiny base's, for its tokenizer.
         dim=16,
@@ -321,16 +319,16 @@ def test_a_sample_without_numbers_breaks_no_other(base):
         max_positions=256,
         tie_embeddings=False,
     )
-    structure, shapes = abstract(config)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
-    params["embedding"][300:304] = np.nan  # Whoever draws one of these has no numbers to go on by.
+    draw = lambda x: 0.3 * rng.standard_normal(x.shape, np.float32)  # noqa: E731
+    model = jax.tree.map(draw, abstract(config))
+    model.embedding[300:304] = np.nan  # After one of these tokens, logits are not finite.
+    model = model.unstacked()
     mesh = make_mesh(devices=jax.devices()[:1])
     request = Request([], 40, 150, 1.0, 0, text="Tom has 5 eggs.")
 
     def errors(slots: int) -> list[str | None]:
-        settings = JaxConfig(slots)
-        sampler = JaxSampler("nan", config, structure, params, tokenizer, settings, mesh)
+        sampler = JaxSampler("nan", model, tokenizer, JaxConfig(slots), mesh)
         return [completion.error for completion in generate(sampler, [request])]
 
     alone = errors(slots=64)  # Each in a slot of its own.
@@ -347,7 +345,7 @@ def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
 
 
 def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
-    config = base[0]
+    config = base[0].config
     slot = 128 * config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4
     sampler = make_sampler(slots=64, cache_bytes=4 * slot)
     assert texts(generate(sampler, mixed)) == texts(answers)
@@ -404,7 +402,7 @@ def test_stories260k_goes_on_with_the_space_it_drew(text, settings, beginning, s
     ("min_tokens", "ends"), [(0, True), (2, True), (3, True), (4, True), (5, False)]
 )
 def test_a_stop_string_behind_a_character_that_min_tokens_divides(min_tokens, ends, base):
-    tokenizer = base[3]
+    tokenizer = base[1]
     tokens = tokenizer.encode("\U0001f600\nfoo")
     assert tokenizer.decode(tokens[:3]) == 3 * "\ufffd"  # The character is of four tokens.
     request = Request([], 1, 9, 1.0, 0, text="Tom", min_tokens=min_tokens, stop=("\n",))
@@ -415,7 +413,7 @@ def test_a_stop_string_behind_a_character_that_min_tokens_divides(min_tokens, en
 
 
 def test_a_stop_string_may_begin_among_min_tokens_but_not_end_there(base):
-    tokenizer = base[3]
+    tokenizer = base[1]
     tokens = tokenizer.encode("Tom\n\nhas")
     newline = tokens.index(tokenizer.encode("\n")[0])
     assert tokens[newline] == tokens[newline + 1]

@@ -37,9 +37,8 @@ CONFIG = ModelConfig(
 @pytest.fixture(scope="module")
 def written(program_environment, tmp_path_factory) -> dict[str, dict]:
     folder, rng = tmp_path_factory.mktemp("meshes"), np.random.default_rng(0)
-    shapes = abstract(CONFIG)[1]
-    params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
-    save_pretrained(folder / "model", CONFIG, params, TINY_BASE)
+    draw = lambda x: 0.3 * rng.standard_normal(x.shape, np.float32)  # noqa: E731
+    save_pretrained(folder / "model", jax.tree.map(draw, abstract(CONFIG)), TINY_BASE)
     program, output = ROOT / "tests" / "rollout" / "mesh_texts.py", folder / "written.json"
     subprocess.run(
         [sys.executable, program, output, folder / "model", *(mesh for mesh, *_ in MESHES)],

@@ -54,8 +54,7 @@ def wait_until_gone(mark: str = MARK) -> None:
 def exported(tmp_path_factory) -> ModelFolder:
     """The tiny base as training exports it."""
     folder = tmp_path_factory.mktemp("exported") / "model"
-    config, _, params = load_pretrained(TINY_BASE)
-    save_pretrained(folder, config, params, TINY_BASE)
+    save_pretrained(folder, load_pretrained(TINY_BASE), TINY_BASE)
     return ModelFolder.of(folder)
 
 

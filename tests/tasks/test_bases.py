@@ -14,18 +14,19 @@ BASES = sorted(TINY_BASE.parent.glob("tiny_base*"))
 
 
 def test_there_are_four_sizes():
-    sizes = {load_pretrained(folder)[0].num_parameters for folder in BASES}
+    sizes = {load_pretrained(folder).config.num_parameters for folder in BASES}
     assert len(sizes) == len(BASES) == 4
 
 
 @pytest.mark.parametrize("folder", BASES, ids=lambda folder: folder.name)
 def test_a_base_is_what_its_record_says(folder):
-    config, _, params = load_pretrained(folder)
+    model = load_pretrained(folder)
+    config = model.config
     record = json.loads((folder / "pretraining.json").read_text())
     if folder != TINY_BASE:  # The first one's record is from before sizes were noted.
         assert record["parameters"] == config.num_parameters
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == config.num_parameters
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert sum(leaf.size for leaf in jax.tree.leaves(model)) == config.num_parameters
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(model))
     name = folder.name.removeprefix("tiny_base").removeprefix("_")
     assert name in ("", f"{config.dim}x{config.num_layers}")
 

@@ -53,7 +53,7 @@ def losses(mesh_text: str, devices: int, **execution) -> list[float]:
     optimizer = OptimizerConfig(0.01, STEPS, warmup_steps=2, weight_decay=0.1)
     found = []
     with jax.set_mesh(mesh):
-        state = init_state(initialize(CONFIG, 0, mesh)[1], optimizer)
+        state = init_state(initialize(CONFIG, 0, mesh), optimizer)
         step = compile_step(
             CONFIG, mesh, Execution(**execution), "cosine", "float32", ROWS, SEQUENCE
         )

@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.training.data import Batch, Batches, pack
-from jaxcritique.training.loop import Run, train
+from jaxcritique.training.loop import TrainingRun, train
 from jaxcritique.training.step import Execution, OptimizerConfig
 
 STEPS = 6
@@ -23,7 +23,6 @@ def unchanged(step: int, batch: Batch) -> Batch:
 @pytest.fixture(scope="module")
 def run(tiny, examples):
     """Returns a function: trains in a folder; gives the parameters and the steps it worked on."""
-    config, _, params = tiny
     whole = pack(examples, sequence=24)
 
     def run(folder, change=unchanged, checkpoint_steps=2, from_step=None):
@@ -35,15 +34,20 @@ def run(tiny, examples):
             return change(step, Batch(*(array[chosen][rows] for array in whole)))
 
         trained = train(
-            Run(folder, "test", checkpoint_steps, from_step),
-            config,
-            lambda: jax.tree.map(jax.numpy.array, params),  # A copy, since the loop donates it.
-            Batches(2, 24, build),
-            OptimizerConfig(learning_rate=0.01, total_steps=STEPS, warmup_steps=1),
-            Execution(micro_rows=1),
-            make_mesh(),
+            TrainingRun(
+                name="test",
+                config=tiny.config,
+                initial=lambda: jax.tree.map(jax.numpy.array, tiny),  # A copy: it is donated.
+                batches=Batches(2, 24, build),
+                optimizer=OptimizerConfig(learning_rate=0.01, total_steps=STEPS, warmup_steps=1),
+                execution=Execution(micro_rows=1),
+                mesh=make_mesh(),
+                folder=folder,
+                checkpoint_steps=checkpoint_steps,
+                from_step=from_step,
+            )
         )
-        return trained, worked_on
+        return trained.model, worked_on
 
     return run
 

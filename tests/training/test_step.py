@@ -27,22 +27,20 @@ OPTIMIZER = OptimizerConfig(
 )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def row_loss_and_gradient(structure, params, row):
-    return jax.value_and_grad(summed_loss, argnums=1)(structure, params, row)
+row_loss_and_gradient = jax.jit(jax.value_and_grad(summed_loss))
 
 
-def loss_and_gradient(structure, params, batch):
+def loss_and_gradient(model, batch):
     """Row by row, so that a batch of any size is compiled only once."""
     rows = (Batch(*(array[i : i + 1] for array in batch)) for i in range(len(batch.tokens)))
-    results = [row_loss_and_gradient(structure, params, row) for row in rows]
+    results = [row_loss_and_gradient(model, row) for row in rows]
     return jax.tree.map(lambda *x: sum(x), *results)
 
 
-def step(structure, state, batch, optimizer=OPTIMIZER, **execution):
+def step(state, batch, optimizer=OPTIMIZER, **execution):
     """One step from a copy of `state`, which the step itself would use up."""
     state = jax.tree.map(jnp.array, state)
-    static = structure, Execution(**execution), optimizer.schedule, optimizer.moment_dtype
+    static = Execution(**execution), optimizer.schedule, optimizer.moment_dtype
     return train_step(*static, state, batch, optimizer.rates())
 
 
@@ -51,31 +49,26 @@ def assert_close(ours, theirs, **tolerance) -> None:
 
 
 def test_packing_changes_no_loss_and_no_gradient(tiny, examples):
-    _, structure, params = tiny
     packed = pack(examples, sequence=32)
     assert len(packed.tokens) < len(examples)
     alone = [pack([example], sequence=32) for example in examples]
     alone = Batch(*(np.concatenate(arrays) for arrays in zip(*alone, strict=True)))
-    got, expected = (loss_and_gradient(structure, params, batch) for batch in (packed, alone))
+    got, expected = (loss_and_gradient(tiny, batch) for batch in (packed, alone))
     assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_loss_is_on_targets_only(tiny, examples):
-    _, structure, params = tiny
     batch = pack(examples, sequence=32)
     other = batch._replace(targets=np.where(batch.weights > 0, batch.targets, 7))
     assert not np.array_equal(batch.targets, other.targets)
-    assert_close(
-        loss_and_gradient(structure, params, other), loss_and_gradient(structure, params, batch)
-    )
+    assert_close(loss_and_gradient(tiny, other), loss_and_gradient(tiny, batch))
 
 
 def test_weights_scale_each_example(tiny, examples):
-    _, structure, params = tiny
 
     def loss(*weights: float) -> float:
         pair = [e._replace(weight=w) for e, w in zip(examples, weights, strict=False)]
-        return loss_and_gradient(structure, params, pack(pair, sequence=32))[0]
+        return loss_and_gradient(tiny, pack(pair, sequence=32))[0]
 
     first, second = loss(1.0, 0.0), loss(0.0, 1.0)
     assert loss(1.0, 1.0) == pytest.approx(first + second)
@@ -83,24 +76,22 @@ def test_weights_scale_each_example(tiny, examples):
 
 
 def test_micro_batches_equal_one_batch(tiny, examples):
-    _, structure, params = tiny
     batch = pack(examples, sequence=24)  # The rows differ in their number of targets.
     assert len(batch.tokens) == 4
-    state = init_state(params, OPTIMIZER)
-    whole, micro = (step(structure, state, batch, micro_rows=rows) for rows in (None, 1))
+    state = init_state(tiny, OPTIMIZER)
+    whole, micro = (step(state, batch, micro_rows=rows) for rows in (None, 1))
     assert_close(micro, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_training_is_torch_adamw_on_the_same_model(tiny, examples, tokenizer_folder, tmp_path):
-    config, structure, params = tiny
-    save_pretrained(tmp_path, config, params, tokenizer_folder)
+    save_pretrained(tmp_path, tiny, tokenizer_folder)
     model = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
     adamw = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
-    state = init_state(params, OPTIMIZER)
+    state = init_state(tiny, OPTIMIZER)
     batch = pack(examples, sequence=24)
     count = sum(len(e.tokens) - e.prompt_length for e in examples)
     for index, rate in enumerate([0.0, 0.01, 0.02, 0.015, 0.005]):  # Two up, a cosine down.
-        state, metrics = step(structure, state, batch)
+        state, metrics = step(state, batch)
         loss = sum(e.weight * reply_loss(model, e) for e in examples) / count
         adamw.zero_grad()
         loss.backward()
@@ -117,7 +108,7 @@ def test_training_is_torch_adamw_on_the_same_model(tiny, examples, tokenizer_fol
         assert metrics["padding_share"] == pytest.approx(1 - tokens / batch.tokens.size)
         assert state.step == index + 1
     head = model.lm_head.weight.detach().numpy()
-    np.testing.assert_allclose(state.params["head"], head, atol=1e-4)
+    np.testing.assert_allclose(state.params.head, head, atol=1e-4)
 
 
 def reply_loss(model: transformers.PreTrainedModel, example) -> torch.Tensor:
@@ -147,21 +138,19 @@ def test_schedules_are_optax_s(name, warmup):
 
 
 def test_other_rates_compile_nothing(tiny, examples):
-    _, structure, params = tiny
     batch = pack(examples, sequence=24)
-    step(structure, init_state(params, OPTIMIZER), batch)
+    step(init_state(tiny, OPTIMIZER), batch)
     compiled = train_step._cache_size()
     longer = OptimizerConfig(0.1, total_steps=50, weight_decay=0.3, clip_norm=9.0, b2=0.9)
-    step(structure, init_state(params, longer), batch, longer)
+    step(init_state(tiny, longer), batch, longer)
     assert train_step._cache_size() == compiled
 
 
 def test_bf16_compute_follows_fp32(tiny, examples):
-    _, structure, params = tiny
     batch = pack(examples, sequence=24)
-    state = init_state(params, OPTIMIZER)
+    state = init_state(tiny, OPTIMIZER)
     (exact, exact_metrics), (rounded, metrics) = (
-        step(structure, state, batch, compute_dtype=dtype) for dtype in ("float32", "bfloat16")
+        step(state, batch, compute_dtype=dtype) for dtype in ("float32", "bfloat16")
     )
     assert metrics["loss"] == pytest.approx(float(exact_metrics["loss"]), rel=0.02)
     assert metrics["loss"] != exact_metrics["loss"]
@@ -175,13 +164,12 @@ def test_bf16_compute_follows_fp32(tiny, examples):
 
 
 def test_bf16_adds_up_the_gradients_of_a_frequent_token_in_fp32(tiny):
-    config, structure, params = tiny
     shape = 16, 512
     frequent = 5
     rng = np.random.default_rng(0)
     batch = Batch(
         tokens=np.where(
-            rng.random(shape) < 0.9, frequent, rng.integers(config.vocab_size, size=shape)
+            rng.random(shape) < 0.9, frequent, rng.integers(tiny.config.vocab_size, size=shape)
         ),
         targets=rng.integers(8, size=shape),
         weights=np.ones(shape, np.float32),
@@ -191,28 +179,27 @@ def test_bf16_adds_up_the_gradients_of_a_frequent_token_in_fp32(tiny):
 
     def gradient(dtype: str):
         execution = Execution(compute_dtype=dtype)
-        loss = functools.partial(summed_loss, structure, execution=execution)
-        return jax.jit(jax.grad(loss))(params, batch)["embedding"][frequent]
+        loss = functools.partial(summed_loss, execution=execution)
+        return jax.jit(jax.grad(loss))(tiny, batch).embedding[frequent]
 
     exact, rounded = gradient("float32"), gradient("bfloat16")
     assert jnp.linalg.norm(rounded - exact) < 0.05 * jnp.linalg.norm(exact)
 
 
 def test_bf16_moments_are_the_first_ones_only(tiny, examples):
-    _, structure, params = tiny
     optimizer = OptimizerConfig(0.02, 5, moment_dtype="bfloat16")
-    state = init_state(params, optimizer)
-    after, _ = step(structure, state, pack(examples, sequence=24), optimizer)
+    state = init_state(tiny, optimizer)
+    after, _ = step(state, pack(examples, sequence=24), optimizer)
     adam = after.opt_state[0]
-    assert adam.mu["embedding"].dtype == jnp.bfloat16
-    assert adam.nu["embedding"].dtype == jnp.float32
+    assert adam.mu.embedding.dtype == jnp.bfloat16
+    assert adam.nu.embedding.dtype == jnp.float32
 
 
 def test_memory_does_not_grow_with_the_vocabulary_but_by_a_chunk(tiny):
     rows, sequence, chunk = 16, 512, 1024
 
     def temp(vocab_size: int) -> int:
-        config = dataclasses.replace(tiny[0], vocab_size=vocab_size)
+        config = dataclasses.replace(tiny.config, vocab_size=vocab_size)
         execution = Execution(remat="full")
         step = compile_step(config, make_mesh(), execution, "cosine", "float32", rows, sequence)
         return step.run.memory_analysis().temp_size_in_bytes
