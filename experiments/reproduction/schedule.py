@@ -61,7 +61,9 @@ class Schedule:
         self.console = rich.console.Console()
         # Of each run: its job while it runs, its seconds when it is done, _LEFT, or why it has no
         # results. A single value, since another thread draws the table.
-        self._states: dict[PartRun, _Job | float | str] = {run: _state(run) for run in runs}
+        self._states: dict[PartRun, _Job | float | str] = {
+            run: _seconds(run) if run.done() else _LEFT for run in runs
+        }
 
     @property
     def left(self) -> list[PartRun]:
@@ -122,7 +124,7 @@ class Schedule:
     def _start(self, run: PartRun) -> None:
         """Starts a run, unless it is done or a part that it needs has no such model."""
         if run.done():  # Its inputs came out as before.
-            self._states[run] = _state(run)
+            self._states[run] = _seconds(run)
             return
         try:
             wanted, argv = run.wanted(), run.command()
@@ -161,7 +163,7 @@ class Schedule:
         _note(run, job, failed=not done)
         self._free.append(job.cores)
         if done:
-            self._states[run] = _state(run)
+            self._states[run] = _seconds(run)
             self.say(f"{run}: done in {_clock(job.seconds)}")
             return
         self._states[run] = "failed"
@@ -197,9 +199,10 @@ class Schedule:
         return rich.console.Group(table, text, "")
 
 
-def _state(run: PartRun) -> float | str:
+def _seconds(run: PartRun) -> float:
     record = run.record()
-    return record.seconds if record and run.done() else _LEFT
+    assert record is not None
+    return float(record.seconds)
 
 
 def _note(run: PartRun, job: _Job, failed: bool) -> None:

@@ -210,7 +210,7 @@ def test_the_paper_scale_is_checked_without_its_models(reproduce, tmp_path):
     assert any("--model=llama3-70b" in check for check in checks)
 
 
-def test_who_reads_only_the_first_commands_sees_no_traceback(program_environment):
+def test_a_pipe_that_is_closed_early_gives_no_traceback(program_environment):
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "experiments.reproduce", "--dry_run"),
