@@ -1,6 +1,6 @@
 import itertools
 
-from jaxcritique.critiques.corpus import documents
+from experiments.pretraining.corpus import documents
 from jaxcritique.prompts.critique import parse_critique
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.tasks.word_problems import generate

@@ -1,0 +1,1 @@
+"""Pretraining of the tiny bases that ship with the package."""
