@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from scripted import ScriptedEngineConfig
+from scripted_engine import ScriptedEngineConfig
 
 from jaxcritique.errors import InvalidInput
 from jaxcritique.improvement.arms import ARMS, Arm, Feedback, register

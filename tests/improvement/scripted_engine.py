@@ -12,10 +12,13 @@ from jaxcritique.tasks.word_problems import generate
 
 
 class ScriptedModel:
-    """Solves two of three stories, and criticises; a text is a function of model and request."""
+    """Solves stories, some wrongly, and criticises at random.
 
-    def __init__(self, key: str, asked: list[str], solutions: dict[str, str]):
-        self.key, self._asked, self._solutions = key, asked, solutions
+    A text is a function of model and request.
+    """
+
+    def __init__(self, key: str, asked: list[str], solutions: dict[str, str], wrong: float):
+        self.key, self._asked, self._solutions, self._wrong = key, asked, solutions, wrong
 
     def generate(self, requests, progress=None):
         for request in requests:
@@ -30,7 +33,7 @@ class ScriptedModel:
         if last.endswith("Check each step."):
             return f"Final answer: {rng.choice(['Wrong', 'Correct'])}"
         solution = self._solutions[first.removesuffix("\nThink aloud.")].split("\n")
-        if rng.random() < 1 / 3:
+        if rng.random() < self._wrong:
             solution[-1] = f"The answer is {rng.randrange(1000, 2000)}."
         return "\n".join(solution[request.prefix.count("\n") :])
 
@@ -53,6 +56,7 @@ class ScriptedEngineConfig(EngineConfig):
     """Stories of `problems` training and test problems with seed 0 can be solved."""
 
     problems: tuple[int, int]
+    wrong: float = 1 / 3  # Share of wrong answers.
     asked: list[str] = dataclasses.field(default_factory=list)  # Ids of all requests.
 
     def start(self) -> Engine:
@@ -61,4 +65,6 @@ class ScriptedEngineConfig(EngineConfig):
             *generate("test", self.problems[1], 1_000_003),
         ]
         solutions = {story.question: story.rationale for story in stories}
-        return ScriptedEngine(self, lambda m: ScriptedModel(m.key, self.asked, solutions))
+        return ScriptedEngine(
+            self, lambda m: ScriptedModel(m.key, self.asked, solutions, self.wrong)
+        )
