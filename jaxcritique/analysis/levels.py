@@ -43,7 +43,7 @@ def hard_share(shares: Mapping[str, float]) -> float | None:
 
 
 def has_levels(by_level: Mapping[str, float]) -> bool:
-    """Returns whether a split by level says anything of difficulty; GSM8K's does not."""
+    """Returns whether any level is known; problems of GSM8K have none."""
     return bool(by_level.keys() - {UNKNOWN})
 
 

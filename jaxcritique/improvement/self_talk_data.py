@@ -1,9 +1,9 @@
-"""Self-talk via critique (section 7): one actor learns to check and correct itself step by step.
+"""Construction of self-talk data (section 7): reasoning that checks and corrects itself.
 
-1. Each step of a reasoning path is followed by what a critic says of it.
-2. From the first wrong step on the actor refines; from the first refined step on the critic speaks
-   again, until it finds nothing wrong or there have been enough rounds.
-3. What was thought is smoothed into one text, and kept if its final answer is right.
+1. A critic gives feedback on each step of a sampled reasoning path.
+2. The actor refines the path from the first wrong step on, and the critic checks the refined steps,
+   until it finds no error or the maximum number of rounds is reached.
+3. Steps and feedback are smoothed into one text, which is kept if its final answer is right.
 """
 
 import collections
@@ -40,9 +40,9 @@ class SelfTalkDataConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ThinkingChain:
-    """A reasoning path under construction, with all that was thought on the way.
+    """A reasoning path under construction, and its steps so far with their feedback.
 
-    The steps of `path` begin with those of `sound`.
+    `path` begins with the steps of `sound`.
     """
 
     path: Solution
@@ -51,23 +51,23 @@ class ThinkingChain:
 
     @property
     def sound(self) -> tuple[Thought, ...]:
-        """The thoughts that stand: a step that was found right is never given up."""
+        """The steps that the critic called right; they are never revised."""
         return tuple(thought for thought in self.thoughts if thought.correct)
 
     @property
     def ending(self) -> str:
-        """The line of the path that states the answer; "" where no line is only for that."""
+        """The line of the path that only states the answer; "" if there is none."""
         return _ending(self.path.text)
 
     @property
     def verdicts(self) -> str:
-        """A critique of the sound steps, for the critic to go on from."""
+        """A critique of the sound steps, as the prefix of the critic's next critique."""
         return render_steps([StepVerdict(t.step, t.feedback, correct=True) for t in self.sound])
 
 
 @dataclasses.dataclass(frozen=True)
 class SelfTalk:
-    """A self-talk text and what the grader said of its final answer."""
+    """A self-talk text, graded by its final answer."""
 
     problem: Problem
     text: str
@@ -83,7 +83,7 @@ class SelfTalk:
 
 @dataclasses.dataclass(frozen=True)
 class SelfTalkData:
-    """The examples; how many paths were lost where; and what was asked, by stage."""
+    """The examples, the number of paths lost at each step, and `roles.COSTS` of each stage."""
 
     examples: list[SelfTalk]
     counts: dict[str, int]
@@ -91,24 +91,24 @@ class SelfTalkData:
 
 
 def judge(chain: ThinkingChain, critique: Critique) -> tuple[ThinkingChain, bool] | None:
-    """Adds to a chain what a critique of its path says of the steps after the sound ones.
+    """Adds a critique's feedback on the steps after the sound ones to a chain.
 
-    Where it finds no step wrong, but the answer, the ending is the thought that is wrong.
+    If the critique calls no step wrong, but the answer, the ending is added as a wrong step.
 
     Returns:
-      The chain, and whether nothing was found wrong. None where the critique cannot be used: it
-      has no verdict, leaves out a step or calls one wrong that is not there to be judged.
+      The chain, and whether no error was found. None if the critique cannot be used: it has no
+      verdict, skips a step, or calls a step wrong that is sound or does not exist.
     """
     steps, parsed = split_steps(chain.path.text), parse_critique(critique.text)
-    said = {step.number: step for step in parsed.steps}
+    feedback = {step.number: step for step in parsed.steps}
     known, first = len(chain.sound), parsed.first_error
     if parsed.says_correct is None or (first is not None and not known <= first < len(steps)):
         return None
     thoughts = list(chain.thoughts)
     for number in range(known, len(steps) if first is None else first + 1):
-        if number not in said or said[number].correct is None:
+        if number not in feedback or feedback[number].correct is None:
             return None
-        verdict = said[number]
+        verdict = feedback[number]
         thoughts.append(Thought(steps[number], verdict.explanation, verdict.correct is True))
     clean = first is None and parsed.says_correct
     if first is None and not clean:
@@ -117,9 +117,9 @@ def judge(chain: ThinkingChain, critique: Critique) -> tuple[ThinkingChain, bool
 
 
 def revise(chain: ThinkingChain, refinement: Refinement) -> ThinkingChain | None:
-    """Puts a refinement that goes on from the sound steps in the place of the path.
+    """Replaces the path by a refinement that continues the sound steps.
 
-    Returns None where nothing follows on them.
+    Returns None if nothing follows them.
     """
     steps, sound = split_steps(refinement.text), [thought.step for thought in chain.sound]
     if steps[: len(sound)] != sound:
@@ -137,13 +137,13 @@ def build_self_talk(
     problems: Sequence[Problem],
     config: SelfTalkDataConfig,
 ) -> SelfTalkData:
-    """Builds the self-talk examples; what asks a model is a stage of the store.
+    """Builds self-talk examples. Everything sampled is a stage of the store.
 
     Args:
-      context: what is played with.
-      actor: who solves the problems, and refines.
-      critic: who gives feedback.
-      smoother: a model that rewrites the texts; None: phrases put in by program are enough.
+      context: of the run.
+      actor: solves the problems, and refines.
+      critic: gives the feedback.
+      smoother: a model that rewrites the texts; None: a program joins steps and feedback.
       problems: with their answers.
       config: settings.
     """
@@ -188,7 +188,7 @@ def build_self_talk(
 
 
 def self_talk_examples(prompts: PromptSet, talks: Sequence[SelfTalk]) -> list[Example]:
-    """What the self-talk actor learns beside D_reason."""
+    """Returns the examples that the self-talk actor is fine-tuned on, in addition to D_reason."""
     return [Example(self_talk_messages(prompts, talk.problem), talk.text) for talk in talks]
 
 
@@ -200,17 +200,17 @@ def _iterate(
     config: SelfTalkDataConfig,
     counts: collections.Counter[str],
 ) -> tuple[list[ThinkingChain], dict[str, dict[str, int]]]:
-    """Criticises and refines; returns the chains that come out clean, in their order, and costs."""
+    """Criticises and refines; returns the chains without an error left, in order, and costs."""
     costs: dict[str, dict[str, int]] = {}
     finished: dict[int, ThinkingChain] = {}
     alive = dict(enumerate(chains))
     for dropped in ("unusable critiques", "nothing refined", "never clean"):
         counts[dropped] = 0
     for number in range(config.rounds + 1):
-        turn = context.reseeded(number)
+        reseeded = context.reseeded(number)
         stage = f"self-talk-criticise-{number + 1}"
-        paths, told = [c.path for c in alive.values()], [c.verdicts for c in alive.values()]
-        critiques = critic(turn, stage, paths, 0.0, told)
+        paths, prefixes = [c.path for c in alive.values()], [c.verdicts for c in alive.values()]
+        critiques = critic(reseeded, stage, paths, 0.0, prefixes)
         costs[stage] = costs_of(critiques)
         flawed: dict[int, tuple[ThinkingChain, Critique]] = {}
         for (index, chain), critique in zip(alive.items(), critiques, strict=True):
@@ -227,7 +227,7 @@ def _iterate(
         stage = f"self-talk-refine-{number + 1}"
         subjects = [critique for _, critique in flawed.values()]
         begun = ["".join(f"{t.step}\n" for t in chain.sound) for chain, _ in flawed.values()]
-        refined = refine(turn, stage, actor, subjects, 1, config.temperature, begun)
+        refined = refine(reseeded, stage, actor, subjects, 1, config.temperature, begun)
         costs[stage] = costs_of(refined)
         revised = {
             index: revise(chain, refinement)
@@ -245,16 +245,16 @@ def _smoothed(
     texts: Sequence[str],
     counts: collections.Counter[str],
 ) -> tuple[list[str], dict[str, int]]:
-    """A model's rewriting of the texts, "" where its reasoning got lost, and what it cost."""
+    """Returns the texts rewritten by a model, "" if it lost the reasoning, and the cost."""
 
     def records(asked: Sequence[Any], answers: Sequence[list[Completion]]) -> list[Solution]:
-        # Not graded yet: all texts are, whoever smoothed them.
+        # The verdict is a placeholder: `build_self_talk` grades the final texts.
         return [
             Solution(chain.path.problem, reply.text, "unparsable", None)
             for chain, [reply] in zip(asked, answers, strict=True)
         ]
 
-    turns = [
+    prompts = [
         Prompt(chain, smoothing_messages(chain.path.problem, text))
         for chain, text in zip(chains, texts, strict=True)
     ]
@@ -263,7 +263,7 @@ def _smoothed(
         "self-talk-smooth",
         Solution,
         smoother,
-        turns,
+        prompts,
         records,
         1,
         0.0,

@@ -155,7 +155,7 @@ def test_who_comes_once_more_is_drawn():
     assert all(60 < count < 140 for count in firsts.values())
 
 
-def test_nothing_is_spread_over_nobody():
+def test_nothing_to_spread_over_is_an_error():
     with pytest.raises(ValueError, match="3 cannot be spread over no items"):
         spread([], 3, seed=0)
 
