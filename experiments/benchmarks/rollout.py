@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from experiments.benchmarks import Measured
-from jaxcritique.config import Config, setting
+from experiments.program import in_flags
+from jaxcritique.config import Config, setting, settings_of
 from jaxcritique.errors import checking_input
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
@@ -96,7 +97,8 @@ def measure(benchmark: RolloutBenchmark, engine: EngineConfig) -> Measured:
             engine.vllm().check()
             contenders["vllm"] = _vllm
         except ValueError as error:
-            print(f"vLLM is left out: {error}", file=sys.stderr)
+            reason = in_flags(str(error), {field.name for field in settings_of(EngineConfig)})
+            print(f"vLLM is left out: {reason}", file=sys.stderr)
         if importlib.util.find_spec("torch"):
             contenders["transformers"] = _transformers
         else:

@@ -159,8 +159,8 @@ def test_the_quickstart_s_flagfile_from_an_empty_folder(installed):
         "actor_tokens": 60, "critic_tokens": 60, "slots": 32, "tau": 0,
     }  # fmt: skip
     installed(
-        *("-m", "experiments.self_improve", "--run_dir=run"),
-        "--flagfile=experiments/flagfiles/quickstart.flags",
+        *("-m", "experiments.self_improve"),
+        *("--flagfile=experiments/flagfiles/quickstart.flags", "--run_dir=run"),
         *(f"--{name}={value}" for name, value in smallest.items()),
     )
     assert (installed.folder / "run" / "results.json").is_file()
