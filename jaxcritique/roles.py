@@ -24,9 +24,9 @@ from jaxcritique.prompts.templates import (
     write_prompts,
 )
 from jaxcritique.records import Critique, Messages, Problem, Refinement, Solution, digest
-from jaxcritique.rollout.engines import Engine, EngineConfig
+from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.journal import complete
-from jaxcritique.rollout.sampler import Completion, Request, Sampler
+from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
 from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import SftConfig
@@ -60,7 +60,7 @@ class Context:
     seed: int
     actor_tokens: int  # Maximum tokens of a solution or refinement.
     critic_tokens: int  # Maximum tokens of a critique.
-    engine: Engine = dataclasses.field(default_factory=lambda: EngineConfig().start())
+    engine: Engine | None = None  # None: a context that neither loads nor fine-tunes models.
 
     @classmethod
     def of(cls, config: RolesConfig, store: Store, grader: Grader, engine: Engine) -> "Context":
@@ -83,16 +83,22 @@ class Context:
 
     def sampler(self, model: ModelFolder) -> Sampler:
         """Returns a sampler of a model; the model is loaded when it is first used."""
-        return self.engine.sampler(model)
+        return self._engine.sampler(model)
 
     def fine_tune(
         self, name: str, base: ModelFolder, examples: Sequence[Example], config: SftConfig
     ) -> ModelFolder:
         """Fine-tunes `base` on the examples, as a stage; see `Engine.fine_tune`."""
-        model = self.engine.fine_tune(self.store, name, base, examples, config, self.seed)
+        model = self._engine.fine_tune(self.store, name, base, examples, config, self.seed)
         if read_prompts(model.folder) != self.prompts:
             write_prompts(model.folder, self.prompts)
         return model
+
+    @property
+    def _engine(self) -> Engine:
+        if self.engine is None:
+            raise ValueError("this context has no engine to load models with.")
+        return self.engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,6 +339,8 @@ def run_stage(
             "cut_off": sum(completion.finish_reason == "length" for completion in completions),
             "failed": len(failed),
         }
+        if failed and len(failed) == len(completions) and stage.path is None:
+            raise SamplerError(f"{name}: {failed[0].error}")
         if failed:
             again = (
                 f". To sample them again, delete {stage.path} (beside it annotations-* and "

@@ -174,7 +174,7 @@ class ArithmeticAnnotator:
     def annotate_all(self, context: Context, solutions: Sequence[Solution]) -> Annotated:
         """See `Annotator`."""
         annotations = []
-        for solution in tqdm(solutions, "annotate", unit="path"):
+        for solution in tqdm(solutions, "annotate", unit="path", delay=2):
             critique = self.annotate(solution)
             text = critique.text if critique else ""
             outcome: Outcome = "accepted" if critique else "unchecked"

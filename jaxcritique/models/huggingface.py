@@ -37,7 +37,7 @@ _GENERATION = "generation_config.json"
 _CONTENT = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json",
+    "chat_template.jinja", "vocab.json", "merges.txt", "added_tokens.json", "jaxcritique.json",
 )  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxcritique.config import Config, setting
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained
-from jaxcritique.models.sharding import make_mesh
+from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import Decoder
 from jaxcritique.rollout import guard
@@ -23,7 +24,7 @@ from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSam
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
 from jaxcritique.store import Store
 from jaxcritique.training.data import Example
-from jaxcritique.training.sft import ExecutionConfig, SftConfig, fine_tune_stage
+from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig, fine_tune_stage
 
 # After so many seconds without an answer the health of a server of our own is checked, and it is
 # restarted if it hangs. Attempts are long: one request may have many long samples.
@@ -110,7 +111,7 @@ class EngineConfig(Config):
         vllm.check()
         return Engine(self, lambda model: load_vllm(model, vllm, client))
 
-    def hosted(self, model: str) -> Sampler:
+    def hosted(self, model: str) -> ServerSampler:
         """Returns a sampler of a model by its name at the servers of `endpoint`.
 
         Raises:
@@ -195,7 +196,7 @@ class Engine:
         """Returns a sampler of a model, without loading it yet."""
         return _LazySampler(self, model)
 
-    def load(self, model: ModelFolder) -> Sampler:
+    def load(self, model: ModelFolder) -> Loaded:
         """Returns the sampler of a model, loaded unless it is the one in memory.
 
         Raises:
@@ -278,9 +279,28 @@ def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
       ValueError: the mesh does not fit the devices of this host or the model.
     """
     mesh = config.devices()
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    decoder = load_pretrained(model.folder, mesh, dtype, Decoder)
+    decoder = load_pretrained(model.folder, mesh, _compute_dtype(), Decoder)
     return JaxSampler(model.key, decoder, Tokenizer(model.folder), config, mesh)
+
+
+def hold_fine_tuned(key: str, trained: FineTuned, config: JaxConfig) -> JaxSampler:
+    """Puts a fine-tuned model into the JAX engine, without a folder.
+
+    Its weights are rounded as in a folder, so that it samples the same texts as from there.
+
+    Raises:
+      ValueError: the mesh does not fit the devices of this host or the model.
+    """
+    mesh, dtype = config.devices(), _compute_dtype()
+    decoder = jax.tree.map(
+        lambda weight: weight.astype(trained.dtype).astype(dtype), trained.model.unstacked()
+    )
+    decoder = jax.device_put(decoder, shardings(mesh, decoder))
+    return JaxSampler(key, decoder, trained.tokenizer, config, mesh)
+
+
+def _compute_dtype() -> DTypeLike:
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def load_vllm(model: ModelFolder, vllm: VllmConfig, client: ClientConfig) -> ServerSampler:

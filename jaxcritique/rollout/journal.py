@@ -15,7 +15,8 @@ from jaxcritique.rollout.sampler import AllRefused, Completion, Progress, Reques
 from jaxcritique.store import Stage, read_object, read_rows, write_atomically, write_rows
 
 _SHARD_SAMPLES = 2048
-_BAR_SECONDS = 5.0  # In memory shorter work shows no bar.
+# In memory fewer samples, or shorter work, show no bar.
+_BAR_SAMPLES, _BAR_SECONDS = 32, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,8 @@ def complete(
       SamplerError: the sampler cannot continue.
     """
     if stage.path is None:
-        with _bar(name, sum(request.n for request in requests), 0, _BAR_SECONDS) as progress:
+        total = sum(request.n for request in requests)
+        with _bar(name, total, 0, _BAR_SECONDS, total < _BAR_SAMPLES) as progress:
             answers = _by_request(sampler.generate(requests, progress))
     else:
         shards = generate_shards(stage.path, name, sampler, requests)
@@ -219,9 +221,13 @@ def _completion(row: dict[str, Any]) -> Completion:
 
 
 @contextlib.contextmanager
-def _bar(name: str, total: int, done: int, delay: float = 0.0) -> Iterator[Progress]:
+def _bar(
+    name: str, total: int, done: int, delay: float = 0.0, disable: bool = False
+) -> Iterator[Progress]:
     """Shows samples, time left and tokens a second, after a delay in seconds."""
-    with tqdm(total=total, initial=done, desc=name, unit="sample", delay=delay) as bar:
+    with tqdm(
+        total=total, initial=done, desc=name, unit="sample", delay=delay, disable=disable
+    ) as bar:
         tokens = 0
 
         def progress(new_tokens: int, finished: int) -> None:

@@ -73,6 +73,11 @@ class TrainingRun:
     stop_at: int | None = None
 
     @property
+    def prints(self) -> bool:
+        """Whether this process prints messages: the first one does, unless nothing is written."""
+        return self.folder is not None and jax.process_index() == 0
+
+    @property
     def last_step(self) -> int:
         """The number of steps after which it ends."""
         return self.stop_at or self.optimizer.total_steps
@@ -123,7 +128,7 @@ def train(run: TrainingRun) -> Trained:
         _Terminations(enabled=checkpoints is not None) as terminations,
     ):
         start, end = checkpoints.choose(run.from_step) if checkpoints else 0, run.last_step
-        if jax.process_index() == 0:  # It takes from seconds to minutes, in which no bar moves.
+        if run.prints:  # It takes from seconds to minutes, in which no bar moves.
             print(f"{run.name}: compiling the step, unless it was before", file=sys.stderr)
         optimizer, batches = run.optimizer, run.batches
         step = compile_step(
@@ -225,6 +230,7 @@ class _Report:
             initial=self._start,
             desc=self._run.name,
             unit="step",
+            delay=0 if folder else 2,
             disable=not first,
         )
         self._clock = time.perf_counter()
@@ -277,13 +283,15 @@ class _Report:
             for key, value in values.items():
                 self._board.add_scalar(key, value, step)
         self._bar.set_postfix(
-            loss=f"{values['loss']:.4f}", tokens_per_s=f"{values['tokens_per_second']:.0f}"
+            loss=f"{values['loss']:.4f}",
+            tokens_per_s=f"{values['tokens_per_second']:.0f}",
+            refresh=self._run.folder is not None,  # Else the bar would not wait for its delay.
         )
 
     def _first_step(self, seconds: float) -> dict[str, float]:
         """Prints what the first step took; returns it for the log."""
         used, compiling = bytes_needed(self._step.run), self._step.seconds
-        if jax.process_index() == 0:
+        if self._run.prints:
             tqdm.write(
                 f"{self._run.name}: the first step took {seconds:.2f} s, {used / 2**20:,.0f} MiB a "
                 f"device; compiled in {compiling:.1f} s, once for all trainings alike in this start"

@@ -315,6 +315,8 @@ def prepare(
         too_long=too_long,
     )
     job.check()
+    if job.prints:
+        _show(tokenizer, name, kept[0])
     return job
 
 
@@ -363,8 +365,6 @@ def _tokenized(
     if dropped:
         logging.warning("%s: %d of %d examples exceed %d tokens and are left out",
                         name, dropped, len(examples), sequence)  # fmt: skip
-    if jax.process_index() == 0:
-        _show(tokenizer, name, kept[0])
     return kept, dropped
 
 

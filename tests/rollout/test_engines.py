@@ -1,9 +1,12 @@
+import asyncio
 import json
 import pathlib
 import shutil
 
 import pytest
+from flaky import serve
 
+import jaxcritique as jc
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.engines import Engine, EngineConfig, load_jax
@@ -88,3 +91,47 @@ def test_a_model_without_an_end_writes_to_the_longest(tmp_path):
     endless, ended = (found[request.id] for request in asked)
     assert (endless.finish_reason, endless.completion_tokens) == ("length", 40)
     assert ended.finish_reason == "stop"
+
+
+CORRECT = "Step 1: {index}\nCorrectness: Correct\nFinal answer: Correct\nThe answer is 7."
+
+
+def hosted(url):
+    return jc.load("some-model", engine=EngineConfig(engine="server", endpoint=(url,)))
+
+
+def test_a_player_on_a_server():
+    with serve(reply=CORRECT.format) as server, hosted(server.url) as player:
+        problem = jc.Problem.asked("What is 3 + 4?", "7")
+        solutions = player.solve([problem, "What is 5?"], n=2, temperature=0.7, max_tokens=9)
+        critique = player.critique(solutions[0][1])
+        refinement = player.refine(critique)
+        path, _, body = server.bodies[0]
+        assert player.solve(problem, n=2, temperature=0.7, max_tokens=9) == solutions[0]
+    assert [[s.verdict for s in group] for group in solutions] == [
+        ["correct"] * 2, ["ungraded"] * 2,
+    ]  # fmt: skip
+    assert (critique.says_correct, refinement.verdict) == (True, "correct")
+    assert (path, body["model"], body["n"]) == ("/v1/chat/completions", "some-model", 2)
+    assert (body["temperature"], body["max_tokens"]) == (0.7, 9)
+    assert "Give the final answer on a last line in the form 'The answer is N.'" in str(body)
+    with pytest.raises(jc.InvalidInput, match="needs the folder of its weights"):
+        jc.fine_tune(player, [problem])
+
+
+def test_a_player_on_a_server_where_an_event_loop_runs():
+    async def notebook():
+        with serve(reply=CORRECT.format) as server, hosted(server.url) as player:
+            return player.solve([f"What is {i}?" for i in range(9)])
+
+    assert [s.answer for s in asyncio.run(notebook())] == ["7"] * 9
+
+
+def test_players_that_cannot_be_served():
+    for settings, message in [
+        ({"engine": "server"}, "need `vllm_python`"),
+        ({"engine": "server", "endpoint": ("http://127.0.0.1:9",)}, "no server answers there"),
+        ({"endpoint": ("http://127.0.0.1:9",)}, "`endpoint` is for `engine=server`"),
+    ]:
+        with pytest.raises(jc.InvalidInput, match=message):
+            jc.load(TINY_BASE, engine=EngineConfig(**settings))

@@ -11,6 +11,7 @@ import fake_vllm
 import psutil
 import pytest
 
+import jaxcritique as jc
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError
 from jaxcritique.rollout.server import ClientConfig, Local, ServerSampler
@@ -126,3 +127,14 @@ def test_an_interrupt_while_a_server_starts_again_is_not_kept_waiting(python, tm
     finally:
         servers.close()
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_player_on_a_server_that_is_started_for_it(python):
+    engine = jc.EngineConfig(engine="server", vllm_python=python)
+    with jc.load(TINY_BASE, engine=engine) as player:
+        question = "Tom has 3 eggs. Tom buys 4 more eggs. How many eggs does Tom have now?"
+        first, second = player.solve([question, question], temperature=1.0)
+        prompt = TOKENIZER.prompt([{"role": "user", "content": question}])
+        assert first.text == second.text == TOKENIZER.decode(TOKENIZER.encode(prompt))
+        [server] = processes(player.sampler._servers)
+    assert not server.is_running()
