@@ -53,15 +53,23 @@ def grader_only(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[s
 def test_the_grader_needs_the_base_dependencies_only(grader_only):
     done = grader_only(
         "-c",
-        "from jaxcritique.grading import Grader, grade\n"
-        "import jaxcritique.records, jaxcritique.store, jaxcritique.tasks, sys\n"
-        "print(grade(r'\\frac{1}{2}', 'The answer is 0.5.').verdict)\n"
-        "with Grader(1) as grader:\n"
+        "import jaxcritique as jc, sys\n"
+        "assert jc.Problem and jc.TINY_BASE and jc.load_problems\n"
+        "print(jc.grade(r'\\frac{1}{2}', 'The answer is 0.5.').verdict)\n"
+        "with jc.Grader(1) as grader:\n"
         "    [one] = grader.grade_all([(r'\\sqrt{3+2\\sqrt2}', r'1+\\sqrt{2}')], 'answer')\n"
         "print(one.verdict, 'jax' in sys.modules)",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["correct", "correct", "False"]
+
+
+def test_a_call_says_which_extra_it_needs(grader_only):
+    done = grader_only("-c", "import jaxcritique as jc\njc.load(jc.TINY_BASE)")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: `jaxcritique.load` needs flax, ")
+    assert last.endswith("pip install 'jaxcritique[train]'")
 
 
 def test_a_program_says_which_extra_it_needs(grader_only):
