@@ -23,7 +23,7 @@ def test_the_tour_runs(program_environment, tmp_path, monkeypatch):
     assert [texts(cell) for cell in tour.cells][:6] == shown[:6]
     assert "verdict: correct" in shown[5]
     assert "10 critiques" in "".join(shown)
-    assert "image/png" in tour.cells[-2].outputs[0].data
+    assert any("image/png" in output.get("data", {}) for output in tour.cells[-2].outputs)
     assert list(tmp_path.iterdir()) == []
 
 
