@@ -5,6 +5,7 @@ A prompt contains only what the paper shows the model in that role: never the gr
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -45,9 +46,22 @@ class RolesConfig(Config):
     seed: int = setting(
         0, "Seed of generated problems, samples, data order and bootstrap intervals.", low=0
     )
-    prompts: str = setting("full", "Wording of the prompts.", choices=tuple(PROMPT_SETS))
+    prompts: str | None = setting(
+        None,
+        "Wording of the prompts. Default: that which the model was trained on, as the file "
+        "jaxcritique.json in its folder says, or full without one.",
+        choices=tuple(PROMPT_SETS),
+    )
     actor_tokens: int = setting(1024, "Maximum tokens of a solution or refinement.", low=1)
     critic_tokens: int = setting(1536, "Maximum tokens of a critique.", low=1)
+
+    def prompts_for(self, folder: str | os.PathLike[str]) -> PromptSet:
+        """Returns the prompts of a run with the model of this folder.
+
+        Raises:
+          InvalidInput: its jaxcritique.json is damaged.
+        """
+        return PROMPT_SETS[self.prompts] if self.prompts else read_prompts(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +77,19 @@ class Context:
     engine: Engine | None = None  # None: a context that neither loads nor fine-tunes models.
 
     @classmethod
-    def of(cls, config: RolesConfig, store: Store, grader: Grader, engine: Engine) -> "Context":
-        """Returns the context of a run with these settings."""
+    def of(
+        cls,
+        config: RolesConfig,
+        model: ModelFolder,
+        store: Store,
+        grader: Grader,
+        engine: Engine,
+    ) -> "Context":
+        """Returns the context of a run with these settings, and this model's prompts."""
         return cls(
             store,
             grader,
-            PROMPT_SETS[config.prompts],
+            config.prompts_for(model.folder),
             config.seed,
             config.actor_tokens,
             config.critic_tokens,

@@ -1,11 +1,12 @@
 import pytest
 
 from jaxcritique.grading import Grader
-from jaxcritique.prompts.templates import COMPACT
+from jaxcritique.prompts.templates import COMPACT, FULL
 from jaxcritique.records import Problem
-from jaxcritique.roles import Context, Start, criticise, refine, respond
+from jaxcritique.roles import Context, RolesConfig, Start, criticise, refine, respond
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
+from jaxcritique.tasks import TINY_BASE
 
 PROBLEMS = [Problem(str(i), f"{i}+3?", str(i + 3), "", "gsm8k") for i in range(2)]
 
@@ -95,6 +96,12 @@ def test_equal_prompts_are_drawn_apart(context):
     actor = Script("The answer is 4.")
     respond(context, "solve", actor, [Start(PROBLEMS[0])] * 3 + [Start(PROBLEMS[1])], 1, 0.7)
     assert len({request.id for request in actor.requests}) == 4
+
+
+def test_a_run_has_the_prompts_of_its_model_unless_it_names_others(tmp_path):
+    assert RolesConfig().prompts_for(TINY_BASE) == COMPACT
+    assert RolesConfig(prompts="full").prompts_for(TINY_BASE) == FULL
+    assert RolesConfig().prompts_for(tmp_path) == FULL
 
 
 @pytest.mark.parametrize(("finish_reason", "facts"), [

@@ -151,7 +151,7 @@ def build_critiques(
         inputs.problems, inputs.kept_out, config.ngram, config.contaminated
     )
     with Grader() as grader, running:
-        context = Context.of(config, Store(run_dir), grader, running)
+        context = Context.of(config, inputs.actor, Store(run_dir), grader, running)
         actor = running.sampler(inputs.actor)
         annotations = annotate_paths(context, actor, clean, annotator, config)
         candidates = build_candidates(context, actor, annotations, annotator.name, config)

@@ -19,7 +19,7 @@ from jaxcritique.prompts.critique import (
     without_calculations,
 )
 from jaxcritique.prompts.mistakes import mistake_messages
-from jaxcritique.prompts.templates import PROMPT_SETS, refine_messages, solve_messages
+from jaxcritique.prompts.templates import refine_messages, solve_messages
 from jaxcritique.records import Critique, Messages, Problem, Solution
 
 RIGHT = 0.5  # Assumed share of an actor's continuations that are right.
@@ -87,7 +87,7 @@ def estimate(
     def count(messages: Messages) -> int:
         return len(tokenizer.encode(tokenizer.prompt(messages)))
 
-    prompts, first = PROMPT_SETS[config.prompts], problems[:50]
+    prompts, first = config.prompts_for(config.actor), problems[:50]
     examples = example_prompts(config, first[0])
     critiques = [_stand_in(p) for p in first]
     solve = fmean(count(solve_messages(prompts, p)) for p in first)
@@ -145,7 +145,7 @@ def estimate(
 
 def example_prompts(config: BuildCritiquesConfig, problem: Problem) -> dict[str, Messages]:
     """Returns one example of every prompt that building a dataset will use."""
-    prompts = PROMPT_SETS[config.prompts]
+    prompts = config.prompts_for(config.actor)
     right = Solution(problem, problem.rationale, "correct", problem.answer)
     wrong = dataclasses.replace(right, verdict="wrong")
     known = dataclasses.replace(wrong, error_step=0)

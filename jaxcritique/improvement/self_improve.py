@@ -155,7 +155,7 @@ def self_improve(
 
     costs: Costs = {}
     with Grader() as grader, sampling:
-        context = Context.of(config, Store(run_dir), grader, sampling)
+        context = Context.of(config, base, Store(run_dir), grader, sampling)
 
         # ---- actor and critic, by supervised fine-tuning (equations 2 and 1)
         refinements = refine_set(train, annotator, config, config.seed)

@@ -178,7 +178,7 @@ def self_talk(
         claim(run_dir, "self_talk", config.to_json() | keys)
 
     with Grader() as grader, sampling:
-        context = Context.of(config, Store(run_dir), grader, sampling)
+        context = Context.of(config, base, Store(run_dir), grader, sampling)
 
         # ---- the baselines' actors: D_reason, and D_refine with its critiques or without
         reasoning = [(problem, problem.rationale) for problem in train]

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 
+from jaxcritique.errors import InvalidInput
 from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.store import write_atomically
 from jaxcritique.tasks.task import Task, find_task
@@ -75,7 +76,7 @@ def read_prompts(folder: str | os.PathLike[str]) -> PromptSet:
     a file they are `FULL`.
 
     Raises:
-      ValueError: the file holds neither.
+      InvalidInput: the file holds neither.
     """
     path = pathlib.Path(folder) / _FILE
     if not path.is_file():
@@ -84,14 +85,14 @@ def read_prompts(folder: str | os.PathLike[str]) -> PromptSet:
         prompts = json.loads(path.read_bytes())["prompts"]
         return PROMPT_SETS[prompts] if isinstance(prompts, str) else PromptSet(**prompts)
     except (ValueError, TypeError, KeyError):
-        raise ValueError(
+        raise InvalidInput(
             f'{path}: not {{"prompts": NAME}} with a name of {", ".join(PROMPT_SETS)}, nor the '
             "wording of prompts."
         ) from None
 
 
 def write_prompts(folder: str | os.PathLike[str], prompts: PromptSet) -> None:
-    """Writes down in a model's folder what prompts it was trained on."""
+    """Writes the `jaxcritique.json` that `read_prompts` reads."""
     names = (name for name, known in PROMPT_SETS.items() if known == prompts)
     value = next(names, None) or dataclasses.asdict(prompts)
     write_atomically(pathlib.Path(folder) / _FILE, json.dumps({"prompts": value}, indent=2) + "\n")

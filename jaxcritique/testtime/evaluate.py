@@ -169,7 +169,7 @@ def evaluate(
         claim(run_dir, "evaluate", settings)
         models = engine.start()
     with Grader() as grader, models:
-        context = Context.of(config, Store(run_dir), grader, models)
+        context = Context.of(config, actor, Store(run_dir), grader, models)
         judge = no_critic if config.critic == SELF else None
         if config.critic not in (None, SELF):
             judge = critic(context, critic_folder)

@@ -136,7 +136,7 @@ def evaluate_critic(
         samplers = engine.start()
     costs: dict[str, dict[str, int]] = {}
     with Grader() as grader, samplers:
-        context = Context.of(config, Store(run_dir), grader, samplers)
+        context = Context.of(config, actor_model, Store(run_dir), grader, samplers)
         actor = context.sampler(actor_model)
         if labelled:
             solutions = _graded(grader, labelled)

@@ -156,7 +156,8 @@ def scaling(
         models = engine.start()
     costs: dict[str, dict[str, int]] = {}
     with Grader() as grader, models:
-        context = Context.of(config, Store(run_dir), grader, models)
+        first = next(iter([*bases.values(), *actors.values()]))
+        context = Context.of(config, first, Store(run_dir), grader, models)
         if annotator is not None:
             reasoning = [(problem, problem.rationale) for problem in train]
             refinements = refine_set(train, annotator, config, config.seed)

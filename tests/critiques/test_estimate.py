@@ -7,8 +7,8 @@ from jaxcritique.critiques.build_critiques import BuildCritiquesConfig
 from jaxcritique.critiques.estimate import estimate
 from jaxcritique.critiques.pipeline import annotate_paths
 from jaxcritique.grading import Grader
+from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.roles import Context
-from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Completion
 from jaxcritique.store import Store
 from jaxcritique.tasks.word_problems import generate
@@ -54,7 +54,7 @@ def test_no_annotator_is_asked_more_than_the_most(attempts, tmp_path):
     model = Useless()
     annotator = ModelAnnotator(model, "useless", "step_by_step", 99, 0.7, attempts)
     with Grader() as grader:
-        context = Context.of(CONFIG, Store(tmp_path), grader, EngineConfig().start())
+        context = Context(Store(tmp_path), grader, COMPACT, 0, actor_tokens=99, critic_tokens=99)
         made = annotate_paths(context, model, problems, annotator, CONFIG)
     asked = made.facts["costs"]["annotate"]["samples"]
     assert asked == 5 * 2 * attempts  # All paths are wrong, and no reply can be used.
