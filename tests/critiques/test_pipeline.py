@@ -103,6 +103,7 @@ def generated(data) -> int:
     return sum(cost["generated_tokens"] for cost in data.facts["costs"].values())
 
 
+@pytest.mark.slow
 def test_auto_math_critique_end_to_end(context):
     problems = generate("train", 6, 1, (1, 1, 0, 0, 0))
     actor = load_jax(ModelFolder.of(TINY_BASE), JaxConfig(slots=4))

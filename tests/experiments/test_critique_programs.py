@@ -149,6 +149,7 @@ def hosted(text: str, index: int) -> str:
     return "\n".join([*labels, "Final answer: Correct"])
 
 
+@pytest.mark.slow
 def test_a_flaky_annotator_and_kills_lose_nothing(built, run, start, tmp_path):
     """The actor's paths are those of `built`, so that only annotator and filter are asked."""
     kinds = ("429", "500", "reset", "truncated", "malformed", "choices")

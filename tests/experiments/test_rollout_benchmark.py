@@ -41,6 +41,7 @@ def test_bad_flags_are_refused_in_a_line(flags, message, benchmark):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_figures_of_the_engines_there_are(benchmark, tmp_path):
     output = tmp_path / "out" / "figures.json"
     flags = (f"--output={output}", "--bench_batches=2,6")

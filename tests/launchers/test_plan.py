@@ -182,6 +182,7 @@ def test_what_is_needed_must_fit_and_not_only_the_peak(module, here, tiny):
     assert users[0][0] < roomy.needed_bytes
 
 
+@pytest.mark.slow
 def test_search_finds_the_last_batch_that_fits(module, here, tiny):
     def plan(batch: int):
         return module._plan("tiny", tiny[0], here(limit), jax.devices()[:1], "", batch)[0]

@@ -131,6 +131,7 @@ def test_neither_slots_nor_order_change_a_text(slots, make_sampler, mixed, answe
     assert texts(generate(make_sampler(slots), shuffled)) == texts(answers)
 
 
+@pytest.mark.slow
 def test_neither_slots_nor_long_company_change_a_likelihood_but_by_rounding(
     base, make_sampler, prompts
 ):
@@ -152,6 +153,7 @@ def test_company_does_not_change_a_text(make_sampler, mixed, answers):
         assert texts(generate(sampler, [request])).items() <= texts(answers).items()
 
 
+@pytest.mark.slow
 def test_what_begins_alike_is_read_once(base, make_sampler, monkeypatch):
     chunks = []
     read = decoding.read_chunk
@@ -354,6 +356,7 @@ def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
         generate(make_sampler(cache_bytes=slot), mixed)
 
 
+@pytest.mark.slow
 def test_short_ones_do_not_cut_a_long_one_short(make_sampler, prompts):
     long = Request(prompts[0], 1, 200, 1.0, 0, min_tokens=200)
     short = [Request(messages, 1, 4, 1.0, 0) for messages in prompts]

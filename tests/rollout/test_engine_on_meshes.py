@@ -50,6 +50,7 @@ def written(program_environment, tmp_path_factory) -> dict[str, dict]:
     return {"one device": json.loads(json.dumps(one)), **json.loads(output.read_text())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh", "ways", "shards", "heads"), MESHES)
 def test_a_mesh_changes_no_text(mesh, ways, shards, heads, written):
     one, many = written["one device"], written[mesh]

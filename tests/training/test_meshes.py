@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # Each mesh compiles the step anew.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = str(ROOT / "tests" / "training" / "meshes.py")
 ONE = '{"mesh_text": "fsdp=1", "devices": 1}'

@@ -75,6 +75,7 @@ def test_weights_scale_each_example(tiny, examples):
     assert loss(0.3, 2.0) == pytest.approx(0.3 * first + 2.0 * second)
 
 
+@pytest.mark.slow
 def test_micro_batches_equal_one_batch(tiny, examples):
     batch = pack(examples, sequence=24)  # The rows differ in their number of targets.
     assert len(batch.tokens) == 4
@@ -146,6 +147,7 @@ def test_other_rates_compile_nothing(tiny, examples):
     assert train_step._cache_size() == compiled
 
 
+@pytest.mark.slow
 def test_bf16_compute_follows_fp32(tiny, examples):
     batch = pack(examples, sequence=24)
     state = init_state(tiny, OPTIMIZER)
@@ -163,6 +165,7 @@ def test_bf16_compute_follows_fp32(tiny, examples):
         assert cosine > 0.999
 
 
+@pytest.mark.slow
 def test_bf16_adds_up_the_gradients_of_a_frequent_token_in_fp32(tiny):
     shape = 16, 512
     frequent = 5
@@ -195,6 +198,7 @@ def test_bf16_moments_are_the_first_ones_only(tiny, examples):
     assert adam.nu.embedding.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_vocabulary_but_by_a_chunk(tiny):
     rows, sequence, chunk = 16, 512, 1024
 
