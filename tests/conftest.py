@@ -31,6 +31,15 @@ def compilation_cache(tmp_path_factory) -> pathlib.Path:
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(compilation_cache) -> None:
+    """Compiles the same computation once, however many tests and programs make it anew."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
 @pytest.fixture(scope="session")
 def program_environment(compilation_cache, tmp_path_factory) -> dict[str, str]:
     """The environment for programs of this checkout: a user's, who has no torch.

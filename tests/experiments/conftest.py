@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
-import jax
 import pytest
 from absl import flags
 
@@ -89,14 +88,12 @@ def run_process(start) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def run(run_process, compilation_cache) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(run_process) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Returns a function: a program, its flags -> the program as it ended, run in this process.
 
     That saves the seconds a process takes to start, and shares what JAX compiled. With further
     environment it is a process of its own, as with `run_process`.
     """
-    jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
     def run(
         program: str, *flags: str, timeout: float = 900, **environment: str

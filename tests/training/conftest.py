@@ -1,15 +1,7 @@
-import jax
 import numpy as np
 import pytest
 
 from jaxcritique.training.data import TokenizedExample
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(compilation_cache) -> None:
-    """Compiles the same step once, however many runs make it anew."""
-    jax.config.update("jax_compilation_cache_dir", str(compilation_cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.fixture(scope="session")
