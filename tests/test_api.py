@@ -263,6 +263,7 @@ def test_examples_of_records(player, problems):
         player.example(jc.Problem.asked(QUESTION))
 
 
+@pytest.mark.slow
 def test_building_critiques_in_memory(player, problems, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     problems = problems[:6]

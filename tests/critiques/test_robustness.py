@@ -69,6 +69,7 @@ def test_a_second_run_asks_nothing(failing, tmp_path):
     assert [list(part) for part in again] == [list(part) for part in first]
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments(failing, program_environment, tmp_path):
     """SIGKILL while paths are made, annotated or filtered; the end is as if nothing had been."""
     rng = random.Random(6)

@@ -23,6 +23,7 @@ def small(run, tmp_path_factory) -> pathlib.Path:
     return run_dir / "tiny_base"
 
 
+@pytest.mark.slow
 def test_the_sizes_of_a_base_are_what_was_asked_for(small):
     config = ModelConfig.load(small)
     assert (config.dim, config.num_layers, config.num_heads, config.mlp_dim) == (64, 1, 1, 192)

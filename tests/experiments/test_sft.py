@@ -209,6 +209,7 @@ def test_what_cannot_go_on_is_refused_in_a_line(flags, message, data, finished, 
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_each_device_works_on_a_row_at_least(data, train, tmp_path):
     """Also where --micro_rows says fewer; rows that cannot be divided are refused."""
     result = train(data, tmp_path / "fits", "--micro_rows=2", "--epochs=1", devices=4)

@@ -65,6 +65,7 @@ def test_what_is_dear_to_compare_is_left_to_a_worker():
             assert time.process_time() - started < 1.0, (gold[:50], text[:50])
 
 
+@pytest.mark.slow
 def test_long_answers_are_not_remembered():
     process = psutil.Process()
     before = process.memory_info().rss

@@ -21,6 +21,7 @@ def qkv(b: int, s: int, n: int, k: int, h: int) -> tuple[jax.Array, ...]:
     return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 def test_splash_is_the_reference_in_value_and_gradient(packed):
     inputs = qkv(2, 256, 4, 2, 128)

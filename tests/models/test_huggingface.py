@@ -233,6 +233,7 @@ print(mebibytes("VmHWM") - before - result)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])

@@ -125,7 +125,7 @@ def test_samples_differ_when_hot_and_are_one_when_greedy(make_sampler, prompts):
     assert len(set(drawn[greedy.id])) == 1
 
 
-@pytest.mark.parametrize("slots", [1, 8, 64])
+@pytest.mark.parametrize("slots", [pytest.param(1, marks=pytest.mark.slow), 8, 64])
 def test_neither_slots_nor_order_change_a_text(slots, make_sampler, mixed, answers):
     shuffled = random.Random(slots).sample(mixed, len(mixed))
     assert texts(generate(make_sampler(slots), shuffled)) == texts(answers)
@@ -285,6 +285,7 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_prompt_like_what_was_written_before_is_read_all_the_same(base, make_sampler):
     tokenizer = base[1]
     first = Request([], 1, 100, 0.0, 0, text="Tom has 5 eggs. That", min_tokens=100)
@@ -308,6 +309,7 @@ def test_a_model_without_numbers_is_a_failed_row(temperature, base, prompts):
         assert completion.error == "the model's logits are not finite"
 
 
+@pytest.mark.slow
 def test_a_sample_without_numbers_breaks_no_other(base):
     tokenizer = base[1]
     config = ModelConfig(
@@ -338,6 +340,7 @@ def test_a_sample_without_numbers_breaks_no_other(base):
     assert errors(slots=2) == alone
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
     requests = [Request(messages, 1, 4, 0.0, 0, logprobs=True) for messages in prompts[:4]]
     rounded = generate(make_sampler(dtype="bfloat16"), requests)
@@ -346,6 +349,7 @@ def test_bfloat16_rounds_what_float32_says(make_sampler, prompts):
         assert half.logprobs[0] == pytest.approx(whole.logprobs[0], abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_cache_keeps_to_its_budget(base, make_sampler, mixed, answers):
     config = base[0].config
     slot = 128 * config.num_layers * 2 * config.num_kv_heads * config.head_dim * 4

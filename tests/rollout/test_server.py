@@ -31,7 +31,8 @@ def answers(sampler: ServerSampler, requests: list[Request]):
     return by_sample
 
 
-@pytest.mark.parametrize("servers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("servers", [1, 2])
 def test_a_thousand_requests_to_servers_that_fail_at_a_third_of_them(servers):
     requests = ask(*(f"question {i} é" for i in range(1000 // servers)))
     # Long enough that only what hangs runs out of time on a busy machine; few hang, since each
