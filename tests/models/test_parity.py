@@ -97,7 +97,9 @@ def matters(model: transformers.PreTrainedModel, other: transformers.PreTrainedM
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
+)
 def test_config_field(family, field, table, make_hf_model, tmp_path):
     fields, unperturbed = FIELDS[field]
     model = make_hf_model(family, **fields)

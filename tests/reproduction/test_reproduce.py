@@ -106,6 +106,7 @@ def ran(reproduce, plan) -> tuple[int, str]:
     return reproduce(*flags(plan, f"--only={wanted}", "--jobs=2"))
 
 
+@pytest.mark.slow
 def test_what_can_run_does_and_what_fails_is_named_with_its_last_words(ran, plan):
     code, printed = ran
     assert code == 1
@@ -119,6 +120,7 @@ def test_what_can_run_does_and_what_fails_is_named_with_its_last_words(ran, plan
     assert (plan.run("critics", 0).folder / "scores.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_the_report_holds_what_is_done(ran, plan):
     results = json.loads((plan.run_dir / "results.json").read_text())
     claims = {claim["id"]: claim for claim in results["claims"]}
@@ -130,6 +132,7 @@ def test_the_report_holds_what_is_done(ran, plan):
     assert (plan.run_dir / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_run_again(ran, reproduce, plan):
     path = plan.run("critics", 0).folder / "results.json"
     before = path.stat().st_mtime_ns
@@ -140,6 +143,7 @@ def test_what_is_done_is_not_run_again(ran, reproduce, plan):
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_where_nothing_is_done_a_report_stays(ran, reproduce, plan):
     report = plan.run_dir / "results.json"
     before = report.read_bytes()
@@ -150,6 +154,7 @@ def test_where_nothing_is_done_a_report_stays(ran, reproduce, plan):
     assert report.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_costs_the_report_not_the_parts(ran, reproduce, plan):
     scores = plan.run("critics", 0).folder / "scores.jsonl"
     whole = scores.read_text()

@@ -84,6 +84,7 @@ def test_two_servers_killed_twice_lose_nothing(python):
     assert len(found) == 400
 
 
+@pytest.mark.slow
 def test_prompts_that_a_server_dies_of_are_failed_rows_and_the_rest_go_on(python):
     deadly = 3
     requests = ask(60, deadly)[::-1]
@@ -100,6 +101,7 @@ def test_prompts_that_a_server_dies_of_are_failed_rows_and_the_rest_go_on(python
         )
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_of_everything_ends_it(python):
     servers = VllmServers(VllmConfig(python), TINY_BASE, "fake")
     try:
