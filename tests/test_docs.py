@@ -22,7 +22,16 @@ PAGES = [
     if path.name not in ("log.md", "results.md")  # Records of what was true on their day.
 ]
 README = (ROOT / "README.md").read_text()
-PROGRAM = re.compile(r"python -m experiments\.(\w+)")
+PROGRAM = re.compile(r"python -m ((?:experiments|launchers)\.\w+)")
+PROGRAMS = [
+    *(
+        f"{path.parent.name}.{path.stem}"
+        for folder in ("experiments", "launchers")
+        for path in sorted((ROOT / folder).glob("*.py"))
+        if path.stem not in ("__init__", "program", "topology")
+    ),
+    "jaxcritique.grading.__main__",
+]
 FOLDERS = re.compile(r"\b((?:experiments|jaxcritique|launchers|tests)/[\w./-]*\w)")
 
 
@@ -43,8 +52,12 @@ def commands(page: pathlib.Path) -> list[str]:
 
 @functools.cache
 def flags_of(program: str) -> frozenset[str]:
+    """The flags of a program, by its module's name."""
+    source = (ROOT / f"{program.replace('.', '/')}.py").read_text()
+    if "CONFIGS" not in source:
+        return frozenset(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source))
     values = flags.FlagValues()
-    define_flags(importlib.import_module(f"experiments.{program}").CONFIGS, values)
+    define_flags(importlib.import_module(program).CONFIGS, values)
     return frozenset(values) | {"flagfile", "verbosity", "help", "helpfull"}
 
 
@@ -84,36 +97,20 @@ def test_programs_and_paths_exist(page):
 @pages
 def test_commands_have_only_flags_that_their_programs_take(page):
     for command in commands(page):
-        if program := PROGRAM.search(command):
-            if program[1] == "NAME":
-                continue
-            known = flags_of(program[1])
-            for name in re.findall(r"\s--(?:no)?(\w+)", command):
-                assert {name, f"no{name}"} & known, f"{program[1]} has no --{name}"
-            for file in re.findall(r"--flagfile=(\S+)", command):
-                assert (ROOT / file).is_file(), file
+        program = PROGRAM.search(command)
+        if program is None or program[1].endswith(".NAME"):
+            continue
+        for name in re.findall(r"\s--(\w+)", command.partition(" -- ")[0]):
+            assert {name, name.removeprefix("no")} & flags_of(program[1]), f"{program[1]}: {name}"
+        for file in re.findall(r"--flagfile=(\S+)", command):
+            assert (ROOT / file).is_file(), file
 
 
 @pages
 def test_flags_that_are_named_exist_somewhere(page):
-    known = set().union(*map(flags_of, programs())) | plain_flags()
+    known = set().union(*map(flags_of, PROGRAMS))
     for name in re.findall(r"`--(\w+)", page.read_text()):
         assert {name, name.removeprefix("no")} & known, f"no program has --{name}"
-
-
-def programs() -> list[str]:
-    return [
-        path.stem
-        for path in sorted((ROOT / "experiments").glob("*.py"))
-        if "CONFIGS" in path.read_text() and path.stem != "program"
-    ]
-
-
-def plain_flags() -> set[str]:
-    """Flags of what is no experiment."""
-    sources = [*(ROOT / "launchers").glob("*.py"), ROOT / "jaxcritique/grading/__main__.py"]
-    defined = re.compile(r"DEFINE_\w+\(\s*\"(\w+)\"")
-    return {name for source in sources for name in defined.findall(source.read_text())}
 
 
 def test_the_first_code_of_the_readme_does_what_it_says():
