@@ -216,6 +216,7 @@ def test_the_prompts_a_model_was_trained_on_travel_with_it(player, tmp_path):
         jc.load(folder)
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_memory_and_saving(problems, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     small = jc.load(SMALL)
@@ -237,6 +238,7 @@ def test_fine_tuning_in_memory_and_saving(problems, tmp_path, monkeypatch, capfd
     assert jc.fine_tune(tuned, problems, SFT).trained.history[0]["loss"] < loss
 
 
+@pytest.mark.slow
 def test_fine_tuning_into_a_folder(problems, tmp_path):
     small = jc.load(SMALL)
     examples = [small.example(problem, weight=0.5) for problem in problems]
