@@ -94,13 +94,13 @@ class Topology:
         if chip not in CHIPS or not re.fullmatch(r"\d+" if gpu else r"\d+(x\d+){1,2}", size):
             tpus = ", ".join(chip for chip in CHIPS if chip not in _GPUS)
             raise ValueError(
-                f"--topology={name}: not CHIP:SIZE with a TPU and its dimensions ({tpus}; v5e:8x8) "
+                f"`topology={name}`: not CHIP:SIZE with a TPU and its dimensions ({tpus}; v5e:8x8) "
                 f"or a GPU and a number ({', '.join(_GPUS)}; h100:16)."
             )
         count = math.prod(map(int, size.split("x")))
         if count < 1 or (gpu and count > _GPUS_PER_HOST and count % _GPUS_PER_HOST):
             raise ValueError(
-                f"--topology={name}: {count} devices; take up to {_GPUS_PER_HOST} GPUs of one host "
+                f"`topology={name}`: {count} devices; take up to {_GPUS_PER_HOST} GPUs of one host "
                 "or whole hosts of them."
             )
         return cls(name, "cuda" if gpu else "tpu", CHIPS[chip], count)
@@ -120,7 +120,7 @@ class Topology:
         if not found:
             extra = {"tpu": "plan-tpu", "cuda": "plan-gpu"}[self.platform]
             raise ImportError(
-                f"--topology={self.name} needs {module} to compile for it: "
+                f"`topology={self.name}` needs {module} to compile for it: "
                 f"pip install -e '.[{extra}]'"
             )
         from jax.experimental import topologies
@@ -135,4 +135,4 @@ class Topology:
                 target_config=_GPU.format(**_GPUS[self.name.partition(":")[0]]),
             ).devices
         except RuntimeError as error:
-            raise ValueError(f"--topology={self.name}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"`topology={self.name}`: {str(error).splitlines()[0]}") from error

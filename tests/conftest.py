@@ -7,9 +7,18 @@ import pathlib
 import shutil
 from collections.abc import Callable
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Before these are imported: calls in tests are checked against the annotations of all that computes
+# with arrays.
+_ROLLOUT = ("decoding", "jax_engine", "sampling")
+jaxtyping.install_import_hook(
+    ["jaxcritique.models", "jaxcritique.training"]
+    + [f"jaxcritique.rollout.{module}" for module in _ROLLOUT],
+    "typechecking.checked",
+)
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STORIES = ROOT.parent / "shared" / "models" / "stories260k"
 

@@ -6,6 +6,9 @@ an implementation cannot honour it refuses; none of them ever falls back silentl
 Shapes: b batch, s queries, t keys, n heads, k key/value heads, h head.
 """
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false
+
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 # Fields that change nothing in what the transformer computes from token ids in evaluation.
 _IGNORED = {
@@ -25,8 +25,9 @@ class Family:
     architecture: str  # The class of `transformers`.
     models: str  # For messages.
     # What `transformers` takes for a field that is absent, where that is not derived from others.
-    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
-    switches: dict[str, bool] = dataclasses.field(default_factory=dict)  # Fields of `ModelConfig`.
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    # Fields of `ModelConfig`.
+    switches: dict[str, bool] = dataclasses.field(default_factory=dict[str, bool])
 
 
 FAMILIES = {
@@ -85,12 +86,12 @@ class ModelConfig:
                 "*.safetensors and a tokenizer."
             )
         try:
-            fields = json.loads(path.read_bytes())
+            fields: Any = json.loads(path.read_bytes())
         except ValueError as error:
             raise ValueError(f"{path}: not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise ValueError(f"{path}: not a JSON object")
-        return cls.from_hf(fields, where=str(path))
+        return cls.from_hf(cast(dict[str, Any], fields), where=str(path))
 
     @classmethod
     def from_hf(cls, hf: dict[str, Any], where: str = "config.json") -> "ModelConfig":
@@ -160,7 +161,8 @@ class ModelConfig:
             # Qwen's configs give a window's width beside use_sliding_window=false.
             if value != only and name != "sliding_window":
                 refuse(name, value)
-        if any(kind != "full_attention" for kind in hf.pop("layer_types", None) or []):
+        kinds: list[str] = hf.pop("layer_types", None) or []
+        if any(kind != "full_attention" for kind in kinds):
             refuse("layer_types", "sliding_attention")
         unknown = sorted(set(hf) - _IGNORED)
         if unknown:

@@ -1,5 +1,8 @@
 """Hugging Face folders in and out; `weights` has the names and layouts."""
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import contextlib
 import dataclasses
 import functools
@@ -18,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -183,11 +186,11 @@ class _StoredWeights:
         # Opened anew for each tensor: closing gives the mapped pages back.
         with safe_open(str(self._file[name]), framework="numpy") as handle:
             stored = handle.get_slice(name)
-            return jax.make_array_from_callback(
-                row.shape(self._config),
-                sharding,
-                lambda index: row.read(stored, self._config, index, offset),
-            )
+
+            def part(index: Any) -> np.ndarray:
+                return row.read(stored, self._config, index, offset)
+
+            return jax.make_array_from_callback(row.shape(self._config), sharding, part)
 
 
 def _tensors(config: ModelConfig) -> Iterator[tuple[str, list[Weight], int | None]]:
@@ -230,7 +233,7 @@ def _zeros(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> jax.Array:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _set_layer(stack: jax.Array, layer: jax.Array, i: int) -> jax.Array:
+def _set_layer(stack: jax.Array, layer: jax.Array, i: Int[Array, ""] | int) -> jax.Array:
     """Puts a layer in its place, in the memory the stack already has."""
     return jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), i, 0)
 

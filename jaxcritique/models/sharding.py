@@ -5,12 +5,16 @@ and gathers a layer's weights when it needs them, `tensor` splits heads, the MLP
 A batch's rows are divided over `data` and `fsdp`.
 """
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
@@ -58,7 +62,7 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
-def shardings(mesh: Mesh, tree: T) -> T:
+def shardings(mesh: Mesh | AbstractMesh, tree: T) -> T:
     """Returns the sharding of every leaf of a model, or of a state that holds models.
 
     Raises:
@@ -67,7 +71,9 @@ def shardings(mesh: Mesh, tree: T) -> T:
     return map_weights(lambda row, leaf: sharding_of(mesh, row, leaf.shape), tree)
 
 
-def sharding_of(mesh: Mesh, row: Weight | None, shape: tuple[int, ...]) -> NamedSharding:
+def sharding_of(
+    mesh: Mesh | AbstractMesh, row: Weight | None, shape: tuple[int, ...]
+) -> NamedSharding:
     """Returns the sharding of a weight, of one layer or stacked; see `shardings`."""
     spec = _spec(row, shape)
     for size, axis in zip(shape, spec, strict=True):

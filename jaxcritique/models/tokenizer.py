@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 
@@ -53,7 +53,8 @@ class Tokenizer:
         self.folder = pathlib.Path(folder)
         check_tokenizer(self.folder)
         try:
-            self.hf: Any = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True)
+            auto: Any = AutoTokenizer
+            self.hf: Any = auto.from_pretrained(str(self.folder), local_files_only=True)
         except Exception as error:  # What the libraries below raise has no class of its own.
             raise ValueError(f"{self.folder}: its tokenizer cannot be read: {error}") from error
 
@@ -63,12 +64,12 @@ class Tokenizer:
 
         A base model may have none; its texts then end at a stop string or at their longest.
         """
-        ids = {self.hf.eos_token_id}
+        ids: set[int | None] = {self.hf.eos_token_id}
         path = self.folder / "generation_config.json"
         if path.is_file():
-            extra = json.loads(path.read_text()).get("eos_token_id")
-            ids.update(extra if isinstance(extra, list) else [extra])
-        return frozenset(ids - {None})
+            extra: Any = json.loads(path.read_text()).get("eos_token_id")
+            ids.update(cast(list[int], extra) if isinstance(extra, list) else [extra])
+        return frozenset(i for i in ids if i is not None)
 
     def encode(self, text: str) -> list[int]:
         """Returns the text's tokens; markers of the chat format become their special tokens."""

@@ -8,8 +8,12 @@ Shapes: b batch, s queries, t keys, d model, n heads, k key/value heads, g = n/k
 vocabulary.
 """
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import Any, TypeVar
 
 import flax.nnx as nnx
@@ -32,12 +36,12 @@ M = TypeVar("M", bound="LanguageModel")
 # (the weight's row, the layer) -> its array. The layer is None for a stack of all layers, and for
 # what is not in the layers.
 MakeWeight = Callable[[Weight, int | None], Any]
-# For each layer, the keys and values of the positions seen so far, each [b, k, t, h].
-KVCache = tuple[tuple[Float[Array, "b k t h"], Float[Array, "b k t h"]], ...]
+# For each layer, the keys and values of the positions seen so far, in rows of the cache.
+KVCache = tuple[tuple[Float[Array, "row k t h"], Float[Array, "row k t h"]], ...]
 
 _POLICIES = jax.checkpoint_policies
 # What a layer keeps for the backward pass; the rest is recomputed. From much to little.
-REMAT = {
+REMAT: dict[str, Callable[..., Any]] = {
     # Everything but weights gathered from other devices: those would be the whole model.
     "none": lambda primitive, *_, **__: primitive.name != "sharding_constraint",
     "dots": _POLICIES.dots_with_no_batch_dims_saveable,
@@ -262,9 +266,9 @@ class Decoder(LanguageModel):
     XLA copies a slice of a stack each time it multiplies by it: all weights, in every step.
     """
 
-    layers: "nnx.List[Block]"
+    layers: MutableSequence[Block]
 
-    def _make_layers(self, block: Callable[[int | None], Block]) -> "nnx.List[Block]":
+    def _make_layers(self, block: Callable[[int | None], Block]) -> MutableSequence[Block]:
         return nnx.List([block(i) for i in range(self.config.num_layers)])
 
     def extend(

@@ -5,6 +5,10 @@ stores a weight differently adds a row for it; one with a weight of its own adds
 `config.FAMILIES`, and the lines in `transformer.Block` that compute with it.
 """
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import dataclasses
 import math
 import re

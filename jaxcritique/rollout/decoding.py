@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import CACHE, ROWS, abstract_arrays, constrain
@@ -40,7 +40,7 @@ class Slots:
     end: Int[Arrays, " b"]  # The first position for which no token may be sampled.
     floor: Int[Arrays, " b"]  # The first position after which a stop token may be drawn.
     active: Bool[Arrays, " b"]
-    seed: Int[Arrays, " b"]
+    seed: UInt[Arrays, " b"]
     temperature: Float[Arrays, " b"]
     top_k: Int[Arrays, " b"]
     top_p: Float[Arrays, " b"]

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 _GROUP = 256  # Tokens whose probabilities are summed first, to find the group with the token.
 
 
 def draw_tokens(
     logits: Float[Array, "b v"],
-    seed: Int[Array, " b"],
-    position: Int[Array, " b"],
+    seed: Integer[Array, " b"],
+    position: Integer[Array, " b"],
     temperature: Float[Array, " b"],
 ) -> Int[Array, " b"]:
     """Samples one token a row; temperature 0 takes the most likely, the first if tied."""
@@ -25,8 +25,8 @@ def draw_tokens(
 
 def draw_filtered_tokens(
     logits: Float[Array, "b v"],
-    seed: Int[Array, " b"],
-    position: Int[Array, " b"],
+    seed: Integer[Array, " b"],
+    position: Integer[Array, " b"],
     temperature: Float[Array, " b"],
     top_k: Int[Array, " b"],
     top_p: Float[Array, " b"],
@@ -98,7 +98,7 @@ def _keep(
     """
     bits = jax.lax.bitcast_convert_type(mass, jnp.int32)
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Int[Array, ""], bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high + 1) // 2
         fine = enough(bits >= middle[:, None])

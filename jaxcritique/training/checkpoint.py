@@ -1,5 +1,9 @@
 """Checkpoints: the one place that knows Orbax."""
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import pathlib
 from types import TracebackType
 from typing import Any, TypeVar

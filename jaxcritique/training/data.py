@@ -159,8 +159,9 @@ class Batches:
     def place(self, step: int, sharding: jax.sharding.Sharding) -> Batch:
         """Returns the batch of a step where it is to be used."""
         shape = (self.rows, self.sequence)
-        where = sharding.addressable_devices_indices_map(shape).values()
-        spans = [index[0].indices(self.rows) for index in where if index is not None]
+        of_devices: Any = sharding
+        where = of_devices.addressable_devices_indices_map(shape)
+        spans = [index[0].indices(self.rows) for index in where.values() if index is not None]
         first, last = min(start for start, _, _ in spans), max(stop for _, stop, _ in spans)
         mine = self.build(step, slice(first, last))
 
@@ -187,9 +188,9 @@ class Epochs:
         self._examples = examples
         self._plan: list[list[int]] = []
         for epoch in range(epochs):
-            order = epoch_order(len(examples), seed, epoch)
+            order: list[int] = epoch_order(len(examples), seed, epoch).tolist()
             packed = plan_rows([len(examples[i].tokens) for i in order], sequence)
-            self._plan += [[int(order[i]) for i in row] for row in packed]
+            self._plan += [[order[i] for i in row] for row in packed]
             self._plan += [[] for _ in range(-len(packed) % rows)]
         self.steps = len(self._plan) // rows
         self.batches = Batches(rows, sequence, self._build)

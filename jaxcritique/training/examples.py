@@ -1,7 +1,7 @@
 """Training examples from files."""
 
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 from jaxcritique.errors import InvalidInput
 from jaxcritique.store import read_jsonl
@@ -28,18 +28,18 @@ def _example(row: dict[str, Any]) -> Example:
         raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
     if ("prompt" in row) == ("messages" in row):
         raise ValueError("there must be one of 'prompt' and 'messages'")
-    messages = [{"role": "user", "content": row["prompt"]}] if "prompt" in row else row["messages"]
+    messages: Any = row.get("messages", [{"role": "user", "content": row.get("prompt")}])
     if not isinstance(messages, list) or not messages:
         raise ValueError("'messages' is not a list of messages")
+    messages = cast(list[Any], messages)
     for message in messages:
         if not isinstance(message, dict) or message.keys() != {"role", "content"}:
             raise ValueError("a message is {'role': text, 'content': text}")
-        if not all(isinstance(value, str) for value in message.values()):
+        if not all(isinstance(value, str) for value in cast(dict[Any, Any], message).values()):
             raise ValueError("a prompt, and a message's role and content, are text")
-    target = row.get("target")
+    target: Any = row.get("target")
     if target is None and messages[-1]["role"] == "assistant":
-        *messages, last = messages
-        target = last["content"]
+        target = messages.pop()["content"]
     if not isinstance(target, str) or not target or not messages:
         raise ValueError("there is no target, or nothing before it")
     weight = row.get("weight", 1.0)

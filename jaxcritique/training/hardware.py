@@ -1,5 +1,8 @@
 """What chips can do: one table for utilisation while training and for plans before it."""
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import dataclasses
 import functools
 import time

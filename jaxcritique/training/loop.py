@@ -1,5 +1,8 @@
 """The training loop, the same for pretraining, actor and critic."""
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
 import contextlib
 import dataclasses
 import json

@@ -3,6 +3,9 @@
 `prepare` checks, `train` trains, `FineTuning.finish` saves; `fine_tune` does all three.
 """
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false
+
 import dataclasses
 import functools
 import os
@@ -94,7 +97,7 @@ class ExecutionConfig(Config):
     remat: str | None = setting(
         None,
         "What the backward pass recomputes of a layer (default: full; on CPUs none).",
-        choices=REMAT,
+        choices=tuple(REMAT),
     )
     attention: str | None = setting(
         None,
@@ -279,14 +282,14 @@ def prepare(
     config, execution = config or SftConfig(), execution or ExecutionConfig()
     mesh = make_mesh(execution.mesh)
     if isinstance(base, FineTuned):
-        model, tokenizer, dtype = base.model.config, base.tokenizer, base.dtype
+        model, dtype = base.model.config, base.dtype
     else:
         base = pathlib.Path(base)
         model = ModelConfig.load(base)
         check_weights(base)
-        tokenizer, dtype = None, stored_dtype(base)
+        dtype = stored_dtype(base)
     step_execution = execution.execution(config, model, mesh)
-    tokenizer = tokenizer or Tokenizer(base)
+    tokenizer = base.tokenizer if isinstance(base, FineTuned) else Tokenizer(base)
     sequence = _row_length(config, model)
     kept, too_long = _tokenized(name, tokenizer, examples, config, sequence)
     epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)

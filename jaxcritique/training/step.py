@@ -1,5 +1,9 @@
 """The training step: a pure function (state, batch, rates) -> (state, metrics), sharded by jit."""
 
+# JAX's and its libraries' types are unknown in part.
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 import dataclasses
 import functools
 import time
@@ -10,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, Scalar
+from jaxtyping import Array, Float, Int
 
 from jaxcritique.models.attention import check_attention, default_implementation
 from jaxcritique.models.config import ModelConfig
@@ -25,7 +29,6 @@ from jaxcritique.models.transformer import Transformer, abstract
 from jaxcritique.models.weights import Weight, map_weights
 from jaxcritique.training.data import Batch
 
-Arrays = Any  # JAX arrays, or their shapes.
 Metrics = dict[str, Array]
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -35,7 +38,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 class TrainState:
     """Everything a run needs to go on as if it had never stopped."""
 
-    step: Int[Arrays, ""]
+    step: Any  # An int32 scalar; its shape or sharding in trees of those.
     params: Transformer
     opt_state: optax.OptState
 
@@ -43,12 +46,12 @@ class TrainState:
 class Rates(NamedTuple):
     """The numbers of `OptimizerConfig`, as data of the compiled step: others compile nothing."""
 
-    learning_rate: Scalar
-    total_steps: Scalar
-    warmup_steps: Scalar
-    weight_decay: Scalar
-    clip_norm: Scalar
-    b2: Scalar
+    learning_rate: Float[Any, ""]
+    total_steps: Float[Any, ""]
+    warmup_steps: Float[Any, ""]
+    weight_decay: Float[Any, ""]
+    clip_norm: Float[Any, ""]
+    b2: Float[Any, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Execution:
     def on(cls, platform: str, **chosen: Any) -> "Execution":
         """Returns what suits a platform ("cpu", "gpu", "tpu"); `chosen` overrides it."""
         fast = {} if platform == "cpu" else {"compute_dtype": "bfloat16", "remat": "full"}
-        return cls(**{"attention": default_implementation(platform), **fast, **chosen})
+        best: dict[str, Any] = {"attention": default_implementation(platform), **fast}
+        return cls(**best | chosen)
 
 
 def learning_rate(schedule: str, rates: Rates, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -101,9 +105,10 @@ def learning_rate(schedule: str, rates: Rates, step: Int[Array, ""]) -> Float[Ar
         "cosine": optax.cosine_decay_schedule(1.0, 1),
     }[schedule]
     warmup, steps = rates.warmup_steps, rates.total_steps - rates.warmup_steps
+    boundaries: Any = [warmup]  # Whole numbers, says optax; traced ones will do.
     share_of_peak = optax.join_schedules(
         [lambda i: i / jnp.maximum(warmup, 1.0), lambda i: decay(i / jnp.maximum(steps, 1.0))],
-        [warmup],
+        boundaries,
     )
     return rates.learning_rate * share_of_peak(step)
 
@@ -192,8 +197,9 @@ def train_step(
     gradient = jax.tree.map(lambda g: g * scale, gradient)
     rate = learning_rate(schedule, rates, state.step)
     optimizer = adamw(rates, rate, moment_dtype)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    before: Any = state.params  # optax's types know of no modules.
+    updates, opt_state = optimizer.update(gradient, state.opt_state, before)
+    params: Any = optax.apply_updates(before, updates)
     metrics = {
         "loss": loss / targets,
         "gradient_norm": norm,
@@ -209,7 +215,7 @@ def train_step(
 def init_state(params: Transformer, optimizer: OptimizerConfig) -> TrainState:
     """Returns the state before the first step; its moments are sharded as the parameters are."""
 
-    def fresh(params: Transformer) -> tuple[Array, optax.OptState]:
+    def fresh(params: Any) -> tuple[Array, optax.OptState]:
         transformation = adamw(optimizer.rates(), 0.0, optimizer.moment_dtype)
         return constrain_tree((jnp.zeros((), jnp.int32), transformation.init(params)))
 

@@ -11,9 +11,19 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.program import parse
+from jaxcritique.models.presets import PRESETS
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.rollout.decoding import trace_decoding
 from jaxcritique.training.hardware import Chip
+from launchers.fits import (
+    FitConfig,
+    Job,
+    largest_arrays,
+    out_of_memory,
+    products,
+    training_products,
+)
 from launchers.topology import Topology
 
 NEEDS_LIBTPU = pytest.mark.skipif(
@@ -39,14 +49,20 @@ def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def module():
-    """The program's module; importing it sets environment variables, which are put back."""
+def refusal():
+    """Returns a function: arguments -> what the program says where it refuses them."""
     before = dict(os.environ)
-    from launchers import plan
+    from launchers import plan  # It sets environment variables, which are put back.
 
     os.environ.clear()
     os.environ.update(before)
-    return plan
+
+    def refusal(*arguments: str) -> str:
+        with pytest.raises((ValueError, OSError)) as refused:
+            plan.main(*parse(arguments, *plan.CONFIGS))
+        return str(refused.value)
+
+    return refusal
 
 
 @pytest.mark.parametrize(
@@ -65,7 +81,7 @@ def test_topology_names(name, platform, count):
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:64", "h100:8x8", "b200:8", "h100:12", "h100:0"])
 def test_bad_topology_is_refused(name):
-    with pytest.raises(ValueError, match=f"--topology={name}"):
+    with pytest.raises(ValueError, match=f"`topology={name}`"):
         Topology.parse(name)
 
 
@@ -73,27 +89,30 @@ def test_bad_topology_is_refused(name):
     ("topology", "compiler", "extra"),
     [("v5e:2x2", "libtpu", "plan-tpu"), ("h100:8", "jax_plugins", "plan-gpu")],
 )
-def test_missing_compiler_names_the_extra(topology, compiler, extra):
+def test_missing_compiler_names_the_extra(topology, compiler, extra, refusal):
     if importlib.util.find_spec(compiler):
         pytest.skip(f"{compiler} is installed")
-    result = plan("--model=smollm2-135m", f"--topology={topology}")
+    message = refusal("--model=smollm2-135m", f"--topology={topology}")
+    assert message.startswith(f"`topology={topology}` needs")
+    assert f"pip install -e '.[{extra}]'" in message
+
+
+def test_a_refusal_ends_the_program_in_a_line():
+    result = plan("--model=gpt-9", "--topology=v5e:2x2")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f"error: --topology={topology} needs")
-    assert f"pip install -e '.[{extra}]'" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: --model=gpt-9 is neither a folder nor")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--batch=4", "--search"], "--search finds the batch; leave --batch out"),
-        (["--json=."], "--json=. is a folder"),
-        (["--model=gpt-9"], "--model=gpt-9 is neither a folder nor one of the presets smollm2"),
+        (["--json=."], "`json=.` is a folder"),
+        (["--model=gpt-9"], "`model=gpt-9` is neither a folder nor one of the presets smollm2"),
     ],
 )
-def test_bad_flags_are_refused(flags, message):
-    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", *flags)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f"error: {message}")
+def test_bad_flags_are_refused(flags, message, refusal):
+    assert refusal("--model=smollm2-135m", "--topology=v5e:2x2", *flags).startswith(message)
 
 
 @NEEDS_LIBTPU
@@ -106,44 +125,39 @@ def test_bad_flags_are_refused(flags, message):
         (["--batch=3", "--step=decode"], "cannot be divided over data x fsdp = 4 devices"),
         (["--mesh=fsdp=2,tensor=2"], "tensor=2 does not divide the 3 of layers.k"),
         (["--mesh=fsdp=8"], "asks for 8 devices; there are 4"),
-        (["--topology=v5e:3x5"], "--topology=v5e:3x5: "),
+        (["--topology=v5e:3x5"], "`topology=v5e:3x5`: "),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_before(flags, message):
-    result = plan("--model=smollm2-135m", "--topology=v5e:2x2", *flags)
-    assert result.returncode == 1
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert message in last
+def test_what_cannot_be_compiled_is_refused_before(flags, message, refusal):
+    assert message in refusal("--model=smollm2-135m", "--topology=v5e:2x2", *flags)
 
 
-def test_products_are_counted_through_loops_and_gradients(module):
+def test_products_are_counted_through_loops_and_gradients():
     x, w = jnp.ones((4, 8)), jnp.ones((3, 8, 8))
 
     def loss(w, x):
         return jax.lax.scan(lambda c, w: (jax.checkpoint(jnp.dot)(c, w), None), x, w)[0].sum()
 
     product = 2 * 4 * 8 * 8
-    assert module._products(jax.make_jaxpr(loss)(w, x).jaxpr) == 3 * product
-    assert module._products(jax.make_jaxpr(jax.grad(loss, (0, 1)))(w, x).jaxpr) == 9 * product
+    assert products(jax.make_jaxpr(loss)(w, x).jaxpr) == 3 * product
+    assert products(jax.make_jaxpr(jax.grad(loss, (0, 1)))(w, x).jaxpr) == 9 * product
 
 
 @pytest.mark.parametrize(("slots", "rows"), [(16, 16), (4, 8)])  # It works on 8 rows at least.
-def test_flops_of_decoding_are_those_of_its_products(module, tiny, slots, rows):
-    config, _, _ = tiny
+def test_flops_of_decoding_are_those_of_its_products(tiny, slots, rows):
+    config = tiny.config
     positions = 128
     decoding = trace_decoding(config, make_mesh(), slots, positions, "float32")
     weights = config.num_parameters - config.vocab_size * config.dim  # One table is looked up in.
     norms = (2 * config.num_layers + 1) * config.dim
     attention = 2 * config.num_layers * positions * config.num_heads * config.head_dim
     expected = 2 * rows * (weights - norms + attention)
-    assert module._products(decoding.traced.jaxpr.jaxpr) == decoding.steps * expected
+    assert products(decoding.traced.jaxpr.jaxpr) == decoding.steps * expected
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
-def test_flops_of_a_step_are_those_of_its_products(module, tiny, remat, monkeypatch):
-    config, _, _ = tiny
-    monkeypatch.setattr(module, "_REMAT", type("Flag", (), {"value": remat}))
+def test_flops_of_a_step_are_those_of_its_products(tiny, remat):
+    config = tiny.config
     b, s = 4, 256
     layer = config.dim * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
     layer += 3 * config.dim * config.mlp_dim
@@ -156,53 +170,51 @@ def test_flops_of_a_step_are_those_of_its_products(module, tiny, remat, monkeypa
     last = 2 * b * config.num_layers * s * config.mlp_dim * config.dim
     expected = (3 if remat == "none" else 4) * layers + 4 * head
     expected -= last if remat == "full" else 0
-    assert module._training_products(config, b, s) == expected
+    assert training_products(config, remat, b, s) == expected
 
 
 @pytest.fixture
-def here(module, monkeypatch):
-    """Returns a function: hbm_bytes -> this CPU as a topology with so much memory."""
-    for flag, value in (("_SEQUENCE", 128), ("_STEP", "train"), ("_REMAT", "full")):
-        monkeypatch.setattr(module, flag, type("Flag", (), {"value": value}))
-    return lambda hbm_bytes: Topology("here", "cpu", Chip(1e12, hbm_bytes, 1e11, ()), 1)
+def job(tiny):
+    """Returns a function: bytes of memory -> a job for this CPU as a topology with so much."""
+    config = FitConfig(model=("tiny",), topology=("here",), sequence=128)
+
+    def job(hbm_bytes: int) -> Job:
+        topology = Topology("here", "cpu", Chip(1e12, hbm_bytes, 1e11, ()), 1)
+        return Job(config, "tiny", tiny.config, topology, jax.devices()[:1], "")
+
+    return job
 
 
-def test_what_is_needed_must_fit_and_not_only_the_peak(module, here, tiny):
-    def plan(hbm_bytes: int):
-        return module._plan("tiny", tiny[0], here(hbm_bytes), jax.devices()[:1], "", 4)
-
-    roomy, _ = plan(2**40)
+def test_what_is_needed_must_fit_and_not_only_the_peak(job):
+    roomy, _ = job(2**40).fit(4)
     assert roomy.fits
     assert roomy.needed_bytes >= roomy.argument_bytes + roomy.temp_bytes
     assert roomy.peak_bytes < roomy.needed_bytes
-    assert plan(roomy.needed_bytes)[0].fits
-    tight, users = plan(roomy.needed_bytes - 1)
+    assert job(roomy.needed_bytes).fit(4)[0].fits
+    tight, users = job(roomy.needed_bytes - 1).fit(4)
     assert not tight.fits
     assert len(users) >= 3
     assert users[0][0] < roomy.needed_bytes
 
 
 @pytest.mark.slow
-def test_search_finds_the_last_batch_that_fits(module, here, tiny):
-    def plan(batch: int):
-        return module._plan("tiny", tiny[0], here(limit), jax.devices()[:1], "", batch)[0]
-
-    limit = 2**40
-    limit = plan(5).needed_bytes + 1
-    found, _ = module._search("tiny", tiny[0], here(limit), jax.devices()[:1], "")
-    assert found.fits
-    assert found.batch >= 5
-    assert not plan(found.batch + 1).fits
+def test_search_finds_the_last_batch_that_fits(job):
+    limit = job(2**40).fit(5)[0].needed_bytes + 1
+    best, _ = job(limit).search()
+    assert best.fits
+    assert best.batch >= 5
+    assert not job(limit).fit(best.batch + 1)[0].fits
 
 
-def test_no_split_to_search_is_said(module, monkeypatch, tiny):
-    monkeypatch.setattr(module, "_MESH", type("Flag", (), {"value": ""}))
-    monkeypatch.setattr(module, "_SEARCH", type("Flag", (), {"value": True}))
+def test_no_split_to_search_is_said(tiny, monkeypatch):
+    monkeypatch.setattr(Topology, "devices", lambda self: [])
+    monkeypatch.setitem(PRESETS, "tiny", tiny.config)
+    config = FitConfig(model=("tiny",), topology=("v5e:16x16",), search=True)
     with pytest.raises(ValueError, match="no split of v5e:16x16's 256 devices"):
-        module._meshes(tiny[0], Topology.parse("v5e:16x16"))
+        config.jobs()
 
 
-def test_largest_arrays_are_those_in_memory(module):
+def test_largest_arrays_are_those_in_memory():
     hlo = """HloModule jit_step
 
 %fused_computation (p: f32[1000]) -> f32[] {
@@ -216,10 +228,10 @@ ENTRY %main (x: f32[1000]) -> f32[] {
   ROOT %f = f32[] fusion(%e), kind=kLoop, calls=%fused_computation, metadata={op_name="jit(step)/s"}
 }
 """
-    assert module._largest_arrays(hlo) == [(2000, "bf16[1000] of jit(step)/exp")]
+    assert largest_arrays(hlo) == [(2000, "bf16[1000] of jit(step)/exp")]
 
 
-def test_the_compilers_complaint_is_read(module):
+def test_the_compilers_complaint_is_read():
     message = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory \
 space hbm. Used 24.48G of 15.75G hbm. Exceeded hbm capacity by 8.73G.
 
@@ -230,17 +242,17 @@ space hbm. Used 24.48G of 15.75G hbm. Exceeded hbm capacity by 8.73G.
      Shape: f32[32,4096,4096]{2,1,0:T(8,128)}
      Unpadded size: 2.00G
 """
-    peak, users = module._out_of_memory(message, 0)
+    peak, users = out_of_memory(message, 0)
     assert peak == int(24.48 * 2**30)
     assert users == [(2 * 2**30, "f32[32,4096,4096] of jit(train_step)/while/body/dot_general")]
     message = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO \
 temporaries (142.41G) exceeds available HBM (15.75G)."
-    peak, ((size, what),) = module._out_of_memory(message, 2**30)
+    peak, ((size, what),) = out_of_memory(message, 2**30)
     assert size == int(142.41 * 2**30)
     assert peak == size + 2**30
     assert "temporary arrays" in what
     with pytest.raises(RuntimeError, match="does not compile: something else"):
-        module._out_of_memory("something else", 0)
+        out_of_memory("something else", 0)
 
 
 @NEEDS_LIBTPU

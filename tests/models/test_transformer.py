@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxtyping import TypeCheckError
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.transformer import REMAT, abstract, initialize
@@ -58,9 +59,9 @@ def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
         # Full of what former sequences left, never to be read.
         cache = tuple((jnp.full(shape, 1e3),) * 2 for _ in range(config.num_layers))
         for start in range(0, 131, chunk):
-            part = prompts[:, start : start + chunk]
-            positions = np.broadcast_to(start + np.arange(part.shape[1]), part.shape)
-            _, cache = model.extend(part, positions, cache, order)
+            part = jnp.asarray(prompts[:, start : start + chunk])
+            positions = jnp.broadcast_to(start + jnp.arange(part.shape[1]), part.shape)
+            _, cache = model.extend(part, positions, cache, jnp.asarray(order))
 
         def one(cache, positions):
             token = jnp.asarray(tokens)[np.arange(2), positions][:, None]
@@ -72,7 +73,7 @@ def test_extend_is_hidden_for_prompts_of_unequal_length(chunk, tiny, prompt):
 
         cache, some = jax.lax.scan(one, cache, lengths - 1 + np.arange(steps)[:, None])
         who = np.array([1, 1, 0])  # All rows, the one in the middle being no one's.
-        positions = lengths[who] + steps - 1
+        positions = jnp.asarray(lengths[who] + steps - 1)
         token = jnp.asarray(tokens)[who, positions]
         return some, model.extend(token[:, None], positions[:, None], cache)[0][order, 0]
 
@@ -98,8 +99,8 @@ def test_summed_loss_is_plain_cross_entropy(chunk, tied):
     )
     rng = np.random.default_rng(0)
     hidden = 3 * rng.standard_normal((2, 7, 4), np.float32)
-    targets = rng.integers(0, 11, (2, 7))
-    weights = rng.standard_normal((2, 7), np.float32)
+    targets = jnp.asarray(rng.integers(0, 11, (2, 7)))
+    weights = jnp.asarray(rng.standard_normal((2, 7), np.float32))
     model = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), abstract(config))
 
     def chunked(model, hidden):
@@ -120,6 +121,15 @@ def test_summed_loss_is_plain_cross_entropy(chunk, tied):
 
 def value_and_gradient(function):
     return jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
+
+
+def test_a_wrong_shape_or_dtype_is_caught_in_tests(tiny):
+    """The import hook in tests/conftest.py checks the annotations of models, training, rollout."""
+    tokens = jnp.ones((2, 8), int)
+    with pytest.raises(TypeCheckError, match="positions"):
+        jax.eval_shape(hidden_states, tiny, tokens, tokens, tokens[:, :-1])
+    with pytest.raises(TypeCheckError, match="segments"):
+        jax.eval_shape(hidden_states, tiny, tokens, tokens.astype(float), tokens)
 
 
 def test_initialize_draws_every_parameter_and_each_layer_anew(tiny):

@@ -278,7 +278,7 @@ def test_logprobs_are_the_model_s(temperature, base, make_sampler, prompts):
     padded = np.zeros((1, 128), np.int32)
     padded[0, : len(tokens)] = tokens
     positions = jnp.arange(128)[None]
-    hidden = model.hidden(padded, positions, jnp.ones_like(positions))
+    hidden = model.hidden(jnp.asarray(padded), positions, jnp.ones_like(positions))
     likely = jax.nn.log_softmax(model.logits(hidden[0]))
     expected = [likely[i - 1, tokens[i]] for i in range(len(prompt), len(tokens))]
     got = completion.logprobs[: len(expected)]  # Without the stop token.
@@ -528,7 +528,7 @@ def test_filters_of_others_cut_off_nothing(monkeypatch):
     monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(1 - 2**-24))
     logits = np.random.default_rng(0).normal(-17, 2, (400, 1000)).astype(np.float32)
     logits[:, 0] = 0
-    rows = np.arange(400, dtype=np.uint32)
+    logits, rows = jnp.asarray(logits), jnp.arange(400, dtype=np.uint32)
     drawn = draw_tokens(logits, rows, rows, jnp.ones(400))
     nothing = jnp.zeros(400, np.int32), jnp.ones(400)
     filtered = draw_filtered_tokens(logits, rows, rows, jnp.ones(400), *nothing)
@@ -543,7 +543,7 @@ def test_what_has_no_mass_is_never_drawn():
     upto = np.asarray(jnp.cumsum(mass.astype(np.float32), axis=1))
     for points in (upto[:, ::3], np.nextafter(upto, -1)[:, ::3]):
         for point in points.T:
-            drawn = np.asarray(_first_above(mass, upto, point))
+            drawn = np.asarray(_first_above(*map(jnp.asarray, (mass, upto, point))))
             assert (mass[np.arange(400), drawn] > 0).all()
 
 
