@@ -298,7 +298,7 @@ def _model_config(name: str) -> ModelConfig:
 
 
 def _meshes(config: FitConfig, model: ModelConfig, topology: Topology) -> list[str]:
-    """The mesh asked for; searching without one, every split between fsdp and tensor."""
+    """Returns the configured mesh; for a search without one, each split of fsdp x tensor."""
     count = topology.count
     if config.mesh or not config.search:
         return [config.mesh or f"fsdp={count}"]

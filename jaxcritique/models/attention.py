@@ -1,7 +1,7 @@
 """Attention within packed rows: one reference, one fast implementation for each backend.
 
-Token i of a row sees token j of the same row if j <= i and both belong to the same segment. What
-an implementation cannot honour it refuses; none of them ever falls back silently.
+Token i of a row sees token j of the same row if j <= i and both belong to the same segment. An
+implementation refuses what it does not support; none falls back silently.
 
 Shapes: b batch, s queries, t keys, n heads, k key/value heads, h head.
 """
@@ -31,21 +31,21 @@ def default_implementation(platform: str) -> str:
 def check_attention(
     implementation: str, platform: str, sequence: int, head_dim: int, dtype: Any
 ) -> None:
-    """Checks, before anything is compiled, that an implementation can do what it is asked for.
+    """Checks, before anything is compiled, that an implementation supports these inputs.
 
     Args:
       implementation: one of `IMPLEMENTATIONS`.
       platform: "tpu", "gpu" (or "cuda") or "cpu".
       sequence: tokens in a row.
       head_dim: of queries, keys and values.
-      dtype: of the same.
+      dtype: of queries, keys and values.
 
     Raises:
-      ValueError: it cannot; the message says what can.
+      ValueError: it does not; the message says what does.
     """
     if implementation not in ("reference", default_implementation(platform)):
         raise ValueError(
-            f"--attention={implementation} does not run on {platform}; use --attention=reference."
+            f"`attention={implementation}` does not run on {platform}; use `attention=reference`."
         )
     _check_kernel(implementation, sequence, head_dim, jnp.dtype(dtype))
 
@@ -170,16 +170,16 @@ def _check_kernel(implementation: str, sequence: int, head_dim: int, dtype: np.d
     if implementation == "splash" and sequence % 128:
         raise ValueError(
             f"splash attention needs rows of a multiple of 128 tokens, not {sequence}; "
-            "change --sequence or use --attention=reference."
+            "change `sequence` or use `attention=reference`."
         )
     if implementation == "cudnn":
         if dtype not in (jnp.bfloat16, np.float16):
             raise ValueError(
                 f"cuDNN attention computes in bfloat16 or float16, not {dtype}; "
-                "use --compute_dtype=bfloat16 or --attention=reference."
+                "use `compute_dtype=bfloat16` or `attention=reference`."
             )
         if sequence % 2 or head_dim % 8 or head_dim > 128:
             raise ValueError(
-                "cuDNN attention needs an even --sequence and heads of 8 to 128 (a multiple of "
-                f"8); here they are {sequence} and {head_dim}. Use --attention=reference."
+                "cuDNN attention needs an even `sequence` and heads of 8 to 128 (a multiple of "
+                f"8); here they are {sequence} and {head_dim}. Use `attention=reference`."
             )

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import jinja2
 
-# Else it says at each start that there is no PyTorch, which we have no use for.
+# Otherwise it warns at each start that PyTorch, which is not needed, is missing.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def check_tokenizer(folder: str | pathlib.Path) -> None:
-    """Checks in a moment that a folder has a tokenizer and that its files are whole.
+    """Checks quickly that a folder has a tokenizer and that its files are not damaged.
 
     Raises:
       FileNotFoundError: there is none.
@@ -37,8 +37,8 @@ def check_tokenizer(folder: str | pathlib.Path) -> None:
 class Tokenizer:
     """A folder's tokenizer with its chat template.
 
-    A prompt and the reply to it are always tokenised apart, so that a reply's tokens in training
-    are those a sampler could have drawn after that very prompt.
+    Prompt and reply are always tokenised separately, so that a reply's tokens in training are those
+    a sampler could have drawn after the prompt.
     """
 
     def __init__(self, folder: str | pathlib.Path):
@@ -48,14 +48,14 @@ class Tokenizer:
           FileNotFoundError: the folder holds no tokenizer.
           ValueError: it cannot be read.
         """
-        from transformers import AutoTokenizer  # Takes seconds to import; not all need it.
+        from transformers import AutoTokenizer  # Takes seconds to import.
 
         self.folder = pathlib.Path(folder)
         check_tokenizer(self.folder)
         try:
             auto: Any = AutoTokenizer
             self.hf: Any = auto.from_pretrained(str(self.folder), local_files_only=True)
-        except Exception as error:  # What the libraries below raise has no class of its own.
+        except Exception as error:  # The libraries raise errors of no common class.
             raise ValueError(f"{self.folder}: its tokenizer cannot be read: {error}") from error
 
     @functools.cached_property
@@ -80,13 +80,13 @@ class Tokenizer:
 
         Args:
           ids: its tokens.
-          after: what the text goes on from. SentencePiece's decoders leave out the space before
-            the first word of all, which is then not theirs to leave out.
+          after: the text before them. SentencePiece's decoders drop a space before the first word
+            of a text; if there is text before it, that space is kept.
         """
         if after in ("", self.hf.bos_token):
             return self.hf.decode(ids, skip_special_tokens=True)
-        # A letter does for all of `after`, whose own last tokens could be bytes of a character:
-        # some decoders make nothing of those beside other bytes.
+        # A letter stands for `after`, whose last tokens could be bytes of a character: some
+        # decoders drop those if other bytes follow.
         text = self.hf.decode([*self._letter, *ids], skip_special_tokens=True)
         return text.removeprefix("a")
 
@@ -119,7 +119,7 @@ class Tokenizer:
                 "the prompt of its last reply; such a template is not supported."
             )
         reply = whole[len(prompt) :]
-        # Looked for behind the text, which may hold the marker too and is not to be cut there.
+        # Searched for after the text, which may contain the marker itself.
         written = text.strip()
         after = reply.find(written) + len(written) if written in reply else 0
         at = reply.find(end, after)
@@ -127,7 +127,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _start(self) -> str:
-        """What the model saw before every text in its pretraining, as a chat template has it."""
+        """The token that began every text in pretraining, as a chat template writes it; or ""."""
         begins = self.hf.encode("")[:1] == [self.hf.bos_token_id]
         return self.hf.bos_token if begins else ""
 
@@ -138,5 +138,5 @@ class Tokenizer:
             return "".join([self._start, *turns, end])
         try:
             return self.hf.apply_chat_template(list(messages), tokenize=False, **options)
-        except jinja2.TemplateError as error:  # Such as roles that do not take turns.
+        except jinja2.TemplateError as error:  # Such as roles that do not alternate.
             raise ValueError(f"the chat template refuses the messages: {error}") from error

@@ -19,14 +19,14 @@ T = TypeVar("T")
 class Checkpoints:
     """The newest checkpoints of one training run, written in the background.
 
-    A checkpoint that was being written when the process died is ignored: Orbax renames a finished
-    one into place.
+    A checkpoint that was being written when the process died is ignored: Orbax renames it into
+    place once it is complete.
     """
 
     def __init__(self, folder: pathlib.Path, every_steps: int, keep: int = 2):
-        """Keeps the `keep` newest of the checkpoints in `folder`, one each `every_steps`."""
+        """Writes a checkpoint every `every_steps` to `folder`, and keeps the `keep` newest."""
         training = ocp.training
-        # Orbax's own policies do not fit the protocols it declares for them.
+        # The types of Orbax's policies do not match its own protocols.
         save: Any = training.save_decision_policies.FixedIntervalPolicy(every_steps)
         preserve: Any = training.preservation_policies.LatestN(keep)
         self._folder = folder
@@ -50,13 +50,13 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps there are checkpoints of, oldest first."""
+        """The steps that have a checkpoint, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def choose(self, step: int | None) -> int:
-        """Returns the step to go on from: `step` if given, else the newest; 0: there is none.
+        """Returns the step to resume from: `step` if given, otherwise the newest; 0: there is none.
 
-        Later checkpoints than the one asked for are deleted: the run writes them anew.
+        Checkpoints after `step` are deleted: the run writes them again.
         """
         if step is None:
             return self.steps[-1] if self.steps else 0
@@ -81,17 +81,17 @@ class Checkpoints:
 
 
 def check_step(folder: pathlib.Path, step: int) -> None:
-    """Checks that there is a checkpoint of a step.
+    """Checks that a step has a checkpoint.
 
     Raises:
-      FileNotFoundError: there is none; those that there are, are named.
+      FileNotFoundError: it has none; the message names the steps that do.
     """
     steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
     if step not in steps:
         raise FileNotFoundError(
             f"{folder}: there is no checkpoint of step {step}; there are "
             f"{', '.join(map(str, steps)) or 'none'}. Choose one of them, or leave `from_step` out "
-            "to go on from the newest."
+            "to resume from the newest."
         )
 
 

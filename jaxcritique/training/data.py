@@ -42,7 +42,7 @@ class TokenizedExample(NamedTuple):
 
 
 def tokenize(tokenizer: Tokenizer, example: Example) -> TokenizedExample:
-    """Renders and tokenises prompt and reply, each apart."""
+    """Renders and tokenises prompt and reply separately."""
     prompt = tokenizer.encode(tokenizer.prompt(example.messages))
     reply = tokenizer.encode(tokenizer.reply(example.messages, example.reply))
     return TokenizedExample(prompt + reply, len(prompt), example.weight)
@@ -51,7 +51,7 @@ def tokenize(tokenizer: Tokenizer, example: Example) -> TokenizedExample:
 def drop_too_long(
     examples: Iterable[TokenizedExample], sequence: int
 ) -> tuple[list[TokenizedExample], int]:
-    """Returns the examples that fit into a row whole, and how many do not. None is ever cut."""
+    """Returns the examples that fit into a row, and how many do not. None is truncated."""
     examples = list(examples)
     kept = [example for example in examples if len(example.tokens) <= sequence]
     return kept, len(examples) - len(kept)
@@ -75,14 +75,14 @@ def check_masks(examples: Iterable[TokenizedExample]) -> None:
 
 
 def plan_rows(lengths: Sequence[int], sequence: int, window: int = 64) -> list[list[int]]:
-    """Decides which examples share a row: first fit among the last `window` rows still open.
+    """Decides which examples share a row: first fit among the last `window` rows.
 
-    Keeps the order of the examples but for that window.
+    The order of the examples changes only within that window.
 
     Args:
       lengths: of the examples, in order.
       sequence: tokens in a row.
-      window: how many rows are open at a time.
+      window: how many rows can be open at a time.
 
     Returns:
       The indices of each row's examples.
@@ -107,9 +107,9 @@ def plan_rows(lengths: Sequence[int], sequence: int, window: int = 64) -> list[l
 
 
 def build_rows(rows: Sequence[Sequence[TokenizedExample]], sequence: int) -> Batch:
-    """Lays examples out in rows; each keeps its own segment and positions.
+    """Lays examples out in rows, each with its own segment and positions.
 
-    So packing changes no loss. A row without examples weighs nothing.
+    So packing changes no loss. A row without examples has weight 0.
     """
     shape = (len(rows), sequence)
     batch = Batch(
@@ -157,7 +157,7 @@ class Batches:
     build: Callable[[int, slice], Batch]  # (step, rows) -> those rows; a pure function.
 
     def place(self, step: int, sharding: jax.sharding.Sharding) -> Batch:
-        """Returns the batch of a step where it is to be used."""
+        """Returns the batch of a step, sharded over the devices."""
         shape = (self.rows, self.sequence)
         of_devices: Any = sharding
         where = of_devices.addressable_devices_indices_map(shape)
@@ -176,7 +176,7 @@ class Batches:
 
 
 class Epochs:
-    """Examples over and over, packed anew in each epoch's own order.
+    """Several epochs of examples, each packed in an order of its own.
 
     What a step trains on is a pure function of the examples, the seed and the step.
     """
@@ -184,7 +184,7 @@ class Epochs:
     def __init__(
         self, examples: Sequence[TokenizedExample], sequence: int, rows: int, epochs: int, seed: int
     ):
-        """Plans all epochs; an epoch's last batch is filled up with empty rows."""
+        """Plans all epochs; an epoch's last batch is padded with empty rows."""
         self._examples = examples
         self._plan: list[list[int]] = []
         for epoch in range(epochs):

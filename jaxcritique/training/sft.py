@@ -51,7 +51,7 @@ from jaxcritique.training.step import SCHEDULES, Execution, OptimizerConfig, che
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig(Config):
-    """Settings of one fine-tuning: all that decides its outcome, beside model, data and seed."""
+    """Settings of one fine-tuning: with model, data and seed they decide its outcome."""
 
     learning_rate: float = setting(
         2e-5, "Peak learning rate (paper: 2e-5; released code: 5e-6).", low=0
@@ -71,7 +71,7 @@ class SftConfig(Config):
     )
     sequence: int = setting(4096, "Tokens in a packed row.", low=16)
     too_long: Literal["error", "drop"] = setting(
-        "error", "Examples longer than a row: refuse them, or drop them, counted. None is ever cut."
+        "error", "Examples longer than a row: refuse, or drop and count them. None is truncated."
     )
     moment_dtype: Literal["float32", "bfloat16"] = setting("float32", "Of Adam's first moment.")
 
@@ -372,7 +372,7 @@ def _tokenized(
 
 
 def _show(tokenizer: Tokenizer, name: str, example: TokenizedExample) -> None:
-    """Prints an example as the model sees it, so that a wrong mask is seen before hours of it."""
+    """Prints an example as the model sees it: a wrong mask shows before hours of training."""
     prompt = tokenizer.hf.decode(example.tokens[: example.prompt_length])
     target = tokenizer.hf.decode(example.tokens[example.prompt_length :])
     print(f"---- {name}: first example, masked part\n{prompt}\n---- learnt part\n{target}\n----")

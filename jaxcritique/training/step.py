@@ -44,7 +44,7 @@ class TrainState:
 
 
 class Rates(NamedTuple):
-    """The numbers of `OptimizerConfig`, as data of the compiled step: others compile nothing."""
+    """The numbers of `OptimizerConfig`. They are data of the compiled step: others reuse it."""
 
     learning_rate: Float[Any, ""]
     total_steps: Float[Any, ""]
@@ -96,8 +96,8 @@ class Execution:
 def learning_rate(schedule: str, rates: Rates, step: Int[Array, ""]) -> Float[Array, ""]:
     """Returns the rate of a step, counted from 0: a linear warm-up, then `schedule` down to 0.
 
-    The step numbers are data here, and optax builds schedules only of Python numbers. So its decay
-    is one over the share of the steps that are done, from 0 to 1.
+    The numbers of steps are data here, while optax's schedules take Python numbers. So its decay
+    runs over the share of the steps that are done, from 0 to 1.
     """
     decay = {
         "constant": optax.constant_schedule(1.0),
@@ -105,7 +105,7 @@ def learning_rate(schedule: str, rates: Rates, step: Int[Array, ""]) -> Float[Ar
         "cosine": optax.cosine_decay_schedule(1.0, 1),
     }[schedule]
     warmup, steps = rates.warmup_steps, rates.total_steps - rates.warmup_steps
-    boundaries: Any = [warmup]  # Whole numbers, says optax; traced ones will do.
+    boundaries: Any = [warmup]  # optax's types want Python ints; a traced number works too.
     share_of_peak = optax.join_schedules(
         [lambda i: i / jnp.maximum(warmup, 1.0), lambda i: decay(i / jnp.maximum(steps, 1.0))],
         boundaries,

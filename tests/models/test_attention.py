@@ -48,7 +48,7 @@ def test_splash_is_the_reference_in_value_and_gradient(packed):
     [
         ("splash", (1, 100, 2, 2, 128), "float32", "multiple of 128 tokens, not 100"),
         ("cudnn", (1, 128, 2, 2, 64), "float32", "bfloat16 or float16, not float32"),
-        ("cudnn", (1, 127, 2, 2, 64), "bfloat16", "even --sequence"),
+        ("cudnn", (1, 127, 2, 2, 64), "bfloat16", "even `sequence`"),
         ("cudnn", (1, 128, 2, 2, 256), "bfloat16", "heads of 8 to 128"),
     ],
 )
@@ -64,7 +64,7 @@ def test_what_a_kernel_cannot_honour_is_refused(implementation, shape, dtype, me
 
 @pytest.mark.parametrize(("implementation", "platform"), [("splash", "gpu"), ("cudnn", "cpu")])
 def test_kernel_of_other_hardware_is_refused(implementation, platform):
-    with pytest.raises(ValueError, match=f"={implementation} does not run on {platform}"):
+    with pytest.raises(ValueError, match=f"={implementation}` does not run on {platform}"):
         check_attention(implementation, platform, 128, 128, "bfloat16")
     check_attention("reference", platform, 100, 80, "float32")
 
