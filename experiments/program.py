@@ -11,6 +11,7 @@ A program names its configs and a function of them:
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -52,17 +53,12 @@ def run(main: Callable[..., None], *configs: type[Config]) -> None:
     with --verbosity=0.
     """
     define_flags(configs, flags.FLAGS)
-
-    def quietly(argv: list[str]) -> None:
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)
-        call(main, configs, argv, flags.FLAGS)
-
+    logging.set_verbosity(logging.WARNING)  # Before flags are parsed: --verbosity overrides it.
     try:
         arguments = read_flagfiles(sys.argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
-    app.run(quietly, [sys.argv[0], *arguments])
+    app.run(functools.partial(call, main, configs, values=flags.FLAGS), [sys.argv[0], *arguments])
 
 
 def call(

@@ -5,6 +5,7 @@ A prompt contains only what the paper shows the model in that role: never the gr
 
 import collections
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -26,11 +27,12 @@ from jaxcritique.prompts.templates import (
 )
 from jaxcritique.records import Critique, Messages, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.engines import Engine
+from jaxcritique.rollout.guard import in_own_process
 from jaxcritique.rollout.journal import complete
 from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
 from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.training.data import Example
-from jaxcritique.training.sft import SftConfig
+from jaxcritique.training.sft import SftConfig, fine_tune_stage
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -109,8 +111,13 @@ class Context:
     def fine_tune(
         self, name: str, base: ModelFolder, examples: Sequence[Example], config: SftConfig
     ) -> ModelFolder:
-        """Fine-tunes `base` on the examples, as a stage; see `Engine.fine_tune`."""
-        model = self._engine.fine_tune(self.store, name, base, examples, config, self.seed)
+        """Fine-tunes `base` on the examples, as a stage; see `training.sft.fine_tune_stage`."""
+        fine_tune = functools.partial(
+            fine_tune_stage,
+            self.store, name, base, examples, config.part(SftConfig), self.seed,
+            self._engine.for_training(),
+        )  # fmt: skip
+        model = in_own_process(fine_tune) if self._engine.trains_apart else fine_tune()
         if read_prompts(model.folder) != self.prompts:
             write_prompts(model.folder, self.prompts)
         return model

@@ -8,7 +8,6 @@ from absl import logging
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.pipeline import made_refinements
-from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import (
     PromptSet,
     critique_messages,
@@ -16,7 +15,7 @@ from jaxcritique.prompts.templates import (
     solve_messages,
 )
 from jaxcritique.records import Critique, Problem, Refinement
-from jaxcritique.roles import Context, no_critique
+from jaxcritique.roles import no_critique
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import SftConfig
 
@@ -30,30 +29,6 @@ class ActorConfig(SftConfig):
     beta: float = setting(1.0, "Weight of D_refine in equation 2.", low=0)
     # Sampled solutions and critiques may be longer than a row.
     too_long: str = setting("drop", "Examples longer than a row.", choices=("error", "drop"))
-
-
-def fine_tune_actor(
-    context: Context,
-    name: str,
-    base: ModelFolder,
-    solutions: Iterable[tuple[Problem, str]],
-    refinements: Iterable[Refinement],
-    config: ActorConfig,
-    more: Sequence[Example] = (),
-) -> ModelFolder:
-    """Fine-tunes an actor by equation 2, as a stage.
-
-    Args:
-      context: of the run.
-      name: of the stage.
-      base: the model to start from.
-      solutions: problems with a solution each; a problem may occur several times.
-      refinements: D_refine.
-      config: beta, and how to fine-tune.
-      more: further examples.
-    """
-    examples = actor_examples(context.prompts, solutions, refinements, config.beta)
-    return context.fine_tune(name, base, [*examples, *more], config.part(SftConfig))
 
 
 def actor_examples(

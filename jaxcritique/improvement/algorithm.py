@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxcritique.config import setting
-from jaxcritique.critiques.supervision import ActorConfig, fine_tune_actor
+from jaxcritique.critiques.supervision import ActorConfig, actor_examples
 from jaxcritique.improvement.arms import Arm, samples_beyond, spread
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Critique, Problem, Refinement, Solution
@@ -99,14 +99,8 @@ def improve(
         refined = [(r.critique.solution.problem, r.text) for r in step.refinements if r.correct]
         # ---- learning: fine-tune the original model on all of it, with D_reason and D_refine
         solutions = _distinct([*annotated, *right, *refined])
-        actor = fine_tune_actor(
-            context,
-            f"actor-{arm.name}-{number}",
-            inputs.base,
-            solutions,
-            inputs.refinements,
-            config,
-        )
+        examples = actor_examples(context.prompts, solutions, inputs.refinements, config.beta)
+        actor = context.fine_tune(f"actor-{arm.name}-{number}", inputs.base, examples, config)
         history.append(
             Iteration(
                 actor=actor,

@@ -19,8 +19,8 @@ from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import Annotator, require_checker
 from jaxcritique.critiques.pipeline import CritiqueDataConfig, critique_dataset
 from jaxcritique.critiques.supervision import (
+    actor_examples,
     critic_examples,
-    fine_tune_actor,
     refine_set,
     self_correction_data,
 )
@@ -43,7 +43,6 @@ from jaxcritique.run_folder import about_run, claim, count_failed, shown
 from jaxcritique.store import Store, write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critic_metrics import score_critic
-from jaxcritique.training.sft import SftConfig
 
 # Changing these adds models and figures to a run folder, and leaves what is there valid.
 _FREE = ("methods", "self_correction", "difficulty_samples", "difficulty")
@@ -147,7 +146,7 @@ def self_improve(
         explored = config.load_train(wanted, config.seed)
         train, test = explored[: config.train_problems or None], config.load_test()
         annotator = require_checker(f"task={config.task}", train)
-        engine.check_training(base, config.part(SftConfig))
+        engine.check_training(base, config)
         sampling = engine.start()
         decisive = {k: v for k, v in config.to_json().items() if k not in _FREE}
         keys = {name: model.key for name, model in {"model": base, **given}.items()}
@@ -160,18 +159,14 @@ def self_improve(
         # ---- actor and critic, by supervised fine-tuning (equations 2 and 1)
         refinements = refine_set(train, annotator, config, config.seed)
         reasoning = [(problem, problem.rationale) for problem in train]
-        actor = given.get("actor") or fine_tune_actor(
-            context, "actor-0", base, reasoning, refinements, config
-        )
+        examples = actor_examples(context.prompts, reasoning, refinements, config.beta)
+        actor = given.get("actor") or context.fine_tune("actor-0", base, examples, config)
         models = {"sft actor": actor}
         if config.self_correction:
-            models["self_correction actor"] = fine_tune_actor(
-                context,
-                "actor-self_correction",
-                base,
-                reasoning,
-                self_correction_data(refinements),
-                config,
+            alone = self_correction_data(refinements)
+            examples = actor_examples(context.prompts, reasoning, alone, config.beta)
+            models["self_correction actor"] = context.fine_tune(
+                "actor-self_correction", base, examples, config
             )
         critic, critique_data = given.get("critic"), None
         if critic is None:
@@ -272,7 +267,7 @@ def _train_critic(
     if not len(data):
         logging.warning("No critique passed the filter: the base itself is the critic.")
         return base, data.facts["counts"]
-    sft = dataclasses.replace(config.part(SftConfig), epochs=config.critic_epochs)
+    sft = dataclasses.replace(config, epochs=config.critic_epochs)
     examples = critic_examples(context.prompts, data)
     return context.fine_tune("critic", base, examples, sft), data.facts["counts"]
 

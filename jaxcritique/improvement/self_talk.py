@@ -17,7 +17,7 @@ from jaxcritique.config import REQUIRED, setting
 from jaxcritique.critiques.annotate import require_checker
 from jaxcritique.critiques.supervision import (
     ActorConfig,
-    fine_tune_actor,
+    actor_examples,
     refine_set,
     self_correction_data,
 )
@@ -52,7 +52,6 @@ from jaxcritique.testtime.critics import critic, critic_model, no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, Protocol, run_rounds
 from jaxcritique.testtime.scores import DifferenceRow, Point, PointRow, rows_of, score_rows
 from jaxcritique.testtime.voting import equality
-from jaxcritique.training.sft import SftConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ def self_talk(
         train = config.load_train(config.train_problems, config.seed)
         test = config.load_test()
         annotator = require_checker(f"task={config.task}", train)
-        engine.check_training(base, config.part(SftConfig))
+        engine.check_training(base, config)
         sampling = engine.start()
         folders = {
             "base": base,
@@ -183,13 +182,11 @@ def self_talk(
         # ---- the baselines' actors: D_reason, and D_refine with its critiques or without
         reasoning = [(problem, problem.rationale) for problem in train]
         refinements = refine_set(train, annotator, config, config.seed)
-        actor = given_actor or fine_tune_actor(
-            context, "actor-sft", base, reasoning, refinements, config
-        )
+        examples = actor_examples(context.prompts, reasoning, refinements, config.beta)
+        actor = given_actor or context.fine_tune("actor-sft", base, examples, config)
         alone = self_correction_data(refinements)
-        corrector = fine_tune_actor(
-            context, "actor-self-correction", base, reasoning, alone, config
-        )
+        examples = actor_examples(context.prompts, reasoning, alone, config.beta)
+        corrector = context.fine_tune("actor-self-correction", base, examples, config)
 
         # ---- self-talk: the data, then an actor of D_reason and it
         data = build_self_talk(
@@ -209,7 +206,8 @@ def self_talk(
         learnt = self_talk_examples(context.prompts, data.examples)
         rows = ({"messages": e.messages, "target": e.reply} for e in learnt)
         write_rows(run_dir / "self_talk.jsonl", rows)
-        talker = fine_tune_actor(context, "actor-self-talk", base, reasoning, [], config, learnt)
+        examples = actor_examples(context.prompts, reasoning, [], config.beta) + learnt
+        talker = context.fine_tune("actor-self-talk", base, examples, config)
 
         # ---- every method on the test problems
         evaluation = _Evaluation(config, context, test)

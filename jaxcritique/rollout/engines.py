@@ -1,8 +1,6 @@
 """Engines and their settings: from a model to its sampler."""
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
@@ -17,14 +15,11 @@ from jaxcritique.models.huggingface import ModelFolder, load_pretrained
 from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import Decoder
-from jaxcritique.rollout import guard
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.sampler import Completion, Progress, Request, Sampler, SamplerError
 from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSampler, api_key
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
-from jaxcritique.store import Store
-from jaxcritique.training.data import Example
-from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig, fine_tune_stage
+from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig
 
 # After so many seconds without an answer the health of a server of our own is checked, and it is
 # restarted if it hangs. Attempts are long: one request may have many long samples.
@@ -210,36 +205,18 @@ class Engine:
                 raise SamplerError(f"{model.folder} cannot be loaded: {error}") from error
         return self._loaded
 
-    def fine_tune(
-        self,
-        store: Store,
-        name: str,
-        base: ModelFolder,
-        examples: Sequence[Example],
-        config: SftConfig,
-        seed: int,
-    ) -> ModelFolder:
-        """Calls `training.sft.fine_tune_stage`, with the samplers' memory free for it.
+    @property
+    def trains_apart(self) -> bool:
+        """Whether training must be a process of its own, as beside servers on the same devices.
 
-        Beside servers training is a process of its own: what a process had of an accelerator is
-        freed only when it ends.
+        What a process had of an accelerator is freed only when it ends.
         """
+        return self._config.engine != "jax"
+
+    def for_training(self) -> ExecutionConfig:
+        """Frees the samplers' memory; returns how to train on these devices."""
         self.release()
-        arguments = (
-            store,
-            name,
-            base,
-            examples,
-            config,
-            seed,
-            ExecutionConfig(mesh=self._config.mesh),
-        )
-        if self._config.engine == "jax":
-            return fine_tune_stage(*arguments)
-        with concurrent.futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), guard.die_with_parent
-        ) as process:
-            return process.submit(fine_tune_stage, *arguments).result()
+        return ExecutionConfig(mesh=self._config.mesh)
 
     def release(self) -> None:
         """Closes the sampler that is loaded, if any."""

@@ -8,14 +8,20 @@ its children when their parents end. LOG, the file with the output, is removed b
 the guard if the parent has ended. It needs only the standard library and Linux.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _GRACE_SECONDS = 10.0  # For the program to remove shared memory and sockets.
 _POLL_SECONDS = 0.1
@@ -25,6 +31,14 @@ _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # Of prctl(2).
 def die_with_parent() -> None:
     """Makes the kernel kill this process when the thread that started it ends."""
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def in_own_process(function: Callable[[], T]) -> T:
+    """Calls a function in a new process, which dies with this one; returns its result."""
+    with concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), die_with_parent
+    ) as process:
+        return process.submit(function).result()
 
 
 def main() -> int:

@@ -28,7 +28,6 @@ from jaxcritique.testtime.critic_metrics import table2_scores
 from jaxcritique.testtime.critics import CHECKER, critic, critic_model
 from jaxcritique.testtime.rounds import PROTOCOLS, Critic
 from jaxcritique.testtime.scores import WithGain, with_gain
-from jaxcritique.training.sft import SftConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,8 +162,7 @@ def scaling(
             refinements = refine_set(train, annotator, config, config.seed)
             examples = actor_examples(context.prompts, reasoning, refinements, config.beta)
             for folder, base in bases.items():
-                sft = config.part(SftConfig)
-                actors[folder] = context.fine_tune("actor", base, examples, sft)
+                actors[folder] = context.fine_tune("actor", base, examples, config)
         by_name = _named(actors.values())
         judges = {name: critic(context, model) for name, model in critics.items()}
         scored = [
