@@ -43,6 +43,7 @@ def rows(path: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_dataset_and_its_statistics_agree(built):
     run_dir, results = built
     counts = results["counts"]
@@ -108,6 +109,7 @@ def test_all_of_a_test_file_is_kept_out(run, tmp_path):
     assert (tmp_path / "none/critic.jsonl").read_text() == ""
 
 
+@pytest.mark.slow
 def test_another_threshold_samples_nothing(built, run):
     run_dir, results = built
     before = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}
@@ -123,6 +125,7 @@ def test_another_threshold_samples_nothing(built, run):
     assert stricter["rows"] == kept <= results["rows"]
 
 
+@pytest.mark.slow
 def test_fewer_critiques_are_chosen_in_the_same_folder(built, run):
     """Only the filter is asked anew."""
     run_dir, _ = built

@@ -51,6 +51,7 @@ def lasting(results: dict) -> dict:
     return {key: value for key, value in results.items() if key not in TIMES}
 
 
+@pytest.mark.slow
 def test_results_agree_with_each_other(finished, run_dir):
     results, printed = finished
     points = {(p["method"], p["metric"], p["k"]): p for p in results["points"]}
@@ -89,6 +90,7 @@ def test_results_agree_with_each_other(finished, run_dir):
     assert (run_dir / "figures/maj_at_k.csv").is_file()
 
 
+@pytest.mark.slow
 def test_another_figure_of_the_same_samples_samples_nothing(finished, finish, run_dir):
     results, _ = finished
     before = {path: path.stat().st_mtime_ns for path in run_dir.glob("stages/*/*")}

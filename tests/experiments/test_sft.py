@@ -125,6 +125,7 @@ def losses(run_dir: pathlib.Path) -> list[float]:
     return [row["loss"] for row in metrics(run_dir)]
 
 
+@pytest.mark.slow
 def test_training_learns_and_leaves_a_model(finished):
     found = losses(finished)
     assert found[-1] < 0.7 * found[0]
@@ -187,6 +188,7 @@ def test_killed_on_eight_devices_it_goes_on_with_four(data, finished, train, kil
     np.testing.assert_allclose(losses(tmp_path), losses(finished), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -227,6 +229,7 @@ def test_what_was_refused_claims_no_folder(data, train, tmp_path):
         assert result.returncode == code, result.stderr
 
 
+@pytest.mark.slow
 def test_changed_data_does_not_go_on(data, finished, train, tmp_path):
     other = tmp_path / "sums.jsonl"
     other.write_text(data.read_text().replace("0+0=0.", "0+0=1."))

@@ -47,7 +47,10 @@ def wait_for(condition) -> None:
     assert condition()
 
 
-@pytest.mark.parametrize("end", ["parent killed", "guard stopped", "program ends"])
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param("parent killed", marks=pytest.mark.slow), "guard stopped", "program ends"],
+)
 def test_nothing_is_left(end, tmp_path):
     mark = f"mark-{os.getpid()}-{end.replace(' ', '-')}"
     program = PROGRAM.format(
