@@ -156,7 +156,7 @@ def define_flags(configs: Sequence[type[Config]], values: flags.FlagValues) -> N
     fields = [field for config in configs for field in settings_of(config)]
     names = {field.name for field in fields}
     for field in fields:
-        _define(field, in_flags(field.setting.help, names), values)
+        _define(field, in_flags(field.help, names), values)
 
 
 def read_configs(configs: Sequence[type[Config]], values: flags.FlagValues) -> list[Config]:
@@ -182,7 +182,7 @@ def in_flags(message: str, names: Container[str]) -> str:
 
 
 def _define(field: ConfigField, help: str, values: flags.FlagValues) -> None:
-    known, name = field.setting, field.name
+    name = field.name
     default: Any = None if field.default is REQUIRED else field.default
     if isinstance(default, pathlib.Path):
         default = str(default)
@@ -191,17 +191,17 @@ def _define(field: ConfigField, help: str, values: flags.FlagValues) -> None:
         "required": field.default is REQUIRED,
         "module_name": sys.argv[0],  # Those are the flags that --help shows.
     }
-    bounds = {"lower_bound": known.low, "upper_bound": known.high}
+    bounds = {"lower_bound": field.low, "upper_bound": field.high}
     if field.is_tuple:
         default = None if default is None else list(map(str, default))
-        if known.repeated and known.choices:
-            flags.DEFINE_multi_enum(name, default, known.choices, help, **more)
-        elif known.repeated:
+        if field.repeated and field.choices:
+            flags.DEFINE_multi_enum(name, default, field.choices, help, **more)
+        elif field.repeated:
             flags.DEFINE_multi_string(name, default, help, **more)
         else:
             flags.DEFINE_list(name, default, help, **more)
-    elif known.choices:
-        flags.DEFINE_enum(name, default, known.choices, help, **more)
+    elif field.choices:
+        flags.DEFINE_enum(name, default, field.choices, help, **more)
     elif field.type is bool:
         flags.DEFINE_bool(name, default, help, **more)
     elif field.type is int:

@@ -11,24 +11,15 @@ out again.
 
 import dataclasses
 import math
+import numbers
+import os
+import pathlib
 import typing
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 C = TypeVar("C", bound="Config")
 REQUIRED: Any = dataclasses.MISSING
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What is known of a field beside its type and default."""
-
-    help: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    repeated: bool = False
-    infinite: bool = False
 
 
 def setting(
@@ -52,8 +43,10 @@ def setting(
       repeated: of a tuple: its flag is given once for each entry, not once with commas.
       infinite: whether a float may be infinite.
     """
-    known = Setting(help, low, high, tuple(choices), repeated, infinite)
-    return dataclasses.field(default=default, metadata={"setting": known})
+    known = {"help": help, "low": low, "high": high, "choices": tuple(choices)}
+    return dataclasses.field(
+        default=default, metadata={**known, "repeated": repeated, "infinite": infinite}
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,15 +54,15 @@ class Config:
     """Base of all configs."""
 
     def __post_init__(self) -> None:
-        """Checks every field against its bounds and choices; configs with more to check override.
+        """Checks every field's type, bounds and choices; configs with more to check override.
+
+        Lists become tuples, and paths and texts each other, as the field's type says.
 
         Raises:
           ValueError: one is violated; the field is named.
         """
         for field in settings_of(type(self)):
-            value = getattr(self, field.name)
-            for one in value if isinstance(value, tuple) else (value,):
-                field.check(one)
+            object.__setattr__(self, field.name, field.checked(getattr(self, field.name)))
 
     def part(self, cls: type[C]) -> C:
         """Returns the settings of one of the configs that this one inherits from."""
@@ -92,27 +85,54 @@ class ConfigField:
     default: Any  # `REQUIRED` where there is none.
     is_tuple: bool
     optional: bool
-    setting: Setting
+    help: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    repeated: bool
+    infinite: bool
 
-    def check(self, value: Any) -> None:
-        """Checks one value.
+    def checked(self, value: Any) -> Any:
+        """Returns a value of the field, converted to its type.
 
         Raises:
-          ValueError: it is out of bounds, or none of the choices.
+          ValueError: it is of another type, out of bounds, or none of the choices.
         """
-        known, wrong = self.setting, f"`{self.name}={value}`"
         if value is None and self.optional:
-            return
-        if known.choices and value not in known.choices:
-            raise ValueError(f"{wrong}: choose from {', '.join(known.choices)}.")
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return
-        if math.isnan(value) or (math.isinf(value) and not known.infinite):
+            return None
+        if not self.is_tuple:
+            return self._checked(value)
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError(f"`{self.name}={value}`: give a tuple, such as ({value!r},).")
+        return tuple(self._checked(one) for one in cast(Iterable[Any], value))
+
+    def _checked(self, value: Any) -> Any:
+        wrong = f"`{self.name}={value}`"
+        kinds, kind = _KINDS[self.type]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and self.type is not bool):
+            raise ValueError(f"{wrong} must be {kind}, not {type(value).__name__}.")
+        value = self.type(value)
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{wrong}: choose from {', '.join(self.choices)}.")
+        if self.type not in (int, float):
+            return value
+        if math.isnan(value) or (math.isinf(value) and not self.infinite):
             raise ValueError(f"{wrong}: give a finite number.")
-        if known.low is not None and value < known.low:
-            raise ValueError(f"{wrong} must be at least {known.low:g}.")
-        if known.high is not None and value > known.high:
-            raise ValueError(f"{wrong} must be at most {known.high:g}.")
+        if self.low is not None and value < self.low:
+            raise ValueError(f"{wrong} must be at least {self.low:g}.")
+        if self.high is not None and value > self.high:
+            raise ValueError(f"{wrong} must be at most {self.high:g}.")
+        return value
+
+
+# What a value of each type may be given as.
+_KINDS: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str | os.PathLike, "a text"),
+    pathlib.Path: (str | os.PathLike, "a path"),
+}
 
 
 def settings_of(cls: type[Config]) -> list[ConfigField]:
@@ -120,9 +140,9 @@ def settings_of(cls: type[Config]) -> list[ConfigField]:
     hints = typing.get_type_hints(cls)
     found = []
     for field in dataclasses.fields(cls):
-        if "setting" not in field.metadata:
+        if not field.metadata:
             continue
-        known: Setting = field.metadata["setting"]
+        known = dict(field.metadata)
         hint, arguments = hints[field.name], typing.get_args(hints[field.name])
         optional = type(None) in arguments
         if optional:
@@ -131,7 +151,7 @@ def settings_of(cls: type[Config]) -> list[ConfigField]:
         if is_tuple:
             hint = typing.get_args(hint)[0]
         if typing.get_origin(hint) is typing.Literal:
-            known = dataclasses.replace(known, choices=typing.get_args(hint))
+            known["choices"] = typing.get_args(hint)
             hint = str
-        found.append(ConfigField(field.name, hint, field.default, is_tuple, optional, known))
+        found.append(ConfigField(field.name, hint, field.default, is_tuple, optional, **known))
     return found

@@ -4,6 +4,7 @@ import math
 import pathlib
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from jaxcritique.config import REQUIRED, Config, setting, settings_of
@@ -44,11 +45,21 @@ class Experiment(Loop, Training):
         ({"kind": "c"}, "`kind=c`: choose from a, b."),
         ({"sizes": (1, 0)}, "`sizes=0` must be at least 1."),
         ({"step": -1}, "`step=-1` must be at least 0."),
+        ({"rows": 8.5}, "`rows=8.5` must be a whole number, not float."),
+        ({"rows": "8"}, "`rows=8` must be a whole number, not str."),
+        ({"rows": True}, "`rows=True` must be a whole number, not bool."),
+        ({"rows": None}, "`rows=None` must be a whole number, not NoneType."),
+        ({"rate": "1e-5"}, "`rate=1e-5` must be a number, not str."),
+        ({"schedule": 3}, "`schedule=3` must be a text, not int."),
+        ({"sizes": "12"}, "`sizes=12`: give a tuple, such as ('12',)."),
+        ({"sizes": 12}, "`sizes=12`: give a tuple, such as (12,)."),
+        ({"sizes": ("12",)}, "`sizes=12` must be a whole number, not str."),
+        ({"folder": 3}, "`folder=3` must be a path, not int."),
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(values, message):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
-        Experiment(folder=pathlib.Path("f"), **values)
+        Experiment(**{"folder": pathlib.Path("f"), **values})
     assert str(refused.value) == message
 
 
@@ -57,6 +68,14 @@ def test_bounds_are_allowed_and_so_is_none_where_it_is_the_default():
         folder=pathlib.Path("f"), rows=64, rate=0, clip=math.inf, kind="a", sizes=(), step=None
     )
     assert (config.rows, config.clip, config.sizes) == (64, math.inf, ())
+
+
+def test_values_are_converted_to_the_types_of_their_fields():
+    config = Experiment(folder="f", rows=np.int64(8), rate=1, sizes=[3, np.int32(4)])
+    assert config == Experiment(folder=pathlib.Path("f"), rows=8, rate=1.0, sizes=(3, 4))
+    assert json.dumps(config.to_json()) == json.dumps(
+        Experiment(folder=pathlib.Path("f"), rows=8, rate=1.0, sizes=(3, 4)).to_json()
+    )
 
 
 def test_a_required_setting_has_no_default():
@@ -86,8 +105,8 @@ def test_settings_are_known_with_their_types():
     assert fields["folder"].default is REQUIRED
     assert (fields["sizes"].type, fields["sizes"].is_tuple) == (int, True)
     assert (fields["step"].type, fields["step"].optional) == (int, True)
-    assert (fields["kind"].type, fields["kind"].setting.choices) == (str, ("a", "b"))
-    assert (fields["rows"].default, fields["rows"].setting.help) == (
+    assert (fields["kind"].type, fields["kind"].choices) == (str, ("a", "b"))
+    assert (fields["rows"].default, fields["rows"].help) == (
         8,
         "Rows, fewer than elsewhere.",
     )
