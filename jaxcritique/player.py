@@ -7,6 +7,7 @@ refinement = actor.refine(critic.critique(solution))
 
 import functools
 import math
+import operator
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -30,8 +31,9 @@ from jaxcritique.prompts.templates import (
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.roles import Context, RolesConfig, Start, criticise, no_critique, refine, respond
 from jaxcritique.rollout.engines import EngineConfig, Loaded, hold_fine_tuned
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.run_folder import claim
-from jaxcritique.store import Dataset, Store
+from jaxcritique.store import Store
 from jaxcritique.testtime.rounds import as_solution
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig
@@ -136,13 +138,9 @@ class Player:
           SamplerError: nothing could be sampled, for example since the prompt exceeds the model's
             context. If only some samples fail, these are without text, and a warning is logged.
         """
-
-        def sample(problems: Sequence[Problem], count: int) -> Dataset[Solution]:
-            starts = [Start(problem) for problem in problems]
-            context = self._context(seed, max_tokens)
-            return respond(context, "solve", self.sampler, starts, count, temperature)
-
-        return _shaped(question, (str, Problem), _problem, n, temperature, sample)
+        return self._sample(
+            "solve", respond, question, (str, Problem), _start, n, temperature, seed, max_tokens
+        )
 
     @overload
     def critique(
@@ -187,12 +185,17 @@ class Player:
         Raises:
           InvalidInput, SamplerError: see `solve`.
         """
-
-        def sample(solutions: Sequence[Solution], count: int) -> Dataset[Critique]:
-            context = self._context(seed, max_tokens)
-            return criticise(context, "critique", self.sampler, solutions, count, temperature)
-
-        return _shaped(solution, (Solution, Refinement), as_solution, n, temperature, sample)
+        return self._sample(
+            "critique",
+            criticise,
+            solution,
+            (Solution, Refinement),
+            as_solution,
+            n,
+            temperature,
+            seed,
+            max_tokens,
+        )
 
     @overload
     def refine(
@@ -236,12 +239,17 @@ class Player:
         Raises:
           InvalidInput, SamplerError: see `solve`.
         """
-
-        def sample(critiques: Sequence[Critique], count: int) -> Dataset[Refinement]:
-            context = self._context(seed, max_tokens)
-            return refine(context, "refine", self.sampler, critiques, count, temperature)
-
-        return _shaped(critique, (Critique, Solution), _critique, n, temperature, sample)
+        return self._sample(
+            "refine",
+            refine,
+            critique,
+            (Critique, Solution),
+            _critique,
+            n,
+            temperature,
+            seed,
+            max_tokens,
+        )
 
     def build_critiques(
         self,
@@ -342,10 +350,55 @@ class Player:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _sample(
+        self,
+        name: str,
+        role: Callable[[Context, str, Sampler, Sequence[T], int, float], Iterable[R]],
+        given: Any,
+        types: tuple[type, ...],
+        subject: Callable[[Any], T],
+        n: int | None,
+        temperature: float,
+        seed: int,
+        max_tokens: int,
+    ) -> R | list[R] | list[list[R]]:
+        """Samples for one item or several; returns records in the shape that the class describes.
+
+        Args:
+          name: of the method, for progress and errors.
+          role: `respond`, `criticise` or `refine`.
+          given: one item or an iterable of them.
+          types: of an item.
+          subject: makes of an item what `role` takes.
+          n: samples of each; None: one, which is not in a list.
+          temperature: of sampling.
+          seed: of sampling.
+          max_tokens: of each sample.
+        """
+        count = 1 if n is None else _at_least_one("n", n)
+        if not 0 <= temperature < math.inf:
+            raise InvalidInput(
+                f"`temperature={temperature}` must be a finite number of at least 0."
+            )
+        single = isinstance(given, types) or not isinstance(given, Iterable)
+        items: list[Any] = [given] if single else list(cast(Iterable[Any], given))
+        for item in items:
+            if not isinstance(item, types):
+                expected = " or ".join(kind.__name__ for kind in types)
+                raise TypeError(f"expected {expected}, not {type(item).__name__}: {item!r}")
+        with checking_input():
+            subjects = [subject(item) for item in items]
+        context, temperature = self._context(seed, max_tokens), float(temperature)
+        sampled = role(context, name, self.sampler, subjects, count, temperature)
+        records = list(sampled) if subjects else []
+        if n is None:
+            return records[0] if single else records
+        groups = [records[start : start + count] for start in range(0, len(records), count)]
+        return groups[0] if single else groups
+
     def _context(self, seed: int, max_tokens: int) -> Context:
-        if max_tokens < 1:
-            raise InvalidInput(f"`max_tokens={max_tokens}` must be at least 1.")
-        return Context(Store(None), _grader(), self.prompts, seed, max_tokens, max_tokens)
+        tokens = _at_least_one("max_tokens", max_tokens)
+        return Context(Store(None), _grader(), self.prompts, operator.index(seed), tokens, tokens)
 
 
 def load(
@@ -465,56 +518,25 @@ def _example(prompts: PromptSet, record: Record, weight: float = 1.0) -> Example
             messages, reply = critique_messages(prompts, record.solution), record.text
         case Refinement():
             messages, reply = refine_messages(prompts, record.critique), record.text
+        case _:
+            raise TypeError(f"expected an Example or a record, not {record!r}")
     if not reply.strip():
         raise InvalidInput(f"a record without text cannot be learnt: {record}")
     return Example(messages, reply, weight)
 
 
-def _problem(question: str | Problem) -> Problem:
-    if isinstance(question, str):
-        return Problem.asked(question)
-    if not question.question.strip():
-        raise ValueError(f"the question of problem {question.id!r} is empty.")
-    return question
+def _start(question: str | Problem) -> Start:
+    problem = Problem.asked(question) if isinstance(question, str) else question
+    if not problem.question.strip():
+        raise ValueError(f"the question of problem {problem.id!r} is empty.")
+    return Start(problem)
 
 
 def _critique(critique: Critique | Solution) -> Critique:
     return no_critique(critique) if isinstance(critique, Solution) else critique
 
 
-def _shaped(
-    given: Any,
-    item: tuple[type, ...],
-    convert: Callable[[Any], T],
-    n: int | None,
-    temperature: float,
-    sample: Callable[[Sequence[T], int], Dataset[R]],
-) -> R | list[R] | list[list[R]]:
-    """Samples for one item or several, and returns records in the shape of the class's docstring.
-
-    Args:
-      given: one item or an iterable of them.
-      item: the types of one item.
-      convert: makes the subject of an item.
-      n: samples of each; None: one, which is not in a list.
-      temperature: of sampling.
-      sample: given subjects and a count, returns so many records of each, in order.
-    """
-    if n is not None and n < 1:
-        raise InvalidInput(f"`n={n}` must be at least 1.")
-    if not 0 <= temperature < math.inf:
-        raise InvalidInput(f"`temperature={temperature}` must be a finite number of at least 0.")
-    single = isinstance(given, item) or not isinstance(given, Iterable)
-    items: list[Any] = [given] if single else list(cast(Iterable[Any], given))
-    for one in items:
-        if not isinstance(one, item):
-            expected = " or ".join(kind.__name__ for kind in item)
-            raise TypeError(f"expected {expected}, not {type(one).__name__}: {one!r}")
-    with checking_input():
-        subjects = [convert(one) for one in items]
-    count = n or 1
-    records = list(sample(subjects, count)) if subjects else []
-    if n is None:
-        return records[0] if single else records
-    groups = [records[start : start + count] for start in range(0, len(records), count)]
-    return groups[0] if single else groups
+def _at_least_one(name: str, number: int) -> int:
+    if operator.index(number) < 1:
+        raise InvalidInput(f"`{name}={number}` must be at least 1.")
+    return operator.index(number)
