@@ -173,7 +173,9 @@ def test_actor_and_critic_beside_each_other(player):
         (lambda p: p.save("here"), jc.InvalidInput, "was not fine-tuned here"),
         (lambda p: jc.load("nowhere"), jc.InvalidInput, "nowhere.*config.json: no such file"),
         (lambda p: jc.load(jc.TINY_BASE, prompts="x"), jc.InvalidInput, "full, compact"),
+        (lambda p: p.solve(QUESTION, n=2.5), TypeError, "float"),
         (lambda p: jc.fine_tune(p, []), jc.InvalidInput, "no examples"),
+        (lambda p: jc.fine_tune(p, ["text"]), TypeError, "expected an Example or a record"),
         (
             lambda p: p.build_critiques([jc.Problem.asked(QUESTION)]),
             jc.InvalidInput,

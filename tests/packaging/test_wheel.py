@@ -172,3 +172,11 @@ def test_the_quickstart_s_flagfile_from_an_empty_folder(installed):
         *(f"--{name}={value}" for name, value in smallest.items()),
     )
     assert (installed.folder / "run" / "results.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_reproduction_s_plan_from_an_empty_folder(installed):
+    plan = ("--flagfile=experiments/flagfiles/reproduce_laptop.flags", "--run_dir=all", "--dry_run")
+    printed = installed("-m", "experiments.reproduce", *plan).stdout
+    assert "python -m experiments.self_improve" in printed
+    assert str(installed.packages / "experiments" / "flagfiles" / "laptop") in printed
