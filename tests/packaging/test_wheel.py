@@ -123,12 +123,13 @@ def installed(wheel, program_environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
+    environment = {k: v for k, v in program_environment.items() if k != "PYTHONPATH"}
     install = ["install", "--no-deps", "--no-index", "--quiet", str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, *install], env=environment, check=True)
     [packages] = folder.glob("lib/python*/site-packages")
     (packages / "tests.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     empty = tmp_path_factory.mktemp("empty")
-    environment = {k: v for k, v in program_environment.items() if k != "PYTHONPATH"}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
