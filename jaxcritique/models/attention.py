@@ -139,16 +139,11 @@ def _splash(q: Array, k: Array, v: Array, segments: Array, interpret: bool = Fal
     b, s, n, h = q.shape
     _check_kernel("splash", s, h, q.dtype)
     block = next(size for size in (512, 256, 128) if s % size == 0)
+    products = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
+    sizes: dict[str, Any] = {f"block_{product}": block for product in products}
     kernel = splash.make_splash_mqa_single_device(
         splash.MultiHeadMask([splash.CausalMask((s, s))] * (n // k.shape[2])),
-        block_sizes=splash.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
+        block_sizes=splash.BlockSizes(**sizes),
         interpret=interpret,
     )
     # One key/value head serves a group of query heads: [b, k, g, s, h] against [b, k, s, h].

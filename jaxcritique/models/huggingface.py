@@ -135,15 +135,19 @@ def load_pretrained(
     return kind(config, make)
 
 
-def check_weights(folder: str | pathlib.Path) -> None:
+def check_weights(folder: str | pathlib.Path) -> tuple[ModelConfig, np.dtype]:
     """Checks, from the files' headers alone, that a folder has the weights its config calls for.
+
+    Returns:
+      The config, and the dtype of the weights (of the embedding's).
 
     Raises:
       FileNotFoundError: the config, or a file of weights, is missing.
       ValueError: the architecture is not supported, a file is damaged, or a tensor is missing, left
         over or of another shape than the config says; it is named.
     """
-    _StoredWeights(pathlib.Path(folder), ModelConfig.load(folder))
+    config = ModelConfig.load(folder)
+    return config, _StoredWeights(pathlib.Path(folder), config).dtype
 
 
 class _StoredWeights:
@@ -175,6 +179,13 @@ class _StoredWeights:
         left = [name for name in shapes if not name.endswith("rotary_emb.inv_freq")]
         if left := sorted(set(left) - heads):
             raise ValueError(f"{folder}: unexpected tensor {left[0]!r} and {len(left) - 1} more")
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The embedding's."""
+        name = weights(self._config)["embedding"].hf_name
+        with safe_open(str(self._file[name]), framework="numpy") as handle:
+            return handle.get_slice(name)[:1].dtype
 
     def read(self, row: Weight, layer: int | None, sharding: Sharding) -> Array:
         """Reads a weight, in our layout and its stored dtype."""
@@ -236,16 +247,6 @@ def _zeros(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> jax.Array:
 def _set_layer(stack: jax.Array, layer: jax.Array, i: Int[Array, ""] | int) -> jax.Array:
     """Puts a layer in its place, in the memory the stack already has."""
     return jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), i, 0)
-
-
-def stored_dtype(folder: pathlib.Path) -> np.dtype:
-    """Returns the dtype of the weights of a Hugging Face folder (of the embedding's)."""
-    name = weights(ModelConfig.load(folder))["embedding"].hf_name
-    for file in _weight_files(folder):
-        with safe_open(str(file), framework="numpy") as handle:
-            if name in handle.keys():  # noqa: SIM118
-                return handle.get_slice(name)[:1].dtype
-    raise ValueError(f"{folder}: there is no tensor {name!r}, which config.json calls for")
 
 
 def save_pretrained(

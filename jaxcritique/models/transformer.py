@@ -23,11 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from jaxcritique.models.attention import (
-    Attend,
-    attend_to_cache,
-    packed_attention,
-)
+from jaxcritique.models.attention import Attend, attend_to_cache, packed_attention
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import CACHE, ROWS, constrain, gather, shardings
 from jaxcritique.models.weights import Model, Weight, named_weights, path_of, weights
@@ -40,7 +36,7 @@ MakeWeight = Callable[[Weight, int | None], Any]
 KVCache = tuple[tuple[Float[Array, "row k t h"], Float[Array, "row k t h"]], ...]
 
 _POLICIES = jax.checkpoint_policies
-# What a layer keeps for the backward pass; the rest is recomputed. From much to little.
+# What a layer keeps for the backward pass; the rest is recomputed. From most memory to least.
 REMAT: dict[str, Callable[..., Any]] = {
     # Everything but weights gathered from other devices: those would be the whole model.
     "none": lambda primitive, *_, **__: primitive.name != "sharding_constraint",
@@ -255,9 +251,13 @@ class Transformer(LanguageModel):
             )
         return jnp.sum(local(head, hidden, targets, weights))
 
+    @jax.jit
     def unstacked(self) -> "Decoder":
         """Returns the same weights as a `Decoder`, those of its layers in arrays of their own."""
-        return _unstack(self)
+        arrays = {row.path: x for row, x in named_weights(self)}
+        return Decoder(
+            self.config, lambda row, i: arrays[row.path] if i is None else arrays[row.path][i]
+        )
 
 
 class Decoder(LanguageModel):
@@ -312,14 +312,6 @@ class Decoder(LanguageModel):
                 )
             x = constrain(block.finish(x, attend_to_cache(q, keys, values, mask)), ROWS)
         return self.norm(x), tuple(updated)
-
-
-@jax.jit
-def _unstack(model: Transformer) -> Decoder:
-    arrays = {row.path: x for row, x in named_weights(model)}
-    return Decoder(
-        model.config, lambda row, i: arrays[row.path] if i is None else arrays[row.path][i]
-    )
 
 
 def abstract(config: ModelConfig, kind: type[M] = Transformer) -> M:

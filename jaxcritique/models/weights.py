@@ -11,6 +11,7 @@ stores a weight differently adds a row for it; one with a weight of its own adds
 
 import dataclasses
 import math
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
@@ -55,7 +56,7 @@ class Weight:
         same name are parts of one tensor, concatenated along its first axis in the table's order.
       hf_axes: the axes as Hugging Face stores them; those in brackets are merged into one.
       init: how it is initialised; "normal" has standard deviation 0.02.
-      when: which configs have it. Of several rows with the same path the last counts.
+      when: which configs have it. If several rows have one path, the last is used.
     """
 
     path: str
@@ -116,18 +117,7 @@ class Weight:
         return [(merged or single).split() for merged, single in groups]
 
 
-def _has_bias(config: ModelConfig) -> bool:
-    return config.qkv_bias
-
-
-def _has_qk_norm(config: ModelConfig) -> bool:
-    return config.qk_norm
-
-
-def _has_head(config: ModelConfig) -> bool:
-    return not config.tie_embeddings
-
-
+_has_bias, _has_qk_norm = operator.attrgetter("qkv_bias"), operator.attrgetter("qk_norm")
 _ATTENTION, _MLP = _LAYER + "self_attn.", _LAYER + "mlp."
 WEIGHTS = [
     Weight("embedding", "v d", P("tensor", "fsdp"), "model.embed_tokens.weight", "v d"),
@@ -154,7 +144,8 @@ WEIGHTS = [
     Weight("layers.up", "d m", P("fsdp", "tensor"), _MLP + "up_proj.weight", "m d"),
     Weight("layers.down", "m d", P("tensor", "fsdp"), _MLP + "down_proj.weight", "d m"),
     Weight("norm.scale", "d", P(None), "model.norm.weight", "d", init="ones"),
-    Weight("head", "v d", P("tensor", "fsdp"), "lm_head.weight", "v d", when=_has_head),
+    Weight("head", "v d", P("tensor", "fsdp"), "lm_head.weight", "v d",
+           when=lambda config: not config.tie_embeddings),
 ]  # fmt: skip
 
 

@@ -30,7 +30,6 @@ from jaxcritique.models.huggingface import (
     check_weights,
     load_pretrained,
     save_pretrained,
-    stored_dtype,
 )
 from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
@@ -285,9 +284,7 @@ def prepare(
         model, dtype = base.model.config, base.dtype
     else:
         base = pathlib.Path(base)
-        model = ModelConfig.load(base)
-        check_weights(base)
-        dtype = stored_dtype(base)
+        model, dtype = check_weights(base)
     step_execution = execution.execution(config, model, mesh)
     tokenizer = base.tokenizer if isinstance(base, FineTuned) else Tokenizer(base)
     sequence = _row_length(config, model)
