@@ -19,7 +19,6 @@ import jax
 from experiments.program import RunDir, join_processes, run
 from jaxcritique.config import REQUIRED, Config, setting
 from jaxcritique.errors import checking_input
-from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.run_folder import claim, command
 from jaxcritique.store import write_atomically
 from jaxcritique.training.examples import read_examples
@@ -75,14 +74,14 @@ def main(
         )
         settings = {
             **config.to_json(),
-            "model": ModelFolder.of(config.model).key,  # After the checks: it reads all weights.
+            "model": job.base_key,
             "data": hashlib.sha256(config.data.read_bytes()).hexdigest(),
             "compute_dtype": execution.compute_dtype,
         }
         del settings["micro_rows"]  # Like the rest of the execution it may change in between.
         # The first of several processes has the whole folder, so that no other run starts in it.
         claim(run_dir, "sft", settings, part=str(jax.process_index() or ""))
-    summary = job.finish(train(job)).summary()
+    summary = job.save_result(train(job)).summary()
     results = {"command": command(), "wall_seconds": time.monotonic() - started, **summary}
     write_atomically(run_dir / "results.json", json.dumps(results, indent=2) + "\n")
     print(run_dir / "model")

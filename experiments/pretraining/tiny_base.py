@@ -153,7 +153,7 @@ def _batches(config: PretrainConfig, tokenizer: Tokenizer) -> Batches:
         count = rows * config.sequence // _TOKENS_PER_DOCUMENT
         stories = documents(COMPACT, (config.seed << 20) + index, config.level_weights)
         examples = (Example(*story) for story in itertools.islice(stories, count))
-        fitting, _ = drop_too_long((tokenize(tokenizer, e) for e in examples), config.sequence)
+        fitting, _ = drop_too_long([tokenize(tokenizer, e) for e in examples], config.sequence)
         batch = pack(fitting, config.sequence)
         if len(batch.tokens) < rows:
             raise ValueError(f"{count} stories fill only {len(batch.tokens)} of {rows} rows")

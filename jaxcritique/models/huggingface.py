@@ -64,7 +64,7 @@ class ModelFolder:
             raise ValueError(f"`{setting}={folder}`: {error}") from None
 
     @classmethod
-    def of(cls, folder: str | pathlib.Path) -> "ModelFolder":
+    def of(cls, folder: str | os.PathLike[str]) -> "ModelFolder":
         """Names a folder by the content of its configuration and weights.
 
         Raises:

@@ -162,7 +162,7 @@ class EngineConfig(Config):
         """
         if self.engine == "jax":
             mesh = make_mesh(self.mesh)
-            ExecutionConfig(mesh=self.mesh).execution(config, ModelConfig.load(base.folder), mesh)
+            ExecutionConfig(mesh=self.mesh).resolve(config, ModelConfig.load(base.folder), mesh)
 
 
 class Loaded(Sampler, Protocol):

@@ -5,7 +5,6 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 
 import pathlib
-from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
@@ -23,13 +22,12 @@ class Checkpoints:
     place once it is complete.
     """
 
-    def __init__(self, folder: pathlib.Path, every_steps: int, keep: int = 2):
-        """Writes a checkpoint every `every_steps` to `folder`, and keeps the `keep` newest."""
+    def __init__(self, folder: pathlib.Path, every_steps: int):
+        """Writes a checkpoint every `every_steps` to `folder`, and keeps the two newest."""
         training = ocp.training
         # The types of Orbax's policies do not match its own protocols.
         save: Any = training.save_decision_policies.FixedIntervalPolicy(every_steps)
-        preserve: Any = training.preservation_policies.LatestN(keep)
-        self._folder = folder
+        preserve: Any = training.preservation_policies.LatestN(2)
         self._checkpointer = training.Checkpointer(
             str(folder.absolute()),
             save_decision_policy=save,
@@ -40,12 +38,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._checkpointer.close()
 
     @property
@@ -73,11 +66,11 @@ class Checkpoints:
         """Whether the state of this step is to be saved."""
         return self._checkpointer.should_save(step)
 
-    def save(self, state: TrainState, even_if_not_due: bool = False) -> None:
-        """Writes the state in the background."""
+    def save(self, state: TrainState) -> None:
+        """Writes the state in the background, due or not."""
         step = int(state.step)
         if step not in self.steps:
-            self._checkpointer.save_async(step, _flat(state), force=even_if_not_due)
+            self._checkpointer.save_async(step, _flat(state), force=True)
 
 
 def check_step(folder: pathlib.Path, step: int) -> None:

@@ -1,7 +1,7 @@
 """Examples to token batches: masks, packing, and a data order that can be resumed anywhere."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int32
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.records import Messages
 
+_OPEN_ROWS = 64  # Rows that can still take an example.
 Arrays = Any  # NumPy on the host, JAX in a jitted function.
 
 
@@ -49,21 +50,19 @@ def tokenize(tokenizer: Tokenizer, example: Example) -> TokenizedExample:
 
 
 def drop_too_long(
-    examples: Iterable[TokenizedExample], sequence: int
+    examples: Sequence[TokenizedExample], sequence: int
 ) -> tuple[list[TokenizedExample], int]:
     """Returns the examples that fit into a row, and how many do not. None is truncated."""
-    examples = list(examples)
     kept = [example for example in examples if len(example.tokens) <= sequence]
     return kept, len(examples) - len(kept)
 
 
-def check_masks(examples: Iterable[TokenizedExample]) -> None:
+def check_masks(examples: Sequence[TokenizedExample]) -> None:
     """Checks that every example has a prompt to condition on and a target to learn.
 
     Raises:
       ValueError: a loss mask is all ones or all zeros, or no example weighs anything.
     """
-    examples = list(examples)
     if not any(example.weight > 0 for example in examples):
         raise ValueError("every example has weight 0: there is nothing to learn")
     for index, example in enumerate(examples):
@@ -74,15 +73,14 @@ def check_masks(examples: Iterable[TokenizedExample]) -> None:
             )
 
 
-def plan_rows(lengths: Sequence[int], sequence: int, window: int = 64) -> list[list[int]]:
-    """Decides which examples share a row: first fit among the last `window` rows.
+def plan_rows(lengths: Sequence[int], sequence: int) -> list[list[int]]:
+    """Decides which examples share a row: first fit among the last `_OPEN_ROWS` rows.
 
-    The order of the examples changes only within that window.
+    The order of the examples changes only within these.
 
     Args:
       lengths: of the examples, in order.
       sequence: tokens in a row.
-      window: how many rows can be open at a time.
 
     Returns:
       The indices of each row's examples.
@@ -95,7 +93,7 @@ def plan_rows(lengths: Sequence[int], sequence: int, window: int = 64) -> list[l
     for index, length in enumerate(lengths):
         if length > sequence:
             raise ValueError(f"an example of {length} tokens does not fit a row of {sequence}")
-        start = max(0, len(rows) - window)
+        start = max(0, len(rows) - _OPEN_ROWS)
         row = next((i for i in range(start, len(rows)) if free[i] >= length), None)
         if row is None:
             rows.append([])
@@ -135,7 +133,7 @@ def build_rows(rows: Sequence[Sequence[TokenizedExample]], sequence: int) -> Bat
     return batch
 
 
-def pack(examples: Sequence[TokenizedExample], sequence: int, window: int = 64) -> Batch:
+def pack(examples: Sequence[TokenizedExample], sequence: int) -> Batch:
     """Plans and builds the rows of all examples at once.
 
     Raises:
@@ -144,7 +142,7 @@ def pack(examples: Sequence[TokenizedExample], sequence: int, window: int = 64) 
     if not examples:
         raise ValueError("there are no examples to pack")
     check_masks(examples)
-    plan = plan_rows([len(example.tokens) for example in examples], sequence, window)
+    plan = plan_rows([len(example.tokens) for example in examples], sequence)
     return build_rows([[examples[i] for i in row] for row in plan], sequence)
 
 
@@ -175,31 +173,27 @@ class Batches:
         return Batch(*map(place, mine))
 
 
-class Epochs:
-    """Several epochs of examples, each packed in an order of its own.
+def plan_epochs(
+    examples: Sequence[TokenizedExample], sequence: int, rows: int, epochs: int, seed: int
+) -> tuple[Batches, int]:
+    """Plans several epochs, each packed in an order of its own, its last batch filled up with
+    empty rows.
 
-    What a step trains on is a pure function of the examples, the seed and the step.
+    Returns:
+      The batches, a pure function of the examples, the seed and the step, and how many there are.
     """
+    plan: list[list[int]] = []
+    for epoch in range(epochs):
+        order: list[int] = epoch_order(len(examples), seed, epoch).tolist()
+        packed = plan_rows([len(examples[i].tokens) for i in order], sequence)
+        plan += [[order[i] for i in row] for row in packed]
+        plan += [[] for _ in range(-len(packed) % rows)]
 
-    def __init__(
-        self, examples: Sequence[TokenizedExample], sequence: int, rows: int, epochs: int, seed: int
-    ):
-        """Plans all epochs; an epoch's last batch is padded with empty rows."""
-        self._examples = examples
-        self._plan: list[list[int]] = []
-        for epoch in range(epochs):
-            order: list[int] = epoch_order(len(examples), seed, epoch).tolist()
-            packed = plan_rows([len(examples[i].tokens) for i in order], sequence)
-            self._plan += [[order[i] for i in row] for row in packed]
-            self._plan += [[] for _ in range(-len(packed) % rows)]
-        self.steps = len(self._plan) // rows
-        self.batches = Batches(rows, sequence, self._build)
+    def build(step: int, of_step: slice) -> Batch:
+        chosen = plan[step * rows + of_step.start : step * rows + of_step.stop]
+        return build_rows([[examples[i] for i in row] for row in chosen], sequence)
 
-    def _build(self, step: int, rows: slice) -> Batch:
-        first = step * self.batches.rows
-        chosen = self._plan[first + rows.start : first + rows.stop]
-        sequence = self.batches.sequence
-        return build_rows([[self._examples[i] for i in row] for row in chosen], sequence)
+    return Batches(rows, sequence, build), len(plan) // rows
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

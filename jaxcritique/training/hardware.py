@@ -61,7 +61,8 @@ def peak_flops(device: Any, dtype: str) -> float:
 
 @functools.cache
 def _measured_flops(device: Any, dtype: str) -> float:
-    """The best of five products of square matrices, so large that starting one is nothing."""
+    """The best of five products of square matrices, large enough that launch overhead is
+    negligible."""
     size = 1024 if device.platform == "cpu" else 8192
     alone = Mesh(np.array([device]), ("device",))  # Whatever mesh is in use around this.
     with jax.set_mesh(alone):
@@ -79,9 +80,8 @@ def _measured_flops(device: Any, dtype: str) -> float:
 def bytes_needed(compiled: Any) -> int:
     """Returns the bytes of a device that a compiled program takes to run.
 
-    XLA's own sum, from its CompiledMemoryStats: the arguments, the results that do not take their
-    place, and the code; and, in one piece, the temporary arrays. That piece can be much larger than
-    what is ever in use at a time, which is the peak XLA reports: it has gaps.
+    XLA's own sum, from its CompiledMemoryStats: arguments, outputs that do not alias them, code,
+    and one block for temporaries, which fragmentation can make larger than XLA's reported peak.
     """
     memory = compiled.memory_analysis()
     return (
@@ -94,7 +94,7 @@ def bytes_needed(compiled: Any) -> int:
 
 
 def training_flops(config: ModelConfig, tokens: float, sequence: int) -> float:
-    """Returns the operations training on so many tokens takes, nothing worked out twice.
+    """Returns the operations training on so many tokens takes, without rematerialisation.
 
     6 for every parameter in a product (forward 2, backward 4), and causal attention over rows of
     `sequence` tokens, half of which a token sees on average.

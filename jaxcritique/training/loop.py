@@ -18,10 +18,11 @@ import jax
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
 
 from jaxcritique.models.config import ModelConfig
+from jaxcritique.models.sharding import ROWS
 from jaxcritique.models.transformer import Transformer
 from jaxcritique.store import write_atomically
 from jaxcritique.training.checkpoint import Checkpoints, check_step
@@ -33,7 +34,6 @@ from jaxcritique.training.step import (
     Metrics,
     OptimizerConfig,
     abstract_state,
-    batch_sharding,
     compile_step,
     init_state,
 )
@@ -85,12 +85,8 @@ class TrainingRun:
         """The number of steps after which it ends."""
         return self.stop_at or self.optimizer.total_steps
 
-    def check(self) -> None:
-        """Checks that the checkpoint to resume from exists.
-
-        Raises:
-          FileNotFoundError: it does not; the message names those that do.
-        """
+    def __post_init__(self) -> None:
+        """Refuses a missing checkpoint to resume from; the message names those that exist."""
         if self.from_step and self.folder is not None:
             check_step(self.folder / CHECKPOINTS, self.from_step)
 
@@ -107,8 +103,10 @@ class Trained:
     """What a training came to."""
 
     model: Transformer
-    history: list[dict[str, float]]  # The metrics of each step of this start, as in metrics.jsonl.
-    seconds: float  # Of this start.
+    # The metrics of the steps that this call ran, as in metrics.jsonl; steps before a resume are
+    # not in it.
+    history: list[dict[str, float]]
+    seconds: float  # Of this call.
 
 
 def train(run: TrainingRun) -> Trained:
@@ -120,11 +118,9 @@ def train(run: TrainingRun) -> Trained:
 
     Raises:
       ValueError: mesh and shapes do not fit each other.
-      FileNotFoundError: the checkpoint to resume from is missing.
       FloatingPointError: the loss or the gradient is not finite.
     """
     started = time.monotonic()
-    run.check()
     with (
         jax.set_mesh(run.mesh),
         run.open_checkpoints() as checkpoints,
@@ -132,7 +128,7 @@ def train(run: TrainingRun) -> Trained:
     ):
         start, end = checkpoints.choose(run.from_step) if checkpoints else 0, run.last_step
         if run.prints:  # It takes from seconds to minutes, in which no bar moves.
-            print(f"{run.name}: compiling the step, unless it was before", file=sys.stderr)
+            print(f"{run.name}: compiling the step (instant if compiled before)", file=sys.stderr)
         optimizer, batches = run.optimizer, run.batches
         step = compile_step(
             run.config,
@@ -148,7 +144,7 @@ def train(run: TrainingRun) -> Trained:
             logging.info("%s: resuming from step %d", run.name, start)
         else:
             state = init_state(run.initial(), optimizer)
-        rates, sharding = optimizer.rates(), batch_sharding(run.mesh)
+        rates, sharding = optimizer.rates(), NamedSharding(run.mesh, ROWS)
         with _Report(run, step, start) as report:
             for index in range(start, end):
                 state, metrics = step.run(state, batches.place(index, sharding), rates)
@@ -156,7 +152,7 @@ def train(run: TrainingRun) -> Trained:
                 stop = terminations.requested(index + 1) and index + 1 < end
                 if checkpoints and (stop or checkpoints.due(index + 1)):
                     report.flush()  # A state that diverged must not become a checkpoint.
-                    checkpoints.save(state, even_if_not_due=stop)
+                    checkpoints.save(state)
                 if stop:
                     break
     if int(state.step) < end:
@@ -221,8 +217,8 @@ class _Report:
             from tensorboardX import SummaryWriter  # It imports torch if that is there: seconds.
 
             self._log = _open_log(folder / "metrics.jsonl", self._start)
-            # Later steps of an earlier start are hidden. The file has a suffix, since names hold
-            # the time in seconds, in which there may be two starts.
+            # TensorBoard hides an earlier run's later steps. The suffix keeps two runs that began
+            # in the same second apart.
             self._board = SummaryWriter(
                 str(folder / "tensorboard"),
                 purge_step=self._start + 1,
@@ -297,7 +293,7 @@ class _Report:
         if self._run.prints:
             tqdm.write(
                 f"{self._run.name}: the first step took {seconds:.2f} s, {used / 2**20:,.0f} MiB a "
-                f"device; compiled in {compiling:.1f} s, once for all trainings alike in this start"
+                f"device; compiled in {compiling:.1f} s; later trainings of these shapes reuse it"
             )
         return {
             "compile_seconds": compiling,

@@ -1,6 +1,6 @@
 """Supervised fine-tuning (equations 1 and 2), the same for actor and critic.
 
-`prepare` checks, `train` trains, `FineTuning.finish` saves; `fine_tune` does all three.
+`prepare` checks, `train` trains, `SftRun.save_result` saves; `fine_tune` does all three.
 """
 
 # JAX's and its libraries' types are unknown in part.
@@ -37,11 +37,11 @@ from jaxcritique.models.transformer import REMAT, Transformer
 from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.training.data import (
-    Epochs,
     Example,
     TokenizedExample,
     check_masks,
     drop_too_long,
+    plan_epochs,
     tokenize,
 )
 from jaxcritique.training.loop import Trained, TrainingRun, train
@@ -70,7 +70,7 @@ class SftConfig(Config):
     )
     sequence: int = setting(4096, "Tokens in a packed row.", low=16)
     too_long: Literal["error", "drop"] = setting(
-        "error", "Examples longer than a row: refuse, or drop and count them. None is truncated."
+        "error", "Examples longer than a row, never truncated: refuse, or drop and count them."
     )
     moment_dtype: Literal["float32", "bfloat16"] = setting("float32", "Of Adam's first moment.")
 
@@ -107,7 +107,7 @@ class ExecutionConfig(Config):
         None, "Default: bfloat16; on CPUs float32."
     )
 
-    def execution(self, config: SftConfig, model: ModelConfig, mesh: Mesh) -> Execution:
+    def resolve(self, config: SftConfig, model: ModelConfig, mesh: Mesh) -> Execution:
         """Returns the execution on the mesh's devices.
 
         Rows computed at a time are raised until each device has one. Where no attention was
@@ -127,8 +127,8 @@ class ExecutionConfig(Config):
             for rows in range(min(config.micro_rows or config.rows, config.rows), config.rows + 1)
             if rows % ways == 0 == config.rows % rows
         )
-        chosen = {key: getattr(self, key) for key in ("remat", "attention", "compute_dtype")}
-        chosen = {key: value for key, value in chosen.items() if value is not None}
+        names = ("remat", "attention", "compute_dtype")
+        chosen = {name: value for name in names if (value := getattr(self, name)) is not None}
         execution = Execution.on(jax.default_backend(), micro_rows=micro_rows, **chosen)
         sequence = _row_length(config, model)
         if self.attention is None:
@@ -150,17 +150,15 @@ class ExecutionConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class FineTuned:
+class FineTuned(Trained):
     """A fine-tuned model in memory, and what the training came to."""
 
-    model: Transformer  # With fp32 parameters; model.config is its configuration.
+    key: str  # Of what decides the outcome: base, config, seed and examples.
     tokenizer: Tokenizer
     dtype: np.dtype[Any]  # Of the weights in a folder: the base's.
-    history: list[dict[str, float]]  # The metrics of each step of this start, as in metrics.jsonl.
     examples: int  # That were trained on.
     too_long: int  # That were dropped.
     steps: int
-    seconds: float  # Of this start.
 
     def summary(self) -> dict[str, float]:
         """Returns the counts and times."""
@@ -168,15 +166,17 @@ class FineTuned:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTuning(TrainingRun):
+class SftRun(TrainingRun):
     """A fine-tuning that was checked, as far as that is possible without computing."""
 
+    base_key: str  # That of the base's `ModelFolder` or `FineTuned`.
+    key: str
     tokenizer: Tokenizer
     dtype: np.dtype[Any]
     examples: int
     too_long: int
 
-    def finish(self, trained: Trained) -> FineTuned:
+    def save_result(self, trained: Trained) -> FineTuned:
         """Takes what `train` returned; writes the Hugging Face folder `folder`/model, if any."""
         started = time.monotonic()
         if self.folder is not None:
@@ -184,9 +184,10 @@ class FineTuning(TrainingRun):
             save_pretrained(folder, trained.model, self.tokenizer.folder, self.dtype)
         return FineTuned(
             model=trained.model,
+            history=trained.history,
+            key=self.key,
             tokenizer=self.tokenizer,
             dtype=self.dtype,
-            history=trained.history,
             examples=self.examples,
             too_long=self.too_long,
             steps=self.optimizer.total_steps,
@@ -215,7 +216,7 @@ def fine_tune(
     """
     with checking_input():
         job = prepare(base, examples, config, seed, folder=folder, name=name, execution=execution)
-    return job.finish(train(job))
+    return job.save_result(train(job))
 
 
 def fine_tune_stage(
@@ -238,17 +239,17 @@ def fine_tune_stage(
     if not (stage.finished and (model.folder / "config.json").is_file()):  # Or it was deleted.
         with checking_input():
             job = prepare(
-                base.folder, examples, config, seed,
+                base, examples, config, seed,
                 folder=stage.folder, name=name, execution=execution,
             )  # fmt: skip
-        stage.finish(**job.finish(train(job)).summary())
+        stage.finish(**job.save_result(train(job)).summary())
     # The model is written. Also where a kill came between the two.
     shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
     return model
 
 
 def prepare(
-    base: str | os.PathLike[str] | FineTuned,
+    base: str | os.PathLike[str] | ModelFolder | FineTuned,
     examples: Sequence[Example],
     config: SftConfig | None = None,
     seed: int = 0,
@@ -258,11 +259,12 @@ def prepare(
     checkpoint_steps: int = 0,
     from_step: int | None = None,
     execution: ExecutionConfig | None = None,
-) -> FineTuning:
+) -> SftRun:
     """Tokenises, packs, and refuses what cannot be trained, within seconds.
 
     Args:
-      base: the model to start from: a Hugging Face folder, or the result of a fine-tuning.
+      base: the model to start from: a Hugging Face folder, as a path or a `ModelFolder` (whose
+        key is known), or the result of a fine-tuning.
       examples: to learn.
       config: what decides the outcome, together with `seed`.
       seed: of the order of the data.
@@ -281,24 +283,27 @@ def prepare(
     config, execution = config or SftConfig(), execution or ExecutionConfig()
     mesh = make_mesh(execution.mesh)
     if isinstance(base, FineTuned):
-        model, dtype = base.model.config, base.dtype
+        start, model, dtype = base, base.model.config, base.dtype
     else:
-        base = pathlib.Path(base)
-        model, dtype = check_weights(base)
-    step_execution = execution.execution(config, model, mesh)
-    tokenizer = base.tokenizer if isinstance(base, FineTuned) else Tokenizer(base)
+        start = base.folder if isinstance(base, ModelFolder) else pathlib.Path(base)
+        model, dtype = check_weights(start)
+    step_execution = execution.resolve(config, model, mesh)
+    tokenizer = start.tokenizer if isinstance(start, FineTuned) else Tokenizer(start)
     sequence = _row_length(config, model)
     kept, too_long = _tokenized(name, tokenizer, examples, config, sequence)
-    epochs = Epochs(kept, sequence, config.rows, config.epochs, seed)
-    job = FineTuning(
+    batches, steps = plan_epochs(kept, sequence, config.rows, config.epochs, seed)
+    # Last of all: for the key of a folder all its weights are read.
+    base_key = (ModelFolder.of(base) if isinstance(base, str | os.PathLike) else base).key
+    settings = config.to_json() | {"micro_rows": None}  # They decide rounding only.
+    job = SftRun(
         name=name,
         config=model,
-        initial=functools.partial(_initial, base, mesh),
-        batches=epochs.batches,
+        initial=functools.partial(_initial, start, mesh),
+        batches=batches,
         optimizer=OptimizerConfig(
             learning_rate=config.learning_rate,
-            total_steps=epochs.steps,
-            warmup_steps=round(config.warmup_share * epochs.steps),
+            total_steps=steps,
+            warmup_steps=round(config.warmup_share * steps),
             schedule=config.schedule,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
@@ -309,12 +314,13 @@ def prepare(
         folder=None if folder is None else pathlib.Path(folder),
         checkpoint_steps=checkpoint_steps,
         from_step=from_step,
+        base_key=base_key,
+        key=digest(base_key, settings, seed, *examples),
         tokenizer=tokenizer,
         dtype=dtype,
         examples=len(kept),
         too_long=too_long,
     )
-    job.check()
     if job.prints:
         _show(tokenizer, name, kept[0])
     return job

@@ -44,7 +44,10 @@ class TrainState:
 
 
 class Rates(NamedTuple):
-    """The numbers of `OptimizerConfig`. They are data of the compiled step: others reuse it."""
+    """The numbers of `OptimizerConfig`.
+
+    They are traced arguments, so runs that differ only in them share one compiled step.
+    """
 
     learning_rate: Float[Any, ""]
     total_steps: Float[Any, ""]
@@ -229,11 +232,6 @@ def abstract_state(config: ModelConfig, optimizer: OptimizerConfig, mesh: Mesh) 
     return abstract_arrays(mesh, shapes)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Where a batch's rows live."""
-    return NamedSharding(mesh, ROWS)
-
-
 class CompiledStep(NamedTuple):
     """A step ready to run (or only to be measured) on a mesh."""
 
@@ -274,12 +272,9 @@ def compile_step(
 
 def abstract_batch(mesh: Mesh, rows: int, sequence: int) -> Batch:
     """Returns a batch's shapes and shardings."""
-    return Batch(
-        *(
-            jax.ShapeDtypeStruct((rows, sequence), dtype, sharding=batch_sharding(mesh))
-            for dtype in (np.int32, np.int32, np.float32, np.int32, np.int32)
-        )
-    )
+    shape, sharding = (rows, sequence), NamedSharding(mesh, ROWS)
+    kinds = Batch(np.int32, np.int32, np.float32, np.int32, np.int32)
+    return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for dtype in kinds))
 
 
 def check_execution(

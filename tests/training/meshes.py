@@ -6,8 +6,10 @@ import sys
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from experiments.program import join_processes
+from jaxcritique.models import sharding
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.transformer import initialize
@@ -15,7 +17,6 @@ from jaxcritique.training.data import Batches, TokenizedExample, build_rows, pla
 from jaxcritique.training.step import (
     Execution,
     OptimizerConfig,
-    batch_sharding,
     compile_step,
     init_state,
 )
@@ -59,7 +60,7 @@ def losses(mesh_text: str, devices: int, **execution) -> list[float]:
         )
         batches = Batches(ROWS, SEQUENCE, build)
         for index in range(STEPS):
-            batch = batches.place(index, batch_sharding(mesh))
+            batch = batches.place(index, NamedSharding(mesh, sharding.ROWS))
             state, metrics = step.run(state, batch, optimizer.rates())
             found.append(np.asarray(metrics["loss"]).item())
     return found

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jaxcritique.models.tokenizer import Tokenizer
+from jaxcritique.training import data
 from jaxcritique.training.data import (
     Example,
     TokenizedExample,
@@ -42,19 +43,21 @@ def unpack(batch) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("window", [1, 3, 64])
-def test_every_example_is_packed_whole_and_once(window):
+@pytest.mark.parametrize("open_rows", [1, 3, 64])
+def test_every_example_is_packed_whole_and_once(open_rows, monkeypatch):
+    monkeypatch.setattr(data, "_OPEN_ROWS", open_rows)
     lengths = np.random.default_rng(0).integers(2, 33, 100)
     examples = [example(int(n), prompt=1, first=100 * i) for i, n in enumerate(lengths)]
-    batch = pack(examples, sequence=32, window=window)
+    batch = pack(examples, sequence=32)
     assert sorted(unpack(batch)) == [e.tokens for e in examples]
     assert (batch.weights > 0).sum() == (lengths - 1).sum()
 
 
-def test_a_wider_window_fills_the_gaps():
+def test_more_open_rows_fill_the_gaps(monkeypatch):
     examples = [example(n) for n in (6, 6, 6, 4, 4, 4)]
-    assert len(pack(examples, sequence=10, window=1).tokens) == 4
     assert len(pack(examples, sequence=10).tokens) == 3
+    monkeypatch.setattr(data, "_OPEN_ROWS", 1)
+    assert len(pack(examples, sequence=10).tokens) == 4
 
 
 def test_an_example_may_fill_its_row():
@@ -78,7 +81,7 @@ def test_what_cannot_be_trained_on_is_refused(examples, message):
 
 
 def test_too_long_examples_are_dropped_and_counted():
-    kept, dropped = drop_too_long((example(n) for n in (3, 9, 8, 10)), sequence=8)
+    kept, dropped = drop_too_long([example(n) for n in (3, 9, 8, 10)], sequence=8)
     assert [len(e.tokens) for e in kept] == [3, 8]
     assert dropped == 2
 

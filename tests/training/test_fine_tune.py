@@ -14,7 +14,13 @@ from jaxcritique.models.transformer import initialize
 from jaxcritique.store import Store
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.data import Example
-from jaxcritique.training.sft import ExecutionConfig, SftConfig, fine_tune, fine_tune_stage
+from jaxcritique.training.sft import (
+    ExecutionConfig,
+    SftConfig,
+    fine_tune,
+    fine_tune_stage,
+    prepare,
+)
 from jaxcritique.training.step import Execution, check_execution
 
 CONFIG = SftConfig(learning_rate=1e-3, epochs=1, rows=2, sequence=64, micro_rows=2)
@@ -74,3 +80,15 @@ def test_what_was_fine_tuned_can_be_fine_tuned_again(base):
     second = fine_tune(first, EXAMPLES, CONFIG)
     jax.tree.map(np.testing.assert_array_equal, first.model, before)
     assert second.history[0]["loss"] < first.history[0]["loss"]
+
+
+def test_a_fine_tuned_model_has_a_key_of_what_decides_its_outcome(base):
+    def key(base, examples=EXAMPLES, config=CONFIG, seed=0):
+        return prepare(base, examples, config, seed).key
+
+    first = fine_tune(base, EXAMPLES, CONFIG)
+    same = dataclasses.replace(CONFIG, micro_rows=1)
+    assert first.key == key(base) == key(ModelFolder.of(base)) == key(base, config=same)
+    slower = dataclasses.replace(CONFIG, learning_rate=1e-4)
+    others = {key(base, EXAMPLES * 2), key(base, config=slower), key(base, seed=1), key(first)}
+    assert len(others - {first.key}) == 4
