@@ -22,7 +22,7 @@ from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.presets import PRESETS
 from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.transformer import REMAT, abstract
-from jaxcritique.rollout.decoding import trace_decoding
+from jaxcritique.rollout.decoding import BLOCK, trace_decoding
 from jaxcritique.training.data import Batch
 from jaxcritique.training.hardware import bytes_needed
 from jaxcritique.training.step import (
@@ -274,15 +274,15 @@ class Job:
     def _decoding(self, mesh: Mesh, batch: int) -> _Program:
         """The step of the JAX engine, which takes several at a time."""
         dtype = self.execution.compute_dtype
-        decoding = trace_decoding(self.model, mesh, batch, self.config.sequence, dtype)
+        traced, model, cache = trace_decoding(self.model, mesh, batch, self.config.sequence, dtype)
         return _Program(
-            lambda: decoding.traced.lower().compile(),
-            (decoding.model, decoding.cache),
+            lambda: traced.lower().compile(),
+            (model, cache),
             [
-                (_local_bytes(decoding.model), f"parameters ({dtype})"),
-                (_local_bytes(decoding.cache), f"keys and values ({dtype})"),
+                (_local_bytes(model), f"parameters ({dtype})"),
+                (_local_bytes(cache), f"keys and values ({dtype})"),
             ],
-            products(decoding.traced.jaxpr.jaxpr) / decoding.steps,
+            products(traced.jaxpr.jaxpr) / BLOCK,
             passes=1,
         )
 

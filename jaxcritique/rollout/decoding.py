@@ -6,7 +6,7 @@ which takes few values; each is compiled once.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import CACHE, ROWS, abstract_arrays, constrain
 from jaxcritique.models.transformer import Decoder, KVCache, abstract
-from jaxcritique.rollout.sampling import draw_filtered_tokens, draw_tokens, log_probabilities
+from jaxcritique.rollout.sampling import draw_tokens, log_probabilities
 
 BLOCK = 8  # Decoding steps between two looks at the results.
 CHUNK = 64  # Tokens of a prompt that are read at a time.
@@ -97,10 +97,8 @@ def decode_block(
         most = jnp.where(slots.position < slots.floor, -1e30, jnp.inf)[:, None]
         allowed = logits.at[jnp.arange(filled)[:, None], slots.stops].min(most, mode="drop")
         rest = slots.seed, slots.position, slots.temperature
-        if wanted.filters:
-            drawn = draw_filtered_tokens(allowed, *rest, slots.top_k, slots.top_p)
-        else:
-            drawn = draw_tokens(allowed, *rest)
+        filters = (slots.top_k, slots.top_p) if wanted.filters else ()
+        drawn = draw_tokens(allowed, *rest, *filters)
         sound = jnp.isfinite(allowed.max(axis=1))
         position = jnp.where(slots.active, slots.position + 1, slots.position)
         stopped = (drawn[:, None] == slots.stops).any(axis=1)
@@ -119,19 +117,10 @@ def decode_block(
     return slots, cache, drawn[:, :count], None if likely is None else likely[:, :count]
 
 
-class Decoding(NamedTuple):
-    """The engine's decoding step, traced for devices that need not exist."""
-
-    traced: jax.stages.Traced
-    model: Decoder  # Shapes and shardings of what it takes.
-    cache: KVCache
-    steps: int  # That one call takes.
-
-
 def trace_decoding(
     config: ModelConfig, mesh: Mesh, slots: int, positions: int, dtype: Any
-) -> Decoding:
-    """Traces the engine's decoding step, to be compiled and measured without running.
+) -> tuple[jax.stages.Traced, Decoder, Any]:
+    """Traces the engine's decoding of a block, to be compiled and measured without running.
 
     Args:
       config: the model's.
@@ -139,6 +128,9 @@ def trace_decoding(
       slots: samples decoded at a time, over all devices; a multiple of data x fsdp.
       positions: length of the KV cache; rounded up to the next length that is used.
       dtype: of weights, keys and values.
+
+    Returns:
+      `decode_block` as traced, and the shapes and shardings of its model and its cache.
 
     Raises:
       ValueError: the mesh does not divide the model.
@@ -157,7 +149,7 @@ def trace_decoding(
             free_slots(slots, 1, config.vocab_size),
             cache,
         )
-    return Decoding(traced, model, cache, BLOCK)
+    return traced, model, cache
 
 
 @functools.partial(jax.jit, donate_argnums=1)

@@ -18,43 +18,30 @@ def draw_tokens(
     seed: Integer[Array, " b"],
     position: Integer[Array, " b"],
     temperature: Float[Array, " b"],
+    top_k: Int[Array, " b"] | None = None,
+    top_p: Float[Array, " b"] | None = None,
 ) -> Int[Array, " b"]:
-    """Samples one token a row; temperature 0 takes the most likely, the first if tied."""
-    return _draw(_mass(logits, temperature), logits, seed, position, temperature)
+    """Samples one token a row; temperature 0 takes the most likely, the first if tied.
 
-
-def draw_filtered_tokens(
-    logits: Float[Array, "b v"],
-    seed: Integer[Array, " b"],
-    position: Integer[Array, " b"],
-    temperature: Float[Array, " b"],
-    top_k: Int[Array, " b"],
-    top_p: Float[Array, " b"],
-) -> Int[Array, " b"]:
-    """Like `draw_tokens`, from the `top_k` most likely tokens (0: all), and of these from the most
-    likely with a total share of `top_p`; tokens tied with the last one are included."""
-    mass = _mass(logits, temperature)
-    wanted = jnp.where(top_k > 0, top_k, mass.shape[1])
-    mass = _keep(mass, lambda kept: jnp.sum(kept, axis=1) >= wanted)
-    share = top_p * mass.sum(axis=1)
-    kept = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
-    mass = jnp.where((top_p < 1)[:, None], kept, mass)  # Not at 1: rounded sums may reach it early.
-    return _draw(mass, logits, seed, position, temperature)
-
-
-def log_probabilities(logits: Float[Array, "b v"], tokens: Int[Array, " b"]) -> Float[Array, " b"]:
-    """Log-probabilities of tokens under the model: at temperature 1, without top-k and top-p."""
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
-    return chosen - jax.nn.logsumexp(logits, axis=1)
-
-
-def _mass(logits: Array, temperature: Array) -> Array:
+    Args:
+      logits: of the next token.
+      seed: of each row.
+      position: of the token in its text.
+      temperature: of each row.
+      top_k: draw from so many of the most likely tokens; 0 or None: from all.
+      top_p: of these from the most likely with this total share; None: from all. Tokens tied with
+        the last one are included, in both.
+    """
     scaled = logits / jnp.maximum(temperature, 1e-6)[:, None]
-    return jnp.exp(scaled - scaled.max(axis=1, keepdims=True))
-
-
-def _draw(mass: Array, logits: Array, seed: Array, position: Array, temperature: Array) -> Array:
-    """Inverse transform sampling: finds a uniform number's group by sums, then its token."""
+    mass = jnp.exp(scaled - scaled.max(axis=1, keepdims=True))
+    if top_k is not None:
+        wanted = jnp.where(top_k > 0, top_k, mass.shape[1])
+        mass = _keep(mass, lambda kept: jnp.sum(kept, axis=1) >= wanted)
+    if top_p is not None:
+        share = top_p * mass.sum(axis=1)
+        kept = _keep(mass, lambda kept: jnp.where(kept, mass, 0.0).sum(axis=1) >= share)
+        mass = jnp.where((top_p < 1)[:, None], kept, mass)  # At 1 rounded sums may reach it early.
+    # Inverse transform sampling: finds a uniform number's group by sums, then its token.
     uniform = jax.vmap(
         lambda seed, position: jax.random.uniform(
             jax.random.fold_in(jax.random.key(seed), position)
@@ -73,6 +60,12 @@ def _draw(mass: Array, logits: Array, seed: Array, position: Array, temperature:
     drawn = group * _GROUP + _first_above(chosen, within, point - before)
     likeliest = jnp.where(logits == logits.max(axis=1, keepdims=True), jnp.arange(v), v).min(axis=1)
     return jnp.where(temperature == 0, likeliest, drawn)
+
+
+def log_probabilities(logits: Float[Array, "b v"], tokens: Int[Array, " b"]) -> Float[Array, " b"]:
+    """Log-probabilities of tokens under the model: at temperature 1, without top-k and top-p."""
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
+    return chosen - jax.nn.logsumexp(logits, axis=1)
 
 
 def _first_above(

@@ -23,7 +23,7 @@ from jaxcritique.rollout import decoding
 from jaxcritique.rollout.engines import load_jax
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
 from jaxcritique.rollout.sampler import Completion, Request, SamplerError
-from jaxcritique.rollout.sampling import _first_above, draw_filtered_tokens, draw_tokens
+from jaxcritique.rollout.sampling import _first_above, draw_tokens
 from jaxcritique.tasks import TINY_BASE, word_problems
 
 
@@ -495,7 +495,7 @@ def draw_filtered(seeds, top_k, top_p, temperature):
     rows = len(seeds)
     logits = jnp.broadcast_to(LOGITS, (rows, len(LOGITS)))
     filters = jnp.full(rows, top_k), jnp.full(rows, top_p)
-    return draw_filtered_tokens(logits, seeds, seeds, jnp.full(rows, temperature), *filters)
+    return draw_tokens(logits, seeds, seeds, jnp.full(rows, temperature), *filters)
 
 
 @pytest.mark.parametrize(
@@ -531,7 +531,7 @@ def test_filters_of_others_cut_off_nothing(monkeypatch):
     logits, rows = jnp.asarray(logits), jnp.arange(400, dtype=np.uint32)
     drawn = draw_tokens(logits, rows, rows, jnp.ones(400))
     nothing = jnp.zeros(400, np.int32), jnp.ones(400)
-    filtered = draw_filtered_tokens(logits, rows, rows, jnp.ones(400), *nothing)
+    filtered = draw_tokens(logits, rows, rows, jnp.ones(400), *nothing)
     assert drawn.min() > 0
     assert drawn.tolist() == filtered.tolist()
 
