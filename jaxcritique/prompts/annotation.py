@@ -20,7 +20,6 @@ from jaxcritique.records import Messages, Solution
 
 # "critic": the critic's own prompt and no hint, for a model that knows the format by training.
 Mode = Literal["holistic", "step_by_step", "critic"]
-MODES: tuple[Mode, ...] = ("holistic", "step_by_step", "critic")
 
 _STEP_BY_STEP = (
     "Check the solution step by step. For each step write three lines:\n"
@@ -102,22 +101,14 @@ def read_annotation(solution: Solution, text: str, mode: Mode) -> tuple[str, boo
     if mode == "holistic" and not solution.correct:
         return _read_holistic(steps, text)
     parsed = parse_critique(text)
-    if parsed.says_correct is None:
-        return None
     first = parsed.first_error
-    if first is not None and first >= len(steps):
-        return None
-    said = {step.number: step for step in parsed.steps}
-    if first is None and (not parsed.says_correct or not all(i in said for i in range(len(steps)))):
-        return None
-    if first is None and not all(said[i].correct for i in range(len(steps))):
-        return None
-    judged = steps if first is None else steps[: first + 1]
-    verdicts = [
-        StepVerdict(step, said[i].explanation if i in said else "", correct=i != first)
-        for i, step in enumerate(judged)
-    ]
-    return render_critique(verdicts, first is None), first is None
+    if first is None:
+        right = {step.number for step in parsed.steps if step.correct}
+        readable = parsed.says_correct and right.issuperset(range(len(steps)))
+    else:
+        readable = first < len(steps)
+    explanations = {step.number: step.explanation for step in parsed.steps}
+    return _labelled(steps, first, explanations) if readable else None
 
 
 def _read_holistic(steps: list[str], text: str) -> tuple[str, bool] | None:
@@ -128,12 +119,20 @@ def _read_holistic(steps: list[str], text: str) -> tuple[str, bool] | None:
     explanation = _EXPLANATION.search(text)
     words = " ".join(explanation[1].replace("**", "").split()) if explanation else ""
     if not named.isdigit():
-        return render_critique([StepVerdict(s, "", correct=True) for s in steps], True), True
+        return _labelled(steps, None, {})
     first = int(named) - 1
     if not 0 <= first < len(steps) or not words:
         return None
+    return _labelled(steps, first, {first: words})
+
+
+def _labelled(
+    steps: list[str], first: int | None, explanations: dict[int, str]
+) -> tuple[str, bool]:
+    """Writes a critique up to the first wrong step (from 0; None: all are right)."""
+    judged = steps if first is None else steps[: first + 1]
     verdicts = [
-        StepVerdict(step, words if i == first else "", correct=i != first)
-        for i, step in enumerate(steps[: first + 1])
+        StepVerdict(step, explanations.get(i, ""), correct=i != first)
+        for i, step in enumerate(judged)
     ]
-    return render_critique(verdicts, says_correct=False), False
+    return render_critique(verdicts, first is None), first is None

@@ -84,16 +84,9 @@ class ReadStep:
 class ParsedCritique:
     """What a critique's text says."""
 
-    steps: tuple[
-        ReadStep, ...
-    ]  # In order of their numbers; where it stopped early, the first ones.
+    steps: tuple[ReadStep, ...]  # By number; where it stopped early, the first ones.
     says_correct: bool | None  # The verdict on the final answer; None: it cannot be parsed.
     remark: str = ""  # What explains that verdict where no step does.
-
-    @property
-    def step_verdicts(self) -> tuple[bool, ...]:
-        """The verdicts of the steps that have one."""
-        return tuple(step.correct for step in self.steps if step.correct is not None)
 
     @property
     def first_error(self) -> int | None:

@@ -24,7 +24,7 @@ ERROR_TYPES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class MistakeExample:
     """A few-shot example: the paper's five parts, and the mistake in words for the hint.
 
     Of the flawed response, its last part, only the flawed step is shown: the rest is sampled.
@@ -39,7 +39,7 @@ class Example:
 
 
 EXAMPLES = (
-    Example(
+    MistakeExample(
         "A baker fills 6 trays with 14 rolls each and sells 50 rolls. How many are left?",
         "The trays hold 6*14=84 rolls.\nAfter the sale 84-50=34 rolls are left.",
         1,
@@ -47,7 +47,7 @@ EXAMPLES = (
         "The trays hold 6*14=74 rolls.",
         "6*14 is 84, not 74.",
     ),
-    Example(
+    MistakeExample(
         "Posts stand every 5 metres along a 40-metre fence, one at each end. A post costs $9. "
         "What do the posts cost?",
         "There are 40/5=8 gaps, so 8+1=9 posts.\nThe posts cost 9*9=$81.",
@@ -56,7 +56,7 @@ EXAMPLES = (
         "There are 40/5=8 gaps, so there are 8 posts.",
         "The post at the far end is not counted: there are 9 posts.",
     ),
-    Example(
+    MistakeExample(
         "Lena reads 18 pages on Monday and 25 on Tuesday. How many of her book's 90 pages are "
         "left?",
         "She reads 18+25=43 pages.\nThere are 90-43=47 pages left.",
@@ -65,7 +65,7 @@ EXAMPLES = (
         "She reads 18+35=53 pages.",
         "She reads 25 pages on Tuesday, not 35.",
     ),
-    Example(
+    MistakeExample(
         "Five friends share 60 marbles equally. One of them then loses 4 and wins 7. How many has "
         "that friend now?",
         "Each friend gets 60/5=12 marbles.\nAfter the loss there are 12-4=8.\n"
@@ -75,7 +75,7 @@ EXAMPLES = (
         "After the win there are 12+7=19.",
         "The 12 marbles are from before the loss; after it there are 8.",
     ),
-    Example(
+    MistakeExample(
         "A film lasts 2 hours and 15 minutes, and the trailers 20 minutes. How many minutes is "
         "that together?",
         "The film lasts 2*60+15=135 minutes.\nTogether it is 135+20=155 minutes.",
@@ -84,7 +84,7 @@ EXAMPLES = (
         "The film lasts 2*100+15=215 minutes.",
         "An hour has 60 minutes, not 100.",
     ),
-    Example(
+    MistakeExample(
         "A tank holds 300 litres. 45 litres are let out, and a third of the rest is used. How much "
         "is used?",
         "After letting out there are 300-45=255 litres.\nThe use is 255/3=85 litres.",
@@ -93,7 +93,7 @@ EXAMPLES = (
         "After letting out there are 300+45=345 litres.",
         "The 45 litres are let out, so they are subtracted, not added.",
     ),
-    Example(
+    MistakeExample(
         "Two boxes hold 24 pens each. A quarter of all pens are red. How many are not red?",
         "There are 2*24=48 pens.\nOf these 48/4=12 are red.\nThe others are 48-12=36.",
         1,
@@ -101,7 +101,7 @@ EXAMPLES = (
         "Of these 24/4=6 are red.",
         "The pens of both boxes, 2*24=48, have to be added up first.",
     ),
-    Example(
+    MistakeExample(
         "A rectangular garden is 8 metres long and 5 metres wide. Fence costs $3 a metre. What "
         "does the fence cost?",
         "The fence is 2*(8+5)=26 metres long.\nIt costs 26*3=$78.",
@@ -110,7 +110,7 @@ EXAMPLES = (
         "The fence is 8*5=40 metres long.",
         "That is the area; the perimeter is 2*(8+5)=26 metres.",
     ),
-    Example(
+    MistakeExample(
         "Mira saves $15 a week for 6 weeks. Her brother is 12 years old. How much does she save?",
         "She saves 15*6=$90.",
         1,

@@ -1,8 +1,9 @@
 import dataclasses
+import typing
 
 import pytest
 
-from jaxcritique.prompts.annotation import MODES, annotation_messages, hint, read_annotation
+from jaxcritique.prompts.annotation import Mode, annotation_messages, hint, read_annotation
 from jaxcritique.prompts.templates import COMPACT, critique_messages
 from jaxcritique.records import Problem, Solution
 
@@ -133,7 +134,7 @@ def test_a_holistic_annotator_may_see_no_error():
     assert read[1]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", typing.get_args(Mode))
 @pytest.mark.parametrize("text", ["", "\n \n", "The answer is 5."])
 def test_a_solution_without_steps_can_be_asked_about(text, mode):
     empty = dataclasses.replace(WRONG, text=text)

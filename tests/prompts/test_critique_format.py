@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcritique.prompts.critique import (
+    ParsedCritique,
     StepVerdict,
     parse_critique,
     render_critique,
@@ -25,13 +26,17 @@ LABELS = st.sampled_from([
 ])  # fmt: skip
 
 
+def step_verdicts(parsed: ParsedCritique) -> tuple[bool, ...]:
+    return tuple(step.correct for step in parsed.steps if step.correct is not None)
+
+
 def test_a_verdict_on_the_line_after_its_label_may_have_lines_behind_it():
     text = (
         "Step 1: a\nCorrectness:\nCorrect\nStep 2: b\nCorrectness:\n\nWrong\nExplanation: bad\n"
         "Final answer:\nWrong\nbecause"
     )
     for parsed in (parse_critique(text), parse_critique(text.replace("\n", "\r\n"))):
-        assert parsed.step_verdicts == (True, False)
+        assert step_verdicts(parsed) == (True, False)
         assert parsed.says_correct is False
     assert parse_critique("Final answer:\n\nCorrect\n\nThanks").says_correct is True
 
@@ -94,7 +99,7 @@ def test_rendered_critique():
 @given(st.lists(st.builds(StepVerdict, LINES, LINES, st.booleans())), st.booleans(), LINES)
 def test_what_was_rendered_is_parsed(steps, says_correct, remark):
     parsed = parse_critique(render_critique(steps, says_correct, remark))
-    assert parsed.step_verdicts == tuple(step.correct for step in steps)
+    assert step_verdicts(parsed) == tuple(step.correct for step in steps)
     assert parsed.says_correct == says_correct
     wrong = [i for i, step in enumerate(steps) if not step.correct]
     assert parsed.first_error == (wrong[0] if wrong else None)
@@ -156,7 +161,7 @@ def test_what_was_rendered_is_parsed(steps, says_correct, remark):
 ])  # fmt: skip
 def test_parsing_what_models_write(text, verdicts, says_correct):
     parsed = parse_critique(text)
-    assert (parsed.step_verdicts, parsed.says_correct) == (verdicts, says_correct)
+    assert (step_verdicts(parsed), parsed.says_correct) == (verdicts, says_correct)
 
 
 @pytest.mark.parametrize(("text", "first_error", "explanation"), [
@@ -177,7 +182,7 @@ def test_the_first_error_and_what_explains_it(text, first_error, explanation):
 def test_any_text_parses(text):
     parsed = parse_critique(text)
     assert parsed.says_correct in (True, False, None)
-    assert (parsed.first_error is not None) == (False in parsed.step_verdicts)
+    assert (parsed.first_error is not None) == (False in step_verdicts(parsed))
 
 
 @pytest.mark.skipif(not RELEASED.is_file(), reason=f"the released samples are not at {RELEASED}")
@@ -185,13 +190,13 @@ def test_all_released_critiques_are_parsed():
     rows = json.loads(RELEASED.read_text())
     texts = [row["instruction"].rpartition("step-by-step critic")[2] for row in rows]
     parsed = [parse_critique(text) for text in texts]
-    assert [len(p.step_verdicts) for p in parsed] == [
+    assert [len(step_verdicts(p)) for p in parsed] == [
         len(re.findall("Correctness of the step", text)) for text in texts
     ]
-    assert all(p.step_verdicts for p in parsed)
+    assert all(step_verdicts(p) for p in parsed)
     assert [p.says_correct for p in parsed].count(False) == 199
     assert [p.says_correct for p in parsed].count(True) == 1
     assert sum(len(p.steps) for p in parsed) == 932  # Four repeat the answer line as a step.
-    assert sum(p.step_verdicts.count(False) for p in parsed) == 685
+    assert sum(step_verdicts(p).count(False) for p in parsed) == 685
     firsts = [p.first_error for p in parsed]
     assert [firsts.count(step) for step in (0, 1, 2, 3, 4, 5, None)] == [89, 64, 28, 10, 5, 3, 1]
