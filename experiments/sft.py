@@ -74,7 +74,7 @@ def main(
         )
         settings = {
             **config.to_json(),
-            "model": job.base_key,
+            "model": job.settings["base"],
             "data": hashlib.sha256(config.data.read_bytes()).hexdigest(),
             "compute_dtype": execution.compute_dtype,
         }

@@ -5,6 +5,7 @@ solution = actor.solve("Tom has 3 apples and buys 4 more. How many has he now?")
 refinement = actor.refine(critic.critique(solution))
 """
 
+import dataclasses
 import functools
 import math
 import operator
@@ -28,7 +29,7 @@ from jaxcritique.prompts.templates import (
     solve_messages,
     write_prompts,
 )
-from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
+from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, criticise, no_critique, refine, respond
 from jaxcritique.rollout.engines import EngineConfig, Loaded, hold_fine_tuned
 from jaxcritique.rollout.sampler import Sampler
@@ -36,8 +37,8 @@ from jaxcritique.run_folder import claim
 from jaxcritique.store import Store
 from jaxcritique.testtime.rounds import as_solution
 from jaxcritique.training.data import Example
-from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig
-from jaxcritique.training.sft import fine_tune as train
+from jaxcritique.training.loop import train
+from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig, prepare
 
 Record = Problem | Solution | Critique | Refinement
 T = TypeVar("T")
@@ -339,7 +340,11 @@ class Player:
         return self._sampler
 
     def close(self) -> None:
-        """Frees the model's memory; ends the servers that were started for it."""
+        """Frees the sampler's memory; ends the servers that were started for it.
+
+        A fine-tuned model can still be saved and trained further: its fp32 weights stay in
+        `trained` as long as the player lives.
+        """
         if self._sampler is not None:
             self._sampler.close()
         self._sampler = None
@@ -441,6 +446,8 @@ def fine_tune(
 ) -> Player:
     """Fine-tunes a model on examples (equations 1 and 2), with JAX in this process.
 
+    On a GPU, close what vLLM samples there before.
+
     Args:
       base: a player, which stays as it is, or a Hugging Face folder.
       examples: `Example`s, or records: see `Player.example`.
@@ -464,32 +471,19 @@ def fine_tune(
     if start is None:
         raise InvalidInput(f"{base} is on a server; fine-tuning needs the folder of its weights.")
     rows = [e if isinstance(e, Example) else _example(prompts, e) for e in examples]
-    execution, config = ExecutionConfig(mesh=engine.mesh), config or SftConfig()
-    if folder is not None:
-        _claim(pathlib.Path(folder), start, rows, config, seed)
-    trained = train(start, rows, config, seed, folder=folder, execution=execution)
-    if folder is not None:
-        write_prompts(pathlib.Path(folder) / "model", prompts)
-    sampler = hold_fine_tuned("fine-tuned", trained, engine.jax())
-    return Player(sampler, prompts, engine, trained=trained)
-
-
-def _claim(
-    folder: pathlib.Path,
-    base: pathlib.Path | FineTuned,
-    examples: Sequence[Example],
-    config: SftConfig,
-    seed: int,
-) -> None:
-    """Marks a folder as this fine-tuning's, so that no other one resumes from its checkpoints."""
-    if isinstance(base, FineTuned):
-        key = digest([step["loss"] for step in base.history])
-    else:
-        with checking_input():
-            key = ModelFolder.of(base).key
-    settings = config.to_json() | {"seed": seed, "base": key, "examples": digest(*examples)}
-    del settings["micro_rows"]  # It decides rounding only.
-    claim(folder, "fine_tune", settings)
+    with checking_input():
+        job = prepare(
+            start, rows, config, seed,
+            folder=folder, name=pathlib.Path(folder or "fine-tuning").name,
+            execution=ExecutionConfig(mesh=engine.mesh),
+        )  # fmt: skip
+        if job.folder is not None:  # No other fine-tuning may resume from its checkpoints.
+            claim(job.folder, "fine_tune", job.settings)
+    trained = job.save_result(train(job))
+    if job.folder is not None:
+        write_prompts(job.folder / "model", prompts)
+    engine = dataclasses.replace(engine, engine="jax", vllm_python=None)
+    return Player(hold_fine_tuned(trained, engine.jax()), prompts, engine, trained=trained)
 
 
 @functools.cache

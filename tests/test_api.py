@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
@@ -251,6 +252,26 @@ def test_fine_tuning_into_a_folder(problems, tmp_path):
         assert loaded.solve(QUESTION, max_tokens=40) == tuned.solve(QUESTION, max_tokens=40)
     with pytest.raises(jc.InvalidInput, match="holds a run with another `examples`"):
         jc.fine_tune(small, examples[1:], SFT, folder=tmp_path / "sft")
+
+
+@pytest.mark.slow
+def test_a_finished_fine_tuning_is_the_base_of_the_same_one_again(problems, tmp_path):
+    """Resumed, it has no history; what it is known by must not depend on that."""
+    one, other = problems[:1], problems[1:2]
+    sft = dataclasses.replace(SFT, epochs=20)  # As many steps as there are between checkpoints.
+    for again in (False, True):
+        first = jc.fine_tune(SMALL, one, sft, folder=tmp_path / "first")
+        second = jc.fine_tune(SMALL, other, sft, folder=tmp_path / "second")
+        assert again == (first.trained.history == second.trained.history == [])
+        jc.fine_tune(first, problems, SFT, folder=tmp_path / "on")
+        with pytest.raises(jc.InvalidInput, match="holds a run with another `base`"):
+            jc.fine_tune(second, problems, SFT, folder=tmp_path / "on")
+
+
+def test_a_refused_fine_tuning_leaves_its_folder_free(problems, tmp_path):
+    with pytest.raises(jc.InvalidInput, match="no examples"):
+        jc.fine_tune(SMALL, [], SFT, folder=tmp_path / "sft")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_examples_of_records(player, problems):

@@ -260,7 +260,7 @@ def load_jax(model: ModelFolder, config: JaxConfig) -> JaxSampler:
     return JaxSampler(model.key, decoder, Tokenizer(model.folder), config, mesh)
 
 
-def hold_fine_tuned(key: str, trained: FineTuned, config: JaxConfig) -> JaxSampler:
+def hold_fine_tuned(trained: FineTuned, config: JaxConfig) -> JaxSampler:
     """Puts a fine-tuned model into the JAX engine, without a folder.
 
     Its weights are rounded as in a folder, so that it samples the same texts as from there.
@@ -273,7 +273,7 @@ def hold_fine_tuned(key: str, trained: FineTuned, config: JaxConfig) -> JaxSampl
         lambda weight: weight.astype(trained.dtype).astype(dtype), trained.model.unstacked()
     )
     decoder = jax.device_put(decoder, shardings(mesh, decoder))
-    return JaxSampler(key, decoder, trained.tokenizer, config, mesh)
+    return JaxSampler(trained.key, decoder, trained.tokenizer, config, mesh)
 
 
 def _compute_dtype() -> DTypeLike:

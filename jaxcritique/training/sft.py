@@ -1,6 +1,6 @@
 """Supervised fine-tuning (equations 1 and 2), the same for actor and critic.
 
-`prepare` checks, `train` trains, `SftRun.save_result` saves; `fine_tune` does all three.
+`prepare` checks, `train` trains, `SftRun.save_result` saves; `fine_tune_stage` does all three.
 """
 
 # JAX's and its libraries' types are unknown in part.
@@ -169,8 +169,7 @@ class FineTuned(Trained):
 class SftRun(TrainingRun):
     """A fine-tuning that was checked, as far as that is possible without computing."""
 
-    base_key: str  # That of the base's `ModelFolder` or `FineTuned`.
-    key: str
+    settings: dict[str, Any]  # That decide the outcome; base and examples by their content.
     tokenizer: Tokenizer
     dtype: np.dtype[Any]
     examples: int
@@ -185,7 +184,7 @@ class SftRun(TrainingRun):
         return FineTuned(
             model=trained.model,
             history=trained.history,
-            key=self.key,
+            key=digest(self.settings),
             tokenizer=self.tokenizer,
             dtype=self.dtype,
             examples=self.examples,
@@ -193,30 +192,6 @@ class SftRun(TrainingRun):
             steps=self.optimizer.total_steps,
             seconds=round(trained.seconds + time.monotonic() - started, 1),
         )
-
-
-def fine_tune(
-    base: str | os.PathLike[str] | FineTuned,
-    examples: Sequence[Example],
-    config: SftConfig | None = None,
-    seed: int = 0,
-    *,
-    folder: str | os.PathLike[str] | None = None,
-    name: str = "sft",
-    execution: ExecutionConfig | None = None,
-) -> FineTuned:
-    """Fine-tunes a model on examples (equations 1 and 2); see `prepare` for the arguments.
-
-    The order of the data is a pure function of the seed and the step. With a folder it can be
-    killed: called again, it resumes from its newest checkpoint.
-
-    Raises:
-      InvalidInput: what `prepare` refuses.
-      FloatingPointError: the loss or the gradient is not finite.
-    """
-    with checking_input():
-        job = prepare(base, examples, config, seed, folder=folder, name=name, execution=execution)
-    return job.save_result(train(job))
 
 
 def fine_tune_stage(
@@ -294,7 +269,8 @@ def prepare(
     batches, steps = plan_epochs(kept, sequence, config.rows, config.epochs, seed)
     # Last of all: for the key of a folder all its weights are read.
     base_key = (ModelFolder.of(base) if isinstance(base, str | os.PathLike) else base).key
-    settings = config.to_json() | {"micro_rows": None}  # They decide rounding only.
+    settings = config.to_json() | {"seed": seed, "base": base_key, "examples": digest(*examples)}
+    del settings["micro_rows"]  # It decides rounding only.
     job = SftRun(
         name=name,
         config=model,
@@ -314,8 +290,7 @@ def prepare(
         folder=None if folder is None else pathlib.Path(folder),
         checkpoint_steps=checkpoint_steps,
         from_step=from_step,
-        base_key=base_key,
-        key=digest(base_key, settings, seed, *examples),
+        settings=settings,
         tokenizer=tokenizer,
         dtype=dtype,
         examples=len(kept),

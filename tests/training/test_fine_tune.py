@@ -11,13 +11,15 @@ from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder, load_pretrained, save_pretrained
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.transformer import initialize
+from jaxcritique.records import digest
 from jaxcritique.store import Store
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.data import Example
+from jaxcritique.training.loop import train
 from jaxcritique.training.sft import (
     ExecutionConfig,
+    FineTuned,
     SftConfig,
-    fine_tune,
     fine_tune_stage,
     prepare,
 )
@@ -25,6 +27,11 @@ from jaxcritique.training.step import Execution, check_execution
 
 CONFIG = SftConfig(learning_rate=1e-3, epochs=1, rows=2, sequence=64, micro_rows=2)
 EXAMPLES = [Example([{"role": "user", "content": "What is 2+2?"}], "It is 4.")]
+
+
+def fine_tune(base, folder=None) -> FineTuned:
+    job = prepare(base, EXAMPLES, CONFIG, folder=folder)
+    return job.save_result(train(job))
 
 
 def test_a_base_without_a_whole_tokenizer_ends_in_a_line(tmp_path):
@@ -60,9 +67,9 @@ def base(tiny, tokenizer_folder, tmp_path_factory):
 
 def test_in_memory_or_in_a_folder_is_the_same_fine_tuning(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    in_memory = fine_tune(base, EXAMPLES, CONFIG)
+    in_memory = fine_tune(base)
     assert list(tmp_path.iterdir()) == []
-    in_folder = fine_tune(base, EXAMPLES, CONFIG, folder=tmp_path / "run")
+    in_folder = fine_tune(base, folder=tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, in_memory.model, in_folder.model)
     [step] = in_memory.history
     [logged] = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
@@ -75,18 +82,18 @@ def test_in_memory_or_in_a_folder_is_the_same_fine_tuning(base, tmp_path, monkey
 
 
 def test_what_was_fine_tuned_can_be_fine_tuned_again(base):
-    first = fine_tune(base, EXAMPLES, CONFIG)
+    first = fine_tune(base)
     before = jax.tree.map(np.asarray, first.model)
-    second = fine_tune(first, EXAMPLES, CONFIG)
+    second = fine_tune(first)
     jax.tree.map(np.testing.assert_array_equal, first.model, before)
     assert second.history[0]["loss"] < first.history[0]["loss"]
 
 
 def test_a_fine_tuned_model_has_a_key_of_what_decides_its_outcome(base):
     def key(base, examples=EXAMPLES, config=CONFIG, seed=0):
-        return prepare(base, examples, config, seed).key
+        return digest(prepare(base, examples, config, seed).settings)
 
-    first = fine_tune(base, EXAMPLES, CONFIG)
+    first = fine_tune(base)
     same = dataclasses.replace(CONFIG, micro_rows=1)
     assert first.key == key(base) == key(ModelFolder.of(base)) == key(base, config=same)
     slower = dataclasses.replace(CONFIG, learning_rate=1e-4)
