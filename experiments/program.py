@@ -93,8 +93,7 @@ def call(
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        resumes = RunDir in configs
-        print(f"stopped{'; the same command resumes' * resumes}", file=sys.stderr)
+        print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

@@ -193,7 +193,7 @@ def test_seconds_of_a_part_that_is_stopped_are_kept(plan, program_environment):
     process.send_signal(signal.SIGINT)
     printed = process.communicate()[0]
     assert process.returncode == 128 + signal.SIGINT
-    assert "stopped; the same command resumes" in printed
+    assert "stopped; the same command goes on" in printed
     assert run.record().failed
     assert run.record().seconds >= 1
     assert not run.done()
