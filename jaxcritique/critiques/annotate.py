@@ -21,8 +21,8 @@ from jaxcritique.prompts.critique import (
     split_steps,
 )
 from jaxcritique.records import Critique, Problem, Solution
-from jaxcritique.roles import Context, Prompt, read_critique, run_stage
-from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.roles import Context, Prompt, Replies, read_critique, run_stage
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 from jaxcritique.tasks import find_task
 
@@ -128,24 +128,17 @@ class ModelAnnotator:
             settled.update(zip(left, replies, strict=True))
         return Annotated([settled[i] for i in range(len(solutions))], stages)
 
-    def _read(
-        self, solutions: Sequence[Solution], answers: Sequence[list[Completion]]
-    ) -> list[Annotation]:
-        return [
-            self._annotation(solution, reply)
-            for solution, [reply] in zip(solutions, answers, strict=True)
-        ]
-
-    def _annotation(self, solution: Solution, reply: Completion) -> Annotation:
+    def _read(self, solution: Solution, replies: Replies) -> list[Annotation]:
+        [(reply, _)] = replies
         if reply.finish_reason == "error":
-            return Annotation(solution, "failed", reply.error or "")
+            return [Annotation(solution, "failed", reply.error or "")]
         read = read_annotation(solution, reply.text, self.mode)
         if read is None:
-            return Annotation(solution, "unparsable", reply.text)
+            return [Annotation(solution, "unparsable", reply.text)]
         critique, says_correct = read
         if says_correct != solution.correct:
-            return Annotation(solution, "disagrees", reply.text)
-        return Annotation(solution, "accepted", critique)
+            return [Annotation(solution, "disagrees", reply.text)]
+        return [Annotation(solution, "accepted", critique)]
 
 
 @dataclasses.dataclass(frozen=True)
