@@ -16,15 +16,7 @@ from jaxcritique.config import Config, setting
 from jaxcritique.grading import Grade, Grader, extract_answer
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.critique import parse_critique
-from jaxcritique.prompts.templates import (
-    PROMPT_SETS,
-    PromptSet,
-    critique_messages,
-    read_prompts,
-    refine_messages,
-    solve_messages,
-    write_prompts,
-)
+from jaxcritique.prompts.templates import PROMPT_SETS, PromptSet
 from jaxcritique.records import Critique, Messages, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.guard import in_own_process
@@ -63,7 +55,7 @@ class RolesConfig(Config):
         Raises:
           InvalidInput: its jaxcritique.json is damaged.
         """
-        return PROMPT_SETS[self.prompts] if self.prompts else read_prompts(folder)
+        return PROMPT_SETS[self.prompts] if self.prompts else PromptSet.read(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +110,8 @@ class Context:
             self._engine.for_training(),
         )  # fmt: skip
         model = in_own_process(fine_tune) if self._engine.trains_apart else fine_tune()
-        if read_prompts(model.folder) != self.prompts:
-            write_prompts(model.folder, self.prompts)
+        if PromptSet.read(model.folder) != self.prompts:
+            self.prompts.write(model.folder)
         return model
 
     @property
@@ -162,7 +154,7 @@ def respond(
     starts: Sequence[Start],
     n: int,
     temperature: float,
-    messages: Callable[[PromptSet, Problem], Messages] = solve_messages,
+    messages: Callable[[PromptSet, Problem], Messages] = PromptSet.to_solve,
 ) -> Dataset[Solution]:
     """Samples `n` solutions of each start, y = pi_theta(x), in the order of the starts.
 
@@ -223,7 +215,7 @@ def criticise(
         return [read_critique(solution, c.text, c.completion_tokens) for c, _ in replies]
 
     prompts = [
-        Prompt(s, critique_messages(context.prompts, s), prefix=prefix)
+        Prompt(s, context.prompts.to_critique(s), prefix=prefix)
         for s, prefix in zip(solutions, prefixes or [""] * len(solutions), strict=True)
     ]
     return run_stage(
@@ -259,7 +251,7 @@ def refine(
         ]
 
     prompts = [
-        Prompt(c, refine_messages(context.prompts, c), c.solution.problem, prefix)
+        Prompt(c, context.prompts.to_refine(c), c.solution.problem, prefix)
         for c, prefix in zip(critiques, prefixes or [""] * len(critiques), strict=True)
     ]
     return run_stage(

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jaxcritique.critiques.arithmetic import calculations, evaluate
-from jaxcritique.prompts.templates import refine_messages, solve_messages
 from jaxcritique.records import Critique, Problem
 from jaxcritique.roles import Context, Prompt, Replies, run_stage
 from jaxcritique.rollout.sampler import Sampler
@@ -82,7 +81,7 @@ def tally_refinements(
         leaked = sum(hardly_reasons(text, critique.solution.text) for text in right)
         return [Tally(_answered(replies), len(right) - leaked, leaked)]
 
-    turns = [Prompt(c, refine_messages(context.prompts, c), c.solution.problem) for c in critiques]
+    turns = [Prompt(c, context.prompts.to_refine(c), c.solution.problem) for c in critiques]
     return run_stage(
         context, "filter", Tally, actor, turns, tally, n, temperature, context.actor_tokens
     )
@@ -96,7 +95,7 @@ def tally_alone(
     def tally(_: Problem, replies: Replies) -> list[Tally]:
         return [Tally(_answered(replies), sum(g.verdict == "correct" for _, g in replies))]
 
-    turns = [Prompt(p, solve_messages(context.prompts, p), p) for p in problems]
+    turns = [Prompt(p, context.prompts.to_solve(p), p) for p in problems]
     # RG1 samples the same prompts; with its seed these would be the very same solutions.
     alone = context.reseeded(-1)
     return run_stage(

@@ -40,7 +40,7 @@ from jaxcritique.improvement.self_talk_report import (
     write_self_talk,
 )
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.templates import self_talk_messages, solve_messages
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Problem, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, costs_of, respond
 from jaxcritique.rollout.engines import EngineConfig
@@ -304,10 +304,10 @@ class _Evaluation:
     def _respond(
         self, stage: str, actor: Sampler, n: int, temperature: float, aloud: bool
     ) -> list[Solution]:
-        context, ask = self.context, solve_messages
+        context, ask = self.context, PromptSet.to_solve
         if aloud:
             tokens = self.config.self_talk_tokens
-            context, ask = dataclasses.replace(context, actor_tokens=tokens), self_talk_messages
+            context, ask = dataclasses.replace(context, actor_tokens=tokens), PromptSet.to_self_talk
         starts = [Start(problem) for problem in self.problems]
         responses = respond(context, stage, actor, starts, n, temperature, ask)
         self.costs[stage] = costs_of(responses)

@@ -15,7 +15,7 @@ from jaxcritique.config import Config, setting
 from jaxcritique.critiques.duplicates import distinct
 from jaxcritique.critiques.filtering import hardly_reasons
 from jaxcritique.prompts.critique import StepVerdict, parse_critique, render_steps, split_steps
-from jaxcritique.prompts.templates import PromptSet, self_talk_messages
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.prompts.thinking import Thought, smoothing_messages, think_aloud
 from jaxcritique.records import Critique, Problem, Refinement, Solution, Verdict, digest
 from jaxcritique.roles import Context, Prompt, Replies, Start, costs_of, refine, respond, run_stage
@@ -187,7 +187,7 @@ def build_self_talk(
 
 def self_talk_examples(prompts: PromptSet, talks: Sequence[SelfTalk]) -> list[Example]:
     """Returns the examples that the self-talk actor is fine-tuned on, in addition to D_reason."""
-    return [Example(self_talk_messages(prompts, talk.problem), talk.text) for talk in talks]
+    return [Example(prompts.to_self_talk(talk.problem), talk.text) for talk in talks]
 
 
 def _iterate(
