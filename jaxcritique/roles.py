@@ -4,10 +4,11 @@ A prompt contains only what the paper shows the model in that role: never the gr
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from absl import logging
@@ -71,24 +72,26 @@ class Context:
     engine: Engine | None = None  # None: a context that neither loads nor fine-tunes models.
 
     @classmethod
-    def of(
+    @contextlib.contextmanager
+    def open(
         cls,
         config: RolesConfig,
         model: ModelFolder,
-        store: Store,
-        grader: Grader,
+        run_dir: str | os.PathLike[str],
         engine: Engine,
-    ) -> "Context":
-        """Returns the context of a run with these settings, and this model's prompts."""
-        return cls(
-            store,
-            grader,
-            config.prompts_for(model.folder),
-            config.seed,
-            config.actor_tokens,
-            config.critic_tokens,
-            engine,
-        )
+    ) -> Iterator["Context"]:
+        """Yields the context of a run, with this model's prompts; then frees the engine."""
+        prompts = config.prompts_for(model.folder)
+        with Grader() as grader, engine:
+            yield cls(
+                Store(run_dir),
+                grader,
+                prompts,
+                config.seed,
+                config.actor_tokens,
+                config.critic_tokens,
+                engine,
+            )
 
     def reseeded(self, number: int) -> "Context":
         """Returns this context with another seed, derived from its own; 0 returns it unchanged."""
