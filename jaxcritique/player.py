@@ -280,6 +280,7 @@ class Player:
                 max_tokens=max_tokens,
                 temperature=config.temperature,
                 attempts=1,
+                prompts=annotator.prompts,
             )
         context = self._context(seed, max_tokens)
         return list(critique_dataset(context, self.sampler, subjects, writer, config))

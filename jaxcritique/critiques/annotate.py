@@ -20,6 +20,7 @@ from jaxcritique.prompts.critique import (
     render_critique,
     split_steps,
 )
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Critique, Problem, Solution
 from jaxcritique.roles import Context, Prompt, Replies, read_critique, run_stage
 from jaxcritique.rollout.sampler import Sampler
@@ -84,6 +85,7 @@ class ModelAnnotator:
       max_tokens: of a reply.
       temperature: of the model.
       attempts: how often a solution is shown before its last reply is given up.
+      prompts: those that the model was trained on; None: the context's.
     """
 
     model: Sampler
@@ -92,6 +94,7 @@ class ModelAnnotator:
     max_tokens: int
     temperature: float
     attempts: int
+    prompts: PromptSet | None = None
 
     @property
     def key(self) -> str:
@@ -100,6 +103,7 @@ class ModelAnnotator:
 
     def annotate_all(self, context: Context, solutions: Sequence[Solution]) -> Annotated:
         """See `Annotator`."""
+        prompts = self.prompts or context.prompts
         settled: dict[int, Annotation] = {}
         stages: list[Dataset[Any]] = []
         for attempt in range(self.attempts):
@@ -116,7 +120,7 @@ class ModelAnnotator:
                 Annotation,
                 self.model,
                 [
-                    Prompt(s, annotation_messages(context.prompts, s, self.mode))
+                    Prompt(s, annotation_messages(prompts, s, self.mode))
                     for s in (solutions[i] for i in left)
                 ],
                 self._read,
@@ -157,7 +161,8 @@ class ArithmeticAnnotator:
     @classmethod
     def of(cls, problems: Sequence[Problem]) -> "ArithmeticAnnotator":
         """Returns the annotator for problems, which are taken to be of the first one's task."""
-        return cls(bool(problems) and find_task(problems[0].task).one_plan)
+        task = problems[0].task if problems else ""
+        return cls(bool(task) and find_task(task).one_plan)
 
     @property
     def key(self) -> str:
@@ -249,7 +254,8 @@ class ArithmeticAnnotator:
 def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
     """Returns the program that checks calculations; None unless most of the problems have them."""
     checkable = sum(
-        find_task(problem.task).checkable and bool(marks(problem.rationale)) for problem in problems
+        bool(problem.task and find_task(problem.task).checkable and marks(problem.rationale))
+        for problem in problems
     )
     return ArithmeticAnnotator.of(problems) if 2 * checkable >= len(problems) else None
 
