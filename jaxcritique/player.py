@@ -20,15 +20,7 @@ from jaxcritique.errors import InvalidInput, checking_input
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder, check_weights, save_pretrained
 from jaxcritique.models.tokenizer import check_tokenizer
-from jaxcritique.prompts.templates import (
-    PROMPT_SETS,
-    PromptSet,
-    critique_messages,
-    read_prompts,
-    refine_messages,
-    solve_messages,
-    write_prompts,
-)
+from jaxcritique.prompts.templates import PROMPT_SETS, PromptSet
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, criticise, no_critique, refine, respond
 from jaxcritique.rollout.engines import EngineConfig, Loaded, hold_fine_tuned
@@ -297,6 +289,7 @@ class Player:
                 max_tokens=max_tokens,
                 temperature=config.temperature,
                 attempts=1,
+                prompts=annotator.prompts,
             )
         context = self._context(seed, max_tokens)
         return list(critique_dataset(context, self.sampler, subjects, writer, config))
@@ -326,7 +319,7 @@ class Player:
         if trained is None:
             raise InvalidInput(f"{self} was not fine-tuned here: it is stored already.")
         save_pretrained(folder, trained.model, trained.tokenizer.folder, trained.dtype)
-        write_prompts(folder, self.prompts)
+        self.prompts.write(folder)
 
     @property
     def sampler(self) -> Loaded:
@@ -481,7 +474,7 @@ def fine_tune(
             claim(job.folder, "fine_tune", job.settings)
     trained = job.save_result(train(job))
     if job.folder is not None:
-        write_prompts(job.folder / "model", prompts)
+        prompts.write(job.folder / "model")
     engine = dataclasses.replace(engine, engine="jax", vllm_python=None)
     return Player(hold_fine_tuned(trained, engine.jax()), prompts, engine, trained=trained)
 
@@ -496,7 +489,7 @@ def _prompts(prompts: str | PromptSet | None, folder: str | os.PathLike[str] | N
     if isinstance(prompts, PromptSet):
         return prompts
     if prompts is None:
-        return read_prompts(folder) if folder else PROMPT_SETS["full"]
+        return PromptSet.read(folder) if folder else PROMPT_SETS["full"]
     if prompts not in PROMPT_SETS:
         raise ValueError(f"`prompts={prompts}`: choose from {', '.join(PROMPT_SETS)}.")
     return PROMPT_SETS[prompts]
@@ -505,13 +498,13 @@ def _prompts(prompts: str | PromptSet | None, folder: str | os.PathLike[str] | N
 def _example(prompts: PromptSet, record: Record, weight: float = 1.0) -> Example:
     match record:
         case Problem():
-            messages, reply = solve_messages(prompts, record), record.rationale
+            messages, reply = prompts.to_solve(record), record.rationale
         case Solution():
-            messages, reply = solve_messages(prompts, record.problem), record.text
+            messages, reply = prompts.to_solve(record.problem), record.text
         case Critique():
-            messages, reply = critique_messages(prompts, record.solution), record.text
+            messages, reply = prompts.to_critique(record.solution), record.text
         case Refinement():
-            messages, reply = refine_messages(prompts, record.critique), record.text
+            messages, reply = prompts.to_refine(record.critique), record.text
         case _:
             raise TypeError(f"expected an Example or a record, not {record!r}")
     if not reply.strip():

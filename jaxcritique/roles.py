@@ -4,10 +4,11 @@ A prompt contains only what the paper shows the model in that role: never the gr
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from absl import logging
@@ -16,15 +17,7 @@ from jaxcritique.config import Config, setting
 from jaxcritique.grading import Grade, Grader, extract_answer
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.critique import parse_critique
-from jaxcritique.prompts.templates import (
-    PROMPT_SETS,
-    PromptSet,
-    critique_messages,
-    read_prompts,
-    refine_messages,
-    solve_messages,
-    write_prompts,
-)
+from jaxcritique.prompts.templates import PROMPT_SETS, PromptSet
 from jaxcritique.records import Critique, Messages, Problem, Refinement, Solution, digest
 from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.guard import in_own_process
@@ -63,7 +56,7 @@ class RolesConfig(Config):
         Raises:
           InvalidInput: its jaxcritique.json is damaged.
         """
-        return PROMPT_SETS[self.prompts] if self.prompts else read_prompts(folder)
+        return PROMPT_SETS[self.prompts] if self.prompts else PromptSet.read(folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,24 +72,26 @@ class Context:
     engine: Engine | None = None  # None: a context that neither loads nor fine-tunes models.
 
     @classmethod
-    def of(
+    @contextlib.contextmanager
+    def open(
         cls,
         config: RolesConfig,
         model: ModelFolder,
-        store: Store,
-        grader: Grader,
+        run_dir: str | os.PathLike[str],
         engine: Engine,
-    ) -> "Context":
-        """Returns the context of a run with these settings, and this model's prompts."""
-        return cls(
-            store,
-            grader,
-            config.prompts_for(model.folder),
-            config.seed,
-            config.actor_tokens,
-            config.critic_tokens,
-            engine,
-        )
+    ) -> Iterator["Context"]:
+        """Yields the context of a run, with this model's prompts; then frees the engine."""
+        prompts = config.prompts_for(model.folder)
+        with Grader() as grader, engine:
+            yield cls(
+                Store(run_dir),
+                grader,
+                prompts,
+                config.seed,
+                config.actor_tokens,
+                config.critic_tokens,
+                engine,
+            )
 
     def reseeded(self, number: int) -> "Context":
         """Returns this context with another seed, derived from its own; 0 returns it unchanged."""
@@ -118,8 +113,8 @@ class Context:
             self._engine.for_training(),
         )  # fmt: skip
         model = in_own_process(fine_tune) if self._engine.trains_apart else fine_tune()
-        if read_prompts(model.folder) != self.prompts:
-            write_prompts(model.folder, self.prompts)
+        if PromptSet.read(model.folder) != self.prompts:
+            self.prompts.write(model.folder)
         return model
 
     @property
@@ -143,11 +138,16 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt(Generic[S]):
-    """The messages of a request, and the record that the reply is about."""
+    """The messages of a request, and the record that its replies are about."""
 
     subject: S
     messages: Messages
+    problem: Problem | None = None  # Its answer grades the replies; None: they are not graded.
     prefix: str = ""  # The first lines of the reply.
+
+
+# The completions of a prompt. The verdict is "ungraded" where there is no answer to grade by.
+Replies = Sequence[tuple[Completion, Grade]]
 
 
 def respond(
@@ -157,7 +157,7 @@ def respond(
     starts: Sequence[Start],
     n: int,
     temperature: float,
-    messages: Callable[[PromptSet, Problem], Messages] = solve_messages,
+    messages: Callable[[PromptSet, Problem], Messages] = PromptSet.to_solve,
 ) -> Dataset[Solution]:
     """Samples `n` solutions of each start, y = pi_theta(x), in the order of the starts.
 
@@ -171,7 +171,7 @@ def respond(
       messages: makes the prompt of a problem.
     """
 
-    def records(starts: Sequence[Start], answers: Sequence[list[Completion]]) -> list[Solution]:
+    def solutions(start: Start, replies: Replies) -> list[Solution]:
         return [
             Solution(
                 start.problem,
@@ -184,12 +184,12 @@ def respond(
                 error_type=start.error_type,
                 tokens=completion.completion_tokens,
             )
-            for start, completion, grade in graded(context, starts, answers, lambda s: s.problem)
+            for completion, grade in replies
         ]
 
-    prompts = [Prompt(s, messages(context.prompts, s.problem), s.prefix) for s in starts]
+    prompts = [Prompt(s, messages(context.prompts, s.problem), s.problem, s.prefix) for s in starts]
     return run_stage(
-        context, name, Solution, actor, prompts, records, n, temperature, context.actor_tokens
+        context, name, Solution, actor, prompts, solutions, n, temperature, context.actor_tokens
     )
 
 
@@ -214,21 +214,15 @@ def criticise(
       prefixes: the first lines of the critiques, one for each solution; empty: none.
     """
 
-    def records(
-        solutions: Sequence[Solution], answers: Sequence[list[Completion]]
-    ) -> list[Critique]:
-        return [
-            read_critique(solution, completion.text, completion.completion_tokens)
-            for solution, completions in zip(solutions, answers, strict=True)
-            for completion in completions
-        ]
+    def critiques(solution: Solution, replies: Replies) -> list[Critique]:
+        return [read_critique(solution, c.text, c.completion_tokens) for c, _ in replies]
 
     prompts = [
-        Prompt(s, critique_messages(context.prompts, s), prefix)
+        Prompt(s, context.prompts.to_critique(s), prefix=prefix)
         for s, prefix in zip(solutions, prefixes or [""] * len(solutions), strict=True)
     ]
     return run_stage(
-        context, name, Critique, critic, prompts, records, n, temperature, context.critic_tokens
+        context, name, Critique, critic, prompts, critiques, n, temperature, context.critic_tokens
     )
 
 
@@ -253,28 +247,18 @@ def refine(
       prefixes: the first lines of the refinements, one for each critique; empty: none.
     """
 
-    def records(
-        critiques: Sequence[Critique], answers: Sequence[list[Completion]]
-    ) -> list[Refinement]:
+    def refinements(critique: Critique, replies: Replies) -> list[Refinement]:
         return [
-            Refinement(
-                critique,
-                completion.text,
-                grade.verdict,
-                grade.extracted,
-                completion.completion_tokens,
-            )
-            for critique, completion, grade in graded(
-                context, critiques, answers, lambda c: c.solution.problem
-            )
+            Refinement(critique, c.text, grade.verdict, grade.extracted, c.completion_tokens)
+            for c, grade in replies
         ]
 
     prompts = [
-        Prompt(c, refine_messages(context.prompts, c), prefix)
+        Prompt(c, context.prompts.to_refine(c), c.solution.problem, prefix)
         for c, prefix in zip(critiques, prefixes or [""] * len(critiques), strict=True)
     ]
     return run_stage(
-        context, name, Refinement, actor, prompts, records, n, temperature, context.actor_tokens
+        context, name, Refinement, actor, prompts, refinements, n, temperature, context.actor_tokens
     )
 
 
@@ -289,45 +273,13 @@ def read_critique(solution: Solution, text: str, tokens: int = 0) -> Critique:
     return Critique(solution, text, parsed.says_correct, parsed.first_error, tokens)
 
 
-def graded(
-    context: Context,
-    subjects: Sequence[S],
-    answers: Sequence[list[Completion]],
-    problem_of: Callable[[S], Problem],
-) -> list[tuple[S, Completion, Grade]]:
-    """Grades all completions in one call, against the answers of their subjects' problems.
-
-    Args:
-      context: of the run.
-      subjects: the records that the completions are about.
-      answers: the completions of each subject.
-      problem_of: returns a subject's problem. Without a known answer the verdict is "ungraded".
-    """
-    pairs = [
-        (subject, completion)
-        for subject, completions in zip(subjects, answers, strict=True)
-        for completion in completions
-    ]
-    known = [(gold, c.text) for s, c in pairs if (gold := problem_of(s).answer)]
-    grades = iter(context.grader.grade_all(known))
-    return [
-        (subject, completion, next(grades) if problem_of(subject).answer else _ungraded(completion))
-        for subject, completion in pairs
-    ]
-
-
-def _ungraded(completion: Completion) -> Grade:
-    answer = extract_answer(completion.text)
-    return Grade("ungraded", "no gold answer", answer.text if answer else None, gold="")
-
-
 def run_stage(
     context: Context,
     name: str,
     cls: type[T],
     model: Sampler,
     prompts: Sequence[Prompt[S]],
-    records: Callable[[Sequence[S], Sequence[list[Completion]]], Iterable[T]],
+    records: Callable[[S, Replies], Iterable[T]],
     n: int,
     temperature: float,
     max_tokens: int,
@@ -340,7 +292,7 @@ def run_stage(
       cls: the class of the stage's records.
       model: the sampler.
       prompts: the prompts.
-      records: makes records from the prompts' subjects and the completions of each.
+      records: makes the records of a prompt from its subject and the replies.
       n: samples of each prompt.
       temperature: of sampling; 0 is greedy.
       max_tokens: of a sample.
@@ -353,7 +305,6 @@ def run_stage(
         seed = int(digest(context.seed, repeats[request.id])[:7], 16)
         repeats[request.id] += 1
         requests.append(dataclasses.replace(request, seed=seed))
-    subjects = [prompt.subject for prompt in prompts]
 
     def make(stage: Stage) -> tuple[Iterable[T], dict[str, int]]:
         answers = complete(stage, name, model, requests)
@@ -382,11 +333,40 @@ def run_stage(
                 failed[0].error,
                 again if stage.path else "",
             )
-        return records(subjects, answers), costs
+        return [
+            record
+            for prompt, replies in zip(prompts, _graded(context, prompts, answers), strict=True)
+            for record in records(prompt.subject, replies)
+        ], costs
 
     ids = [request.id for request in requests]
-    # The subjects have what the requests lack: the answers that they are graded by.
-    return context.store.dataset(name, cls, model.key, digest(ids), digest(*subjects), make=make)
+    # Subjects are hashed too, since their gold answers decide the grades.
+    subjects = digest(*(prompt.subject for prompt in prompts))
+    return context.store.dataset(name, cls, model.key, digest(ids), subjects, make=make)
+
+
+def _graded(
+    context: Context, prompts: Sequence[Prompt[Any]], answers: Sequence[list[Completion]]
+) -> list[Replies]:
+    """Grades the completions of all prompts in one call."""
+    known = [
+        (prompt.problem.answer, completion.text)
+        for prompt, completions in zip(prompts, answers, strict=True)
+        if prompt.problem and prompt.problem.answer
+        for completion in completions
+    ]
+    grades = iter(context.grader.grade_all(known))
+
+    def grade(problem: Problem | None, text: str) -> Grade:
+        if problem and problem.answer:
+            return next(grades)
+        answer = extract_answer(text) if problem else None
+        return Grade("ungraded", "no gold answer", answer.text if answer else None, gold="")
+
+    return [
+        [(completion, grade(prompt.problem, completion.text)) for completion in completions]
+        for prompt, completions in zip(prompts, answers, strict=True)
+    ]
 
 
 def costs_of(stage: Dataset[Any]) -> dict[str, int]:

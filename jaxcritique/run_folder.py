@@ -114,22 +114,33 @@ def command() -> str:
     return shlex.join(["python", "-m", main.name, *sys.argv[1:]])
 
 
-def about_run(run_dir: pathlib.Path, config: Config, seed: int, started: float) -> dict[str, Any]:
-    """Returns the fields of `Results`.
+def about_run(
+    run_dir: pathlib.Path, config: Config, started: float, costs: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """Returns what `Results` begins with; warns where samples failed.
 
     Args:
       run_dir: of the run.
-      config: all settings.
-      seed: of the run.
+      config: all settings; one of them is `seed`.
       started: when the run began, by the monotonic clock.
+      costs: `roles.COSTS` of every stage.
     """
+    settings = config.to_json()
+    failed = sum(cost["failed"] for cost in costs.values())
+    if failed:
+        logging.warning(
+            "%d samples failed; they count as answers or critiques that cannot be parsed. "
+            "Each stage's manifest.json, in stages/, says how many of its own.",
+            failed,
+        )
     return {
         "run_dir": run_dir,
         "command": command(),
-        "seed": seed,
-        "settings": config.to_json(),
+        "seed": settings["seed"],
+        "settings": settings,
         "wall_seconds": time.monotonic() - started,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "failed": failed,
     }
 
 
@@ -145,6 +156,7 @@ class Results:
     settings: dict[str, Any]
     wall_seconds: float  # Of this start of the run.
     peak_rss_bytes: int  # Of the process.
+    failed: int  # Samples that could not be had; they count as unparsable.
     run_dir: pathlib.Path  # Not in the file, which can be moved.
 
     @property
@@ -180,22 +192,6 @@ class Results:
     def __str__(self) -> str:
         files = (self.run_dir / "results.json", self.report)
         return "\n\n".join([self.table, "\n".join(str(path) for path in files if path.is_file())])
-
-
-def count_failed(costs: Iterable[Mapping[str, int]]) -> int:
-    """Adds up the samples that could not be had, and warns where there are any.
-
-    Args:
-      costs: `roles.COSTS` of every stage.
-    """
-    failed = sum(cost["failed"] for cost in costs)
-    if failed:
-        logging.warning(
-            "%d samples failed; they count as answers or critiques that cannot be parsed. "
-            "Each stage's manifest.json, in stages/, says how many of its own.",
-            failed,
-        )
-    return failed
 
 
 def shown(folder: pathlib.Path, run_dir: pathlib.Path) -> str:

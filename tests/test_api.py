@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import jaxcritique as jc
-from jaxcritique.prompts.templates import COMPACT, FULL, read_prompts
+from jaxcritique.prompts.templates import COMPACT, FULL, PromptSet
 from jaxcritique.records import Verdict
 
 # The tiny base solves it wrongly, sees the mistake, and mends it.
@@ -247,7 +247,7 @@ def test_fine_tuning_into_a_folder(problems, tmp_path):
     examples = [small.example(problem, weight=0.5) for problem in problems]
     tuned = jc.fine_tune(small, examples, SFT, folder=tmp_path / "sft")
     assert (tmp_path / "sft" / "metrics.jsonl").is_file()
-    assert read_prompts(tmp_path / "sft" / "model") == COMPACT
+    assert PromptSet.read(tmp_path / "sft" / "model") == COMPACT
     with jc.load(tmp_path / "sft" / "model") as loaded:
         assert loaded.solve(QUESTION, max_tokens=40) == tuned.solve(QUESTION, max_tokens=40)
     with pytest.raises(jc.InvalidInput, match="holds a run with another `examples`"):

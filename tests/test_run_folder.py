@@ -104,6 +104,7 @@ def test_damaged_settings_are_named(tmp_path):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Config):
+    seed: int = setting(3, "Seed.")
     data: pathlib.Path = setting(pathlib.Path("d"), "Data.")
 
 
@@ -114,13 +115,16 @@ class Accuracy(Results):
 
 
 def test_results_are_written_without_what_is_missing(tmp_path):
-    about = about_run(tmp_path, Settings(), 3, time.monotonic() - 2)
+    about = about_run(
+        tmp_path, Settings(), time.monotonic() - 2, {"a": {"failed": 1}, "b": {"failed": 2}}
+    )
     Accuracy(**about, accuracy=0.5).write()
     results = json.loads((tmp_path / "results.json").read_text())
     assert results.keys() == {
-        "command", "seed", "settings", "wall_seconds", "peak_rss_bytes", "accuracy",
+        "command", "seed", "settings", "wall_seconds", "peak_rss_bytes", "failed", "accuracy",
     }  # fmt: skip
-    assert (results["seed"], results["settings"]) == (3, {"data": "d"})
+    assert (results["seed"], results["settings"]) == (3, {"seed": 3, "data": "d"})
+    assert results["failed"] == 3
     assert 2 <= results["wall_seconds"] < 100
     assert results["peak_rss_bytes"] > 2**20
     assert results["command"] == command() == ""  # pytest is not one of our programs.

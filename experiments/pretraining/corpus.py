@@ -13,12 +13,7 @@ from collections.abc import Iterator, Sequence
 from jaxcritique.critiques.annotate import ArithmeticAnnotator, worked_out
 from jaxcritique.critiques.arithmetic import marks
 from jaxcritique.critiques.errors import flawed_solution
-from jaxcritique.prompts.templates import (
-    PromptSet,
-    critique_messages,
-    refine_messages,
-    solve_messages,
-)
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.tasks.word_problems import generate
 
@@ -53,7 +48,7 @@ def documents(
                 request = [{"role": "user", "content": "Calculate."}]
                 yield request, "\n".join(rng.sample(sums, _CALCULATIONS))
             elif task == "solve":
-                yield solve_messages(prompts, solved), solved.rationale
+                yield prompts.to_solve(solved), solved.rationale
             elif document := _checked(prompts, problem, task, annotator, rng):
                 yield document
         chunk += 1
@@ -75,5 +70,5 @@ def _checked(
     if solution is None or critique is None:
         return None
     if task == "critique":
-        return critique_messages(prompts, solution), critique.text
-    return refine_messages(prompts, critique), problem.rationale
+        return prompts.to_critique(solution), critique.text
+    return prompts.to_refine(critique), problem.rationale

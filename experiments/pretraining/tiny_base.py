@@ -19,7 +19,7 @@ from jaxcritique.models.huggingface import save_pretrained
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import initialize
-from jaxcritique.prompts.templates import COMPACT, write_prompts
+from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.run_folder import claim, command
 from jaxcritique.store import read_jsonl, replace_folder, write_atomically
 from jaxcritique.training.data import Batch, Batches, Example, drop_too_long, pack, tokenize
@@ -133,7 +133,7 @@ def pretrain(config: PretrainConfig, run_dir: str | os.PathLike[str]) -> pathlib
     )
     output = run_dir / "tiny_base"
     save_pretrained(output, trained.model, tokenizer_folder, dtype=np.float16)
-    write_prompts(output, COMPACT)
+    COMPACT.write(output)
     record = {
         "command": command(),
         **config.to_json(),

@@ -20,9 +20,10 @@ from jaxcritique.prompts.critique import (
     render_critique,
     split_steps,
 )
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Critique, Problem, Solution
-from jaxcritique.roles import Context, Prompt, read_critique, run_stage
-from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.roles import Context, Prompt, Replies, read_critique, run_stage
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 from jaxcritique.tasks import find_task
 
@@ -84,6 +85,7 @@ class ModelAnnotator:
       max_tokens: of a reply.
       temperature: of the model.
       attempts: how often a solution is shown before its last reply is given up.
+      prompts: those that the model was trained on; None: the context's.
     """
 
     model: Sampler
@@ -92,6 +94,7 @@ class ModelAnnotator:
     max_tokens: int
     temperature: float
     attempts: int
+    prompts: PromptSet | None = None
 
     @property
     def key(self) -> str:
@@ -100,6 +103,7 @@ class ModelAnnotator:
 
     def annotate_all(self, context: Context, solutions: Sequence[Solution]) -> Annotated:
         """See `Annotator`."""
+        prompts = self.prompts or context.prompts
         settled: dict[int, Annotation] = {}
         stages: list[Dataset[Any]] = []
         for attempt in range(self.attempts):
@@ -116,7 +120,7 @@ class ModelAnnotator:
                 Annotation,
                 self.model,
                 [
-                    Prompt(s, annotation_messages(context.prompts, s, self.mode))
+                    Prompt(s, annotation_messages(prompts, s, self.mode))
                     for s in (solutions[i] for i in left)
                 ],
                 self._read,
@@ -128,24 +132,17 @@ class ModelAnnotator:
             settled.update(zip(left, replies, strict=True))
         return Annotated([settled[i] for i in range(len(solutions))], stages)
 
-    def _read(
-        self, solutions: Sequence[Solution], answers: Sequence[list[Completion]]
-    ) -> list[Annotation]:
-        return [
-            self._annotation(solution, reply)
-            for solution, [reply] in zip(solutions, answers, strict=True)
-        ]
-
-    def _annotation(self, solution: Solution, reply: Completion) -> Annotation:
+    def _read(self, solution: Solution, replies: Replies) -> list[Annotation]:
+        [(reply, _)] = replies
         if reply.finish_reason == "error":
-            return Annotation(solution, "failed", reply.error or "")
+            return [Annotation(solution, "failed", reply.error or "")]
         read = read_annotation(solution, reply.text, self.mode)
         if read is None:
-            return Annotation(solution, "unparsable", reply.text)
+            return [Annotation(solution, "unparsable", reply.text)]
         critique, says_correct = read
         if says_correct != solution.correct:
-            return Annotation(solution, "disagrees", reply.text)
-        return Annotation(solution, "accepted", critique)
+            return [Annotation(solution, "disagrees", reply.text)]
+        return [Annotation(solution, "accepted", critique)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +161,8 @@ class ArithmeticAnnotator:
     @classmethod
     def of(cls, problems: Sequence[Problem]) -> "ArithmeticAnnotator":
         """Returns the annotator for problems, which are taken to be of the first one's task."""
-        return cls(bool(problems) and find_task(problems[0].task).one_plan)
+        task = problems[0].task if problems else ""
+        return cls(bool(task) and find_task(task).one_plan)
 
     @property
     def key(self) -> str:
@@ -256,7 +254,8 @@ class ArithmeticAnnotator:
 def checker(problems: Sequence[Problem]) -> ArithmeticAnnotator | None:
     """Returns the program that checks calculations; None unless most of the problems have them."""
     checkable = sum(
-        find_task(problem.task).checkable and bool(marks(problem.rationale)) for problem in problems
+        bool(problem.task and find_task(problem.task).checkable and marks(problem.rationale))
+        for problem in problems
     )
     return ArithmeticAnnotator.of(problems) if 2 * checkable >= len(problems) else None
 

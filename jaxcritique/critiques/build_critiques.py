@@ -27,14 +27,13 @@ from jaxcritique.critiques.pipeline import (
 from jaxcritique.critiques.publish import discarded_rows, training_row, write_dataset
 from jaxcritique.critiques.results import CritiqueData, statistics_of
 from jaxcritique.errors import checking_input
-from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.annotation import Mode
 from jaxcritique.records import Problem, to_json
 from jaxcritique.roles import Context, RolesConfig
 from jaxcritique.rollout.engines import Engine, EngineConfig
-from jaxcritique.run_folder import about_run, claim, count_failed
-from jaxcritique.store import Store, write_rows
+from jaxcritique.run_folder import about_run, claim
+from jaxcritique.store import write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 
 
@@ -150,9 +149,8 @@ def build_critiques(
     clean, contaminated = decontaminated(
         inputs.problems, inputs.kept_out, config.ngram, config.contaminated
     )
-    with Grader() as grader, running:
-        context = Context.of(config, inputs.actor, Store(run_dir), grader, running)
-        actor = running.sampler(inputs.actor)
+    with Context.open(config, inputs.actor, run_dir, running) as context:
+        actor = context.sampler(inputs.actor)
         annotations = annotate_paths(context, actor, clean, annotator, config)
         candidates = build_candidates(context, actor, annotations, annotator.name, config)
 
@@ -166,9 +164,8 @@ def build_critiques(
     write_rows(run_dir / "test_problems.jsonl", map(to_json, inputs.tests))
     kept, counts = keep(candidates, config.rule, config.seed)
     results = CritiqueData(
-        **about_run(run_dir, config, config.seed, started),
+        **about_run(run_dir, config, started, candidates.facts["costs"]),
         **vars(statistics_of(candidates.records, kept, inputs.checker, config)),
-        failed=count_failed(candidates.facts["costs"].values()),
         counts={
             "problems": len(inputs.problems),
             "contaminated problems": len(contaminated),

@@ -19,7 +19,6 @@ from jaxcritique.prompts.critique import (
     without_calculations,
 )
 from jaxcritique.prompts.mistakes import mistake_messages
-from jaxcritique.prompts.templates import refine_messages, solve_messages
 from jaxcritique.records import Critique, Messages, Problem, Solution
 
 RIGHT = 0.5  # Assumed share of an actor's continuations that are right.
@@ -90,10 +89,10 @@ def estimate(
     prompts, first = config.prompts_for(config.actor), problems[:50]
     examples = example_prompts(config, first[0])
     critiques = [_stand_in(p) for p in first]
-    solve = fmean(count(solve_messages(prompts, p)) for p in first)
+    solve = fmean(count(prompts.to_solve(p)) for p in first)
     solution = fmean(len(tokenizer.encode(p.rationale)) for p in first)
     critique = fmean(len(tokenizer.encode(c.text)) for c in critiques)
-    refine = fmean(count(refine_messages(prompts, c)) for c in critiques)
+    refine = fmean(count(prompts.to_refine(c)) for c in critiques)
     continued, rest = solve + solution / 2, solution / 2
     size, samples, wanted = len(problems), config.rg1_samples, config.wanted
     # RG1 draws rounds of as many samples as are wanted.
@@ -157,7 +156,7 @@ def example_prompts(config: BuildCritiquesConfig, problem: Problem) -> dict[str,
             known, source="RG3", error="the mistake, in words", error_type="calculation"
         ),
     }
-    examples = {"rg1 (rg2 and rg3 go on from given steps)": solve_messages(prompts, problem)}
+    examples = {"rg1 (rg2 and rg3 go on from given steps)": prompts.to_solve(problem)}
     if config.mistakes == "model":
         examples["rg3: put in a mistake"] = mistake_messages(right, 0, "calculation")
     if config.annotator != CHECKER:
@@ -165,8 +164,8 @@ def example_prompts(config: BuildCritiquesConfig, problem: Problem) -> dict[str,
             examples[f"annotate {config.annotation}, {source}"] = annotation_messages(
                 prompts, solution, config.annotation
             )
-    examples["filter: refine (response and critique: stand-ins)"] = refine_messages(
-        prompts, _stand_in(problem)
+    examples["filter: refine (response and critique: stand-ins)"] = prompts.to_refine(
+        _stand_in(problem)
     )
     return examples
 

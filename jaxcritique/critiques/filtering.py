@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jaxcritique.critiques.arithmetic import calculations, evaluate
-from jaxcritique.prompts.templates import refine_messages, solve_messages
 from jaxcritique.records import Critique, Problem
-from jaxcritique.roles import Context, Prompt, graded, run_stage
-from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.roles import Context, Prompt, Replies, run_stage
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 
 Kind = Literal["soft", "hard", "none"]
@@ -77,22 +76,14 @@ def tally_refinements(
 ) -> Dataset[Tally]:
     """Samples `n` refinements after each critique and counts the right ones (Monte Carlo)."""
 
-    def tallies(asked: Sequence[Critique], answers: Sequence[list[Completion]]) -> list[Tally]:
-        found = graded(context, asked, answers, lambda critique: critique.solution.problem)
-        tallied = []
-        for start in range(0, len(found), n):
-            right = leaked = 0
-            for critique, completion, grade in found[start : start + n]:
-                if grade.verdict == "correct":
-                    bare = hardly_reasons(completion.text, critique.solution.text)
-                    leaked, right = leaked + bare, right + (not bare)
-            answers_back = [c for _, c, _ in found[start : start + n] if c.finish_reason != "error"]
-            tallied.append(Tally(len(answers_back), right, leaked))
-        return tallied
+    def tally(critique: Critique, replies: Replies) -> list[Tally]:
+        right = [c.text for c, grade in replies if grade.verdict == "correct"]
+        leaked = sum(hardly_reasons(text, critique.solution.text) for text in right)
+        return [Tally(_answered(replies), len(right) - leaked, leaked)]
 
-    turns = [Prompt(c, refine_messages(context.prompts, c)) for c in critiques]
+    turns = [Prompt(c, context.prompts.to_refine(c), c.solution.problem) for c in critiques]
     return run_stage(
-        context, "filter", Tally, actor, turns, tallies, n, temperature, context.actor_tokens
+        context, "filter", Tally, actor, turns, tally, n, temperature, context.actor_tokens
     )
 
 
@@ -101,22 +92,19 @@ def tally_alone(
 ) -> Dataset[Tally]:
     """Samples `n` solutions of each problem: what the actor can do without any critique."""
 
-    def tallies(asked: Sequence[Problem], answers: Sequence[list[Completion]]) -> list[Tally]:
-        found = graded(context, asked, answers, lambda problem: problem)
-        return [
-            Tally(
-                sum(c.finish_reason != "error" for _, c, _ in found[start : start + n]),
-                sum(grade.verdict == "correct" for _, _, grade in found[start : start + n]),
-            )
-            for start in range(0, len(found), n)
-        ]
+    def tally(_: Problem, replies: Replies) -> list[Tally]:
+        return [Tally(_answered(replies), sum(g.verdict == "correct" for _, g in replies))]
 
-    turns = [Prompt(p, solve_messages(context.prompts, p)) for p in problems]
+    turns = [Prompt(p, context.prompts.to_solve(p), p) for p in problems]
     # RG1 samples the same prompts; with its seed these would be the very same solutions.
     alone = context.reseeded(-1)
     return run_stage(
-        alone, "alone", Tally, actor, turns, tallies, n, temperature, context.actor_tokens
+        alone, "alone", Tally, actor, turns, tally, n, temperature, context.actor_tokens
     )
+
+
+def _answered(replies: Replies) -> int:
+    return sum(completion.finish_reason != "error" for completion, _ in replies)
 
 
 def leaks_answer(critique: Critique) -> bool:

@@ -11,7 +11,7 @@ from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.mistakes import ERROR_TYPES, mistake_messages, read_mistake
 from jaxcritique.records import Problem, Solution, digest
 from jaxcritique.roles import Context, Prompt, Start, respond, run_stage
-from jaxcritique.rollout.sampler import Completion, Sampler
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class ModelInserter:
             _Reply,
             self.model,
             turns,
-            _replies,
+            lambda _, replies: [_Reply(completion.text) for completion, _ in replies],
             1,
             self.temperature,
             MISTAKE_TOKENS,
@@ -147,10 +147,6 @@ class _Reply:
     """A model's reply as it stands."""
 
     text: str
-
-
-def _replies(_: Sequence[Wish], answers: Sequence[list[Completion]]) -> list[_Reply]:
-    return [_Reply(completion.text) for [completion] in answers]
 
 
 def _read(wish: Wish, text: str) -> Start | None:

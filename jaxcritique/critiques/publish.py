@@ -11,7 +11,7 @@ from jaxcritique.critiques.filtering import leaks_answer
 from jaxcritique.critiques.pipeline import Candidate
 from jaxcritique.critiques.results import CritiqueData
 from jaxcritique.prompts.critique import split_steps
-from jaxcritique.prompts.templates import PromptSet, critique_messages
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Solution
 from jaxcritique.store import replace_folder, write_rows
 from jaxcritique.tasks import find_task
@@ -82,7 +82,7 @@ def write_dataset(
 def training_row(prompts: PromptSet, candidate: Candidate) -> dict[str, Any]:
     """Returns a critique as experiments/sft.py learns it (equation 1)."""
     critique = candidate.critique
-    return {"messages": critique_messages(prompts, critique.solution), "target": critique.text}
+    return {"messages": prompts.to_critique(critique.solution), "target": critique.text}
 
 
 def discarded_rows(

@@ -75,7 +75,6 @@ class Statistics:
 class CritiqueData(Statistics, Results):
     """A dataset of critiques, its statistics and its files in the run folder."""
 
-    failed: int  # Samples that could not be had.
     counts: dict[str, int]  # Of every stage.
     costs: dict[str, dict[str, int]]  # `roles.COSTS` of every stage that asks a model.
     provenance: dict[str, str]  # For the dataset card.

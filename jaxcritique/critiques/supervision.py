@@ -8,12 +8,7 @@ from absl import logging
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import ArithmeticAnnotator
 from jaxcritique.critiques.pipeline import made_refinements
-from jaxcritique.prompts.templates import (
-    PromptSet,
-    critique_messages,
-    refine_messages,
-    solve_messages,
-)
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Critique, Problem, Refinement
 from jaxcritique.roles import no_critique
 from jaxcritique.training.data import Example
@@ -38,15 +33,15 @@ def actor_examples(
     beta: float,
 ) -> list[Example]:
     """Returns equation 2's mixture: solutions, and refinements with weight beta."""
-    examples = [Example(solve_messages(prompts, problem), text) for problem, text in solutions]
+    examples = [Example(prompts.to_solve(problem), text) for problem, text in solutions]
     for r in refinements:
-        examples.append(Example(refine_messages(prompts, r.critique), r.text, beta))
+        examples.append(Example(prompts.to_refine(r.critique), r.text, beta))
     return examples
 
 
 def critic_examples(prompts: PromptSet, critiques: Iterable[Critique]) -> list[Example]:
     """Returns equation 1's data: critiques of solutions."""
-    return [Example(critique_messages(prompts, c.solution), c.text) for c in critiques]
+    return [Example(prompts.to_critique(c.solution), c.text) for c in critiques]
 
 
 def refine_set(

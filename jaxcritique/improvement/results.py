@@ -139,7 +139,6 @@ class SelfImprovement(Results):
     """The results of `self_improve`."""
 
     test_problems: int
-    failed: int  # Samples for which there is no text; they count as unparsable.
     iterations: Sequence[IterationRow]
     comparison: Comparison
     levels_by: str  # What the difficulty levels were read from.

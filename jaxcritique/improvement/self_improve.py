@@ -25,7 +25,6 @@ from jaxcritique.critiques.supervision import (
     self_correction_data,
 )
 from jaxcritique.errors import checking_input
-from jaxcritique.grading import Grader
 from jaxcritique.improvement.algorithm import Inputs, Iteration, LoopConfig, improve
 from jaxcritique.improvement.arms import ARMS, Arm
 from jaxcritique.improvement.results import (
@@ -39,8 +38,8 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Problem
 from jaxcritique.roles import Context, RolesConfig, Start, costs_of, respond
 from jaxcritique.rollout.engines import EngineConfig
-from jaxcritique.run_folder import about_run, claim, count_failed, shown
-from jaxcritique.store import Store, write_rows
+from jaxcritique.run_folder import about_run, claim, shown
+from jaxcritique.store import write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critic_metrics import score_critic
 
@@ -153,9 +152,7 @@ def self_improve(
         claim(run_dir, "self_improve", decisive | keys)
 
     costs: Costs = {}
-    with Grader() as grader, sampling:
-        context = Context.of(config, base, Store(run_dir), grader, sampling)
-
+    with Context.open(config, base, run_dir, sampling) as context:
         # ---- actor and critic, by supervised fine-tuning (equations 2 and 1)
         refinements = refine_set(train, annotator, config, config.seed)
         reasoning = [(problem, problem.rationale) for problem in train]
@@ -229,9 +226,8 @@ def self_improve(
 
     write_rows(run_dir / "training.jsonl", training_rows)
     results = SelfImprovement(
-        **about_run(run_dir, config, config.seed, started),
+        **about_run(run_dir, config, started, costs),
         test_problems=len(test),
-        failed=count_failed(costs.values()),
         iterations=rows,
         comparison=compare(scores, config.seed),
         levels_by=config.levels_by,

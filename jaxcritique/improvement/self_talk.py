@@ -22,7 +22,6 @@ from jaxcritique.critiques.supervision import (
     self_correction_data,
 )
 from jaxcritique.errors import InvalidInput, checking_input
-from jaxcritique.grading import Grader
 from jaxcritique.improvement.self_talk_data import (
     SelfTalk,
     SelfTalkDataConfig,
@@ -40,13 +39,13 @@ from jaxcritique.improvement.self_talk_report import (
     write_self_talk,
 )
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.templates import self_talk_messages, solve_messages
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Problem, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, costs_of, respond
 from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.run_folder import Results, about_run, claim, count_failed, shown
-from jaxcritique.store import Store, write_rows
+from jaxcritique.run_folder import Results, about_run, claim, shown
+from jaxcritique.store import write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critics import critic, critic_model, no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, Protocol, run_rounds
@@ -118,7 +117,6 @@ class SelfTalkResults(Results):
     critic: str
     data_critic: str
     problems: int
-    failed: int  # Samples for which there is no text; they count as unparsable.
     points: list[PointRow]
     differences: list[DifferenceRow]
     counts: dict[str, int]  # Of the self-talk data, by step of its construction.
@@ -176,9 +174,7 @@ def self_talk(
         keys = {f"{name} model": model.key if model else None for name, model in folders.items()}
         claim(run_dir, "self_talk", config.to_json() | keys)
 
-    with Grader() as grader, sampling:
-        context = Context.of(config, base, Store(run_dir), grader, sampling)
-
+    with Context.open(config, base, run_dir, sampling) as context:
         # ---- the baselines' actors: D_reason, and D_refine with its critiques or without
         reasoning = [(problem, problem.rationale) for problem in train]
         refinements = refine_set(train, annotator, config, config.seed)
@@ -225,12 +221,11 @@ def self_talk(
         "self-talk actor": talker,
     }
     results = SelfTalkResults(
-        **about_run(run_dir, config, config.seed, started),
+        **about_run(run_dir, config, started, costs),
         task=config.task,
         critic=config.critic,
         data_critic=data_critic_name,
         problems=len(test),
-        failed=count_failed(costs.values()),
         points=rows_of(points, config.seed),
         differences=comparisons(points, config.seed),
         counts=data.counts,
@@ -304,10 +299,10 @@ class _Evaluation:
     def _respond(
         self, stage: str, actor: Sampler, n: int, temperature: float, aloud: bool
     ) -> list[Solution]:
-        context, ask = self.context, solve_messages
+        context, ask = self.context, PromptSet.to_solve
         if aloud:
             tokens = self.config.self_talk_tokens
-            context, ask = dataclasses.replace(context, actor_tokens=tokens), self_talk_messages
+            context, ask = dataclasses.replace(context, actor_tokens=tokens), PromptSet.to_self_talk
         starts = [Start(problem) for problem in self.problems]
         responses = respond(context, stage, actor, starts, n, temperature, ask)
         self.costs[stage] = costs_of(responses)

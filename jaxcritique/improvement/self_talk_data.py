@@ -10,18 +10,16 @@ import collections
 import dataclasses
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from jaxcritique.config import Config, setting
 from jaxcritique.critiques.duplicates import distinct
 from jaxcritique.critiques.filtering import hardly_reasons
 from jaxcritique.prompts.critique import StepVerdict, parse_critique, render_steps, split_steps
-from jaxcritique.prompts.templates import PromptSet, self_talk_messages
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.prompts.thinking import Thought, smoothing_messages, think_aloud
 from jaxcritique.records import Critique, Problem, Refinement, Solution, Verdict, digest
-from jaxcritique.roles import Context, Prompt, Start, costs_of, refine, respond, run_stage
-from jaxcritique.rollout.sampler import Completion, Sampler
-from jaxcritique.store import Dataset
+from jaxcritique.roles import Context, Prompt, Replies, Start, costs_of, refine, respond, run_stage
+from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.testtime.rounds import Critic, as_solution
 from jaxcritique.training.data import Example
 
@@ -189,7 +187,7 @@ def build_self_talk(
 
 def self_talk_examples(prompts: PromptSet, talks: Sequence[SelfTalk]) -> list[Example]:
     """Returns the examples that the self-talk actor is fine-tuned on, in addition to D_reason."""
-    return [Example(self_talk_messages(prompts, talk.problem), talk.text) for talk in talks]
+    return [Example(prompts.to_self_talk(talk.problem), talk.text) for talk in talks]
 
 
 def _iterate(
@@ -247,18 +245,15 @@ def _smoothed(
 ) -> tuple[list[str], dict[str, int]]:
     """Returns the texts rewritten by a model, "" if it lost the reasoning, and the cost."""
 
-    def records(asked: Sequence[Any], answers: Sequence[list[Completion]]) -> list[Solution]:
+    def records(chain: ThinkingChain, replies: Replies) -> list[Solution]:
         # The verdict is a placeholder: `build_self_talk` grades the final texts.
-        return [
-            Solution(chain.path.problem, reply.text, "unparsable", None)
-            for chain, [reply] in zip(asked, answers, strict=True)
-        ]
+        return [Solution(chain.path.problem, c.text, "unparsable", None) for c, _ in replies]
 
     prompts = [
         Prompt(chain, smoothing_messages(chain.path.problem, text))
         for chain, text in zip(chains, texts, strict=True)
     ]
-    replies: Dataset[Solution] = run_stage(
+    rewritten = run_stage(
         context,
         "self-talk-smooth",
         Solution,
@@ -271,10 +266,10 @@ def _smoothed(
     )
     smooth = [
         "" if hardly_reasons(reply.text, text) else reply.text.strip()
-        for reply, text in zip(replies, texts, strict=True)
+        for reply, text in zip(rewritten, texts, strict=True)
     ]
     counts["smoothed away"] = smooth.count("")
-    return smooth, costs_of(replies)
+    return smooth, costs_of(rewritten)
 
 
 def _rng(seed: int, path: Solution) -> random.Random:

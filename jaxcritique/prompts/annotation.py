@@ -15,7 +15,7 @@ from jaxcritique.prompts.critique import (
     split_steps,
     without_calculations,
 )
-from jaxcritique.prompts.templates import PromptSet, critique_messages
+from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Messages, Solution
 
 # "critic": the critic's own prompt and no hint, for a model that knows the format by training.
@@ -59,7 +59,7 @@ def annotation_messages(prompts: PromptSet, solution: Solution, mode: Mode) -> M
     A right response is always checked step by step: only so can every step be labelled correct.
     """
     if mode == "critic":
-        return critique_messages(prompts, solution)
+        return prompts.to_critique(solution)
     steps = split_steps(solution.text)
     numbered = "\n".join(
         f"Step {number}: {without_calculations(step)}" for number, step in enumerate(steps, start=1)

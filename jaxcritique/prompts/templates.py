@@ -27,6 +27,60 @@ class PromptSet:
     self_talk: str  # Fields: question, answer_form.
     self_correct: str  # Field: answer_form. Takes the place of `refine` where nobody criticises.
 
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> "PromptSet":
+        """Returns the prompts that a model was trained on, by the `jaxcritique.json` of its folder.
+
+        The file holds the name of a prompt set, {"prompts": "compact"}, or the wording of one.
+        Without a file they are `FULL`.
+
+        Raises:
+          InvalidInput: the file holds neither.
+        """
+        path = pathlib.Path(folder) / _FILE
+        if not path.is_file():
+            return FULL
+        try:
+            prompts = json.loads(path.read_bytes())["prompts"]
+            return PROMPT_SETS[prompts] if isinstance(prompts, str) else cls(**prompts)
+        except (ValueError, TypeError, KeyError):
+            raise InvalidInput(
+                f'{path}: not {{"prompts": NAME}} with a name of {", ".join(PROMPT_SETS)}, nor the '
+                "wording of prompts."
+            ) from None
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the `jaxcritique.json` that `read` reads."""
+        names = (name for name, known in PROMPT_SETS.items() if known == self)
+        text = json.dumps({"prompts": next(names, None) or dataclasses.asdict(self)}, indent=2)
+        write_atomically(pathlib.Path(folder) / _FILE, text + "\n")
+
+    def to_solve(self, problem: Problem) -> Messages:
+        """The actor's first turn: y = pi_theta(x)."""
+        return [_user(self.solve, problem, question=problem.question)]
+
+    def to_self_talk(self, problem: Problem) -> Messages:
+        """The actor's only turn where it checks and corrects itself step by step (section 7)."""
+        return [_user(self.self_talk, problem, question=problem.question)]
+
+    def to_critique(self, solution: Solution) -> Messages:
+        """The critic's turn: c = pi_phi(x, y). It sees the question and the solution only."""
+        problem = solution.problem
+        return [_user(self.critique, problem, question=problem.question, solution=solution.text)]
+
+    def to_refine(self, critique: Critique) -> Messages:
+        """The actor's second turn: y' = pi_theta(x, y, c).
+
+        Where the critique has no text it is self-correction, y' = pi_theta(x, y) (section 2).
+        """
+        problem = critique.solution.problem
+        template = self.refine if critique.text.strip() else self.self_correct
+        return [
+            *self.to_solve(problem),
+            {"role": "assistant", "content": critique.solution.text},
+            _user(template, problem, critique=critique.text),
+        ]
+
 
 FULL = PromptSet(
     solve=(
@@ -67,65 +121,6 @@ COMPACT = PromptSet(
     self_correct="Write a new solution.",
 )
 PROMPT_SETS = {"full": FULL, "compact": COMPACT}
-
-
-def read_prompts(folder: str | os.PathLike[str]) -> PromptSet:
-    """Returns the prompts that a model was trained on, by the `jaxcritique.json` of its folder.
-
-    The file holds the name of a prompt set, {"prompts": "compact"}, or the wording of one. Without
-    a file they are `FULL`.
-
-    Raises:
-      InvalidInput: the file holds neither.
-    """
-    path = pathlib.Path(folder) / _FILE
-    if not path.is_file():
-        return FULL
-    try:
-        prompts = json.loads(path.read_bytes())["prompts"]
-        return PROMPT_SETS[prompts] if isinstance(prompts, str) else PromptSet(**prompts)
-    except (ValueError, TypeError, KeyError):
-        raise InvalidInput(
-            f'{path}: not {{"prompts": NAME}} with a name of {", ".join(PROMPT_SETS)}, nor the '
-            "wording of prompts."
-        ) from None
-
-
-def write_prompts(folder: str | os.PathLike[str], prompts: PromptSet) -> None:
-    """Writes the `jaxcritique.json` that `read_prompts` reads."""
-    names = (name for name, known in PROMPT_SETS.items() if known == prompts)
-    value = next(names, None) or dataclasses.asdict(prompts)
-    write_atomically(pathlib.Path(folder) / _FILE, json.dumps({"prompts": value}, indent=2) + "\n")
-
-
-def solve_messages(prompts: PromptSet, problem: Problem) -> Messages:
-    """The actor's first turn: y = pi_theta(x)."""
-    return [_user(prompts.solve, problem, question=problem.question)]
-
-
-def self_talk_messages(prompts: PromptSet, problem: Problem) -> Messages:
-    """The actor's only turn where it checks and corrects itself step by step (section 7)."""
-    return [_user(prompts.self_talk, problem, question=problem.question)]
-
-
-def critique_messages(prompts: PromptSet, solution: Solution) -> Messages:
-    """The critic's turn: c = pi_phi(x, y). It sees the question and the solution, nothing else."""
-    problem = solution.problem
-    return [_user(prompts.critique, problem, question=problem.question, solution=solution.text)]
-
-
-def refine_messages(prompts: PromptSet, critique: Critique) -> Messages:
-    """The actor's second turn: y' = pi_theta(x, y, c).
-
-    Where the critique has no text it is self-correction, y' = pi_theta(x, y) (section 2).
-    """
-    problem = critique.solution.problem
-    template = prompts.refine if critique.text.strip() else prompts.self_correct
-    return [
-        *solve_messages(prompts, problem),
-        {"role": "assistant", "content": critique.solution.text},
-        _user(template, problem, critique=critique.text),
-    ]
 
 
 def _user(template: str, problem: Problem, **fields: str) -> dict[str, str]:

@@ -1,13 +1,11 @@
 """Critics: a model, the program that checks calculations, or none (self-correction)."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from jaxcritique.critiques.annotate import CHECKER, ArithmeticAnnotator
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Critique, Solution, digest
 from jaxcritique.roles import COSTS, Context, criticise, no_critique
-from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset, Stage
 from jaxcritique.testtime.rounds import Critic
 
@@ -25,22 +23,12 @@ def critic_model(setting: str, name: str) -> ModelFolder | None:
 
 def critic(context: Context, model: ModelFolder | None) -> Critic:
     """Returns a model as a critic; None: the checker."""
-    return _check if model is None else _ModelCritic(context.sampler(model))
-
-
-@dataclasses.dataclass(frozen=True)
-class _ModelCritic:
-    sampler: Sampler
-
-    def __call__(
-        self,
-        context: Context,
-        name: str,
-        solutions: Sequence[Solution],
-        temperature: float,
-        prefixes: Sequence[str] = (),
-    ) -> Dataset[Critique]:
-        return criticise(context, name, self.sampler, solutions, 1, temperature, prefixes)
+    if model is None:
+        return _check
+    sampler = context.sampler(model)
+    return lambda context, name, solutions, temperature, prefixes=(): criticise(
+        context, name, sampler, solutions, 1, temperature, prefixes
+    )
 
 
 def no_critic(

@@ -14,14 +14,12 @@ from jaxcritique.analysis.page import as_text
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import require_checker
 from jaxcritique.errors import checking_input
-from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Problem, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, costs_of, respond
 from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Sampler, SamplerError
-from jaxcritique.run_folder import Results, about_run, claim, count_failed
-from jaxcritique.store import Store
+from jaxcritique.run_folder import Results, about_run, claim
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critics import CHECKER, SELF, critic, critic_model, no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, run_rounds
@@ -120,7 +118,6 @@ class Evaluation(Results):
     actor: str
     critic: str | None
     problems: int
-    failed: int  # Samples that could not be had; they count as unparsable.
     points: list[PointRow]
     differences: list[DifferenceRow]
     levels_by: str  # What tells a problem's difficulty.
@@ -168,20 +165,18 @@ def evaluate(
         settings["critic model"] = critic_folder.key if critic_folder else None
         claim(run_dir, "evaluate", settings)
         models = engine.start()
-    with Grader() as grader, models:
-        context = Context.of(config, actor, Store(run_dir), grader, models)
+    with Context.open(config, actor, run_dir, models) as context:
         judge = no_critic if config.critic == SELF else None
         if config.critic not in (None, SELF):
             judge = critic(context, critic_folder)
         study = _Study(config, context, context.sampler(actor), judge)
         problems, points, before_after = study.run(problems)
     results = Evaluation(
-        **about_run(run_dir, config, config.seed, started),
+        **about_run(run_dir, config, started, study.costs),
         task=config.task,
         actor=config.actor,
         critic=config.critic,
         problems=len(problems),
-        failed=count_failed(study.costs.values()),
         points=rows_of(points, config.seed),
         differences=differences(points, config.seed),
         levels_by=config.levels_by,

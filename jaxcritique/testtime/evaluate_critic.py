@@ -19,8 +19,8 @@ from jaxcritique.records import Critique, Problem, Solution, digest
 from jaxcritique.roles import Context, RolesConfig, Start, costs_of, refine, respond
 from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.run_folder import Results, about_run, claim, count_failed
-from jaxcritique.store import Store, read_jsonl
+from jaxcritique.run_folder import Results, about_run, claim
+from jaxcritique.store import read_jsonl
 from jaxcritique.tasks import TINY_BASE, read_any_problems
 from jaxcritique.tasks.task import refuse_doubles
 from jaxcritique.testtime.critic_metrics import critique_answers, report_on, table2_scores
@@ -84,7 +84,6 @@ class CriticEvaluation(Results):
 
     actor: str
     data: str
-    failed: int  # Samples that could not be had; they count as unparsable.
     critics: list[CriticResult]
     comparisons: list[CriticComparison]
     costs: dict[str, dict[str, int]]  # `roles.COSTS` of each stage.
@@ -135,11 +134,10 @@ def evaluate_critic(
         claim(run_dir, "evaluate_critic", settings)
         samplers = engine.start()
     costs: dict[str, dict[str, int]] = {}
-    with Grader() as grader, samplers:
-        context = Context.of(config, actor_model, Store(run_dir), grader, samplers)
+    with Context.open(config, actor_model, run_dir, samplers) as context:
         actor = context.sampler(actor_model)
         if labelled:
-            solutions = _graded(grader, labelled)
+            solutions = _graded(context.grader, labelled)
         else:
             starts = [Start(problem) for problem in problems]
             responses = respond(context, "respond", actor, starts, 1, 0.0)
@@ -152,10 +150,9 @@ def evaluate_critic(
             result, scores[name] = _result(context, name, actor, judge, solutions, labelled, costs)
             critics.append(result)
     results = CriticEvaluation(
-        **about_run(run_dir, config, config.seed, started),
+        **about_run(run_dir, config, started, costs),
         actor=config.actor,
         data=str(config.data),
-        failed=count_failed(costs.values()),
         critics=critics,
         comparisons=_comparisons(scores, config.seed),
         costs=costs,

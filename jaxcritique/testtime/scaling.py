@@ -15,14 +15,12 @@ from jaxcritique.config import REQUIRED, setting
 from jaxcritique.critiques.annotate import require_checker
 from jaxcritique.critiques.supervision import ActorConfig, actor_examples, refine_set
 from jaxcritique.errors import checking_input
-from jaxcritique.grading import Grader
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.records import Problem
 from jaxcritique.roles import Context, RolesConfig, Start, costs_of, refine, respond
 from jaxcritique.rollout.engines import EngineConfig
-from jaxcritique.run_folder import Results, about_run, claim, count_failed, shown
-from jaxcritique.store import Store
+from jaxcritique.run_folder import Results, about_run, claim, shown
 from jaxcritique.tasks import TaskConfig
 from jaxcritique.testtime.critic_metrics import table2_scores
 from jaxcritique.testtime.critics import CHECKER, critic, critic_model
@@ -88,7 +86,6 @@ class Scaling(Results):
 
     task: str
     problems: int
-    failed: int  # Samples that could not be had; they count as unparsable.
     critics: list[CriticSize]
     rows: list[ActorRow]
     costs: dict[str, dict[str, int]]  # `roles.COSTS` of each stage.
@@ -154,9 +151,8 @@ def scaling(
         claim(run_dir, "scaling", settings)
         models = engine.start()
     costs: dict[str, dict[str, int]] = {}
-    with Grader() as grader, models:
-        first = next(iter([*bases.values(), *actors.values()]))
-        context = Context.of(config, first, Store(run_dir), grader, models)
+    first = next(iter([*bases.values(), *actors.values()]))
+    with Context.open(config, first, run_dir, models) as context:
         if annotator is not None:
             reasoning = [(problem, problem.rationale) for problem in train]
             refinements = refine_set(train, annotator, config, config.seed)
@@ -171,10 +167,9 @@ def scaling(
             for scores in _scores(context, name, actor, judges, test, costs)
         ]
     results = Scaling(
-        **about_run(run_dir, config, config.seed, started),
+        **about_run(run_dir, config, started, costs),
         task=config.task,
         problems=len(test),
-        failed=count_failed(costs.values()),
         critics=[
             {"name": name, "parameters": _parameters(model) if model else None}
             for name, model in critics.items()

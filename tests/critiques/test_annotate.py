@@ -5,11 +5,17 @@ import random
 
 import pytest
 
-from jaxcritique.critiques.annotate import ArithmeticAnnotator
+from jaxcritique.critiques.annotate import ArithmeticAnnotator, ModelAnnotator, require_checker
 from jaxcritique.critiques.arithmetic import calculations
 from jaxcritique.critiques.errors import PROGRAM_TYPES, carry_on, insert_error
+from jaxcritique.errors import InvalidInput
+from jaxcritique.grading import Grader
 from jaxcritique.prompts.critique import parse_critique, split_steps
+from jaxcritique.prompts.templates import COMPACT, FULL
 from jaxcritique.records import Critique, Problem, Solution
+from jaxcritique.roles import Context
+from jaxcritique.rollout.sampler import Completion
+from jaxcritique.store import Store
 from jaxcritique.tasks import load_problems
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -177,6 +183,30 @@ def test_odd_calculations_are_only_wrong_or_unchecked(mark, readable):
     assert judged(STORY, f"So {mark}.", right=False).first_error == 0
     critique = REAL.annotate(solution(f"So {mark}.", right=False))
     assert (critique is not None and critique.first_error == 0) == readable
+
+
+def test_a_program_needs_problems_of_a_task():
+    with pytest.raises(InvalidInput, match="`annotator`: the checker works out calculations"):
+        require_checker("annotator", [Problem.asked("What is 1+1?", "2")])
+    assert require_checker("annotator", [PROBLEM, Problem.asked("What is 1+1?", "2")]) == STORY
+
+
+@pytest.mark.parametrize("prompts", [None, FULL])
+def test_a_model_is_asked_with_its_own_prompts(prompts):
+    asked = []
+
+    class Critic:
+        key = "critic"
+
+        def generate(self, requests, progress):
+            asked.extend(request.messages for request in requests)
+            return [Completion(r.id, 0, "Final answer: Wrong", "stop", 9, 9) for r in requests]
+
+    annotator = ModelAnnotator(Critic(), "critic", "critic", 99, 0.0, 1, prompts)
+    flawed = solution("So <<10-5=5>>5.", right=False)
+    context = Context(Store(None), Grader(), COMPACT, 0, actor_tokens=99, critic_tokens=99)
+    annotator.annotate_all(context, [flawed])
+    assert asked == [(prompts or COMPACT).to_critique(flawed)]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real data is not in {SHARED}")

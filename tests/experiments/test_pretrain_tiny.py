@@ -9,7 +9,7 @@ import pytest
 from experiments.pretraining.tiny_base import PretrainConfig
 from experiments.program import parse
 from jaxcritique.models.config import ModelConfig
-from jaxcritique.prompts.templates import COMPACT, read_prompts
+from jaxcritique.prompts.templates import COMPACT, PromptSet
 from jaxcritique.tasks import TINY_BASE
 
 
@@ -30,7 +30,7 @@ def test_the_sizes_of_a_base_are_what_was_asked_for(small):
     record = json.loads((small / "pretraining.json").read_text())
     assert record["parameters"] == config.num_parameters
     assert (record["dim"], record["layers"]) == (64, 1)
-    assert read_prompts(small) is COMPACT
+    assert PromptSet.read(small) is COMPACT
     # The shipped base is of the sizes that are the defaults.
     shipped = ModelConfig.load(TINY_BASE)
     assert (shipped.dim, shipped.num_layers, shipped.mlp_dim) == (192, 5, 512)

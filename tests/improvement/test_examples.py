@@ -9,13 +9,7 @@ from jaxcritique.critiques.supervision import (
 )
 from jaxcritique.improvement.algorithm import _distinct
 from jaxcritique.models.tokenizer import Tokenizer
-from jaxcritique.prompts.templates import (
-    COMPACT,
-    FULL,
-    critique_messages,
-    refine_messages,
-    solve_messages,
-)
+from jaxcritique.prompts.templates import COMPACT, FULL
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.tasks import TINY_BASE
 from jaxcritique.training.data import Example, tokenize
@@ -30,9 +24,9 @@ REFINEMENT = Refinement(CRITIQUE, "The answer is 5.", "correct", "5")
 def test_the_actor_learns_solutions_and_refinements_weighed_by_beta(prompts):
     reasoning = [(PROBLEM, PROBLEM.rationale), (PROBLEM, "The answer is 5.")]
     assert actor_examples(prompts, reasoning, [REFINEMENT], beta=0.25) == [
-        Example(solve_messages(prompts, PROBLEM), PROBLEM.rationale, 1.0),
-        Example(solve_messages(prompts, PROBLEM), "The answer is 5.", 1.0),
-        Example(refine_messages(prompts, CRITIQUE), REFINEMENT.text, 0.25),
+        Example(prompts.to_solve(PROBLEM), PROBLEM.rationale, 1.0),
+        Example(prompts.to_solve(PROBLEM), "The answer is 5.", 1.0),
+        Example(prompts.to_refine(CRITIQUE), REFINEMENT.text, 0.25),
     ]
 
 
@@ -56,7 +50,7 @@ def test_self_correction_is_learnt_from_the_same_data_without_the_critique(promp
 @pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])
 def test_the_critic_learns_critiques(prompts):
     assert critic_examples(prompts, [CRITIQUE]) == [
-        Example(critique_messages(prompts, SOLUTION), CRITIQUE.text)
+        Example(prompts.to_critique(SOLUTION), CRITIQUE.text)
     ]
 
 

@@ -4,7 +4,7 @@ import typing
 import pytest
 
 from jaxcritique.prompts.annotation import Mode, annotation_messages, hint, read_annotation
-from jaxcritique.prompts.templates import COMPACT, critique_messages
+from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Problem, Solution
 
 PROBLEM = Problem(
@@ -49,7 +49,7 @@ def test_a_right_response_is_always_labelled_step_by_step():
 
 
 def test_a_critic_is_asked_as_critics_are():
-    assert annotation_messages(COMPACT, WRONG, "critic") == critique_messages(COMPACT, WRONG)
+    assert annotation_messages(COMPACT, WRONG, "critic") == COMPACT.to_critique(WRONG)
 
 
 def test_steps_are_numbered_and_the_answer_shown():

@@ -2,13 +2,7 @@ import dataclasses
 
 import pytest
 
-from jaxcritique.prompts.templates import (
-    COMPACT,
-    FULL,
-    critique_messages,
-    refine_messages,
-    solve_messages,
-)
+from jaxcritique.prompts.templates import COMPACT, FULL
 from jaxcritique.records import Critique, Problem, Solution
 from jaxcritique.roles import no_critique
 
@@ -24,21 +18,21 @@ pytestmark = pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "c
 
 
 def test_the_actor_sees_the_question_alone(prompts):
-    [message] = solve_messages(prompts, PROBLEM)
+    [message] = prompts.to_solve(PROBLEM)
     assert message["role"] == "user"
     assert message["content"].count(PROBLEM.question) == 1
 
 
 def test_the_critic_sees_question_and_solution(prompts):
-    [message] = critique_messages(prompts, SOLUTION)
+    [message] = prompts.to_critique(SOLUTION)
     assert message["role"] == "user"
     assert message["content"].count(PROBLEM.question) == 1
     assert message["content"].count(SOLUTION.text) == 1
 
 
 def test_the_refining_actor_sees_its_own_turn_and_the_critique(prompts):
-    first, own, last = refine_messages(prompts, CRITIQUE)
-    assert [first] == solve_messages(prompts, PROBLEM)
+    first, own, last = prompts.to_refine(CRITIQUE)
+    assert [first] == prompts.to_solve(PROBLEM)
     assert own == {"role": "assistant", "content": SOLUTION.text}
     assert last["role"] == "user"
     assert last["content"].count(CRITIQUE.text) == 1
@@ -46,9 +40,9 @@ def test_the_refining_actor_sees_its_own_turn_and_the_critique(prompts):
 
 @pytest.mark.parametrize("silence", ["", " \n"])
 def test_without_a_critique_the_actor_corrects_itself(prompts, silence):
-    messages = refine_messages(prompts, dataclasses.replace(no_critique(SOLUTION), text=silence))
+    messages = prompts.to_refine(dataclasses.replace(no_critique(SOLUTION), text=silence))
     first, own, last = messages
-    assert [first, own] == refine_messages(prompts, CRITIQUE)[:2]
+    assert [first, own] == prompts.to_refine(CRITIQUE)[:2]
     assert last["role"] == "user"
     assert "solution" in last["content"]
     # Neither is a critique spoken of, nor is there a gap where one was left out.
@@ -59,10 +53,10 @@ def test_without_a_critique_the_actor_corrects_itself(prompts, silence):
 
 def test_nobody_is_shown_what_only_the_grader_knows(prompts):
     for messages in (
-        solve_messages(prompts, PROBLEM),
-        critique_messages(prompts, SOLUTION),
-        refine_messages(prompts, CRITIQUE),
-        refine_messages(prompts, no_critique(SOLUTION)),
+        prompts.to_solve(PROBLEM),
+        prompts.to_critique(SOLUTION),
+        prompts.to_refine(CRITIQUE),
+        prompts.to_refine(no_critique(SOLUTION)),
     ):
         shown = "\n".join(message["content"] for message in messages)
         for secret in ("GOLD", "RATIONALE", "EXTRACTED", "RG3", "MISTAKE", "77", "78"):
@@ -71,7 +65,7 @@ def test_nobody_is_shown_what_only_the_grader_knows(prompts):
 
 def test_the_verdict_changes_no_prompt(prompts):
     right = Solution(PROBLEM, SOLUTION.text, "correct", "GOLD")
-    assert critique_messages(prompts, right) == critique_messages(prompts, SOLUTION)
+    assert prompts.to_critique(right) == prompts.to_critique(SOLUTION)
 
 
 @pytest.mark.parametrize(("task", "form"), [
@@ -83,8 +77,8 @@ def test_the_final_form_is_asked_for_in_full_only(task, form, prompts):
     problem = Problem("id", "Why?", "1", "", task)
     solution = Solution(problem, "So.", "wrong", None)
     for messages in (
-        solve_messages(prompts, problem),
-        refine_messages(prompts, Critique(solution, "No.", False, None)),
-        refine_messages(prompts, no_critique(solution)),
+        prompts.to_solve(problem),
+        prompts.to_refine(Critique(solution, "No.", False, None)),
+        prompts.to_refine(no_critique(solution)),
     ):
         assert (form in messages[-1]["content"]) == (prompts is FULL)

@@ -9,7 +9,7 @@ from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import Transformer
 from jaxcritique.models.weights import named_weights
-from jaxcritique.prompts.templates import COMPACT, solve_messages
+from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import Messages
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
 from jaxcritique.tasks import TINY_BASE
@@ -46,4 +46,4 @@ def make_sampler(base) -> Callable[..., JaxSampler]:
 @pytest.fixture(scope="session")
 def prompts() -> list[Messages]:
     """Thirty short stories as prompts of 30 to 60 tokens."""
-    return [solve_messages(COMPACT, p) for p in generate("train", 30, 0, (1, 1, 0, 0, 0))]
+    return [COMPACT.to_solve(p) for p in generate("train", 30, 0, (1, 1, 0, 0, 0))]

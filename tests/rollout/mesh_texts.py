@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from jaxcritique.models.huggingface import ModelFolder
-from jaxcritique.prompts.templates import COMPACT, solve_messages
+from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.rollout import decoding
 from jaxcritique.rollout.engines import load_jax
 from jaxcritique.rollout.jax_engine import JaxConfig
@@ -18,7 +18,7 @@ def requests() -> list[Request]:
     """More samples than slots, greedy and not, of prompts that begin alike and end apart."""
     return [
         Request(
-            solve_messages(COMPACT, problem),
+            COMPACT.to_solve(problem),
             n=1 + i % 3,
             max_tokens=(6, 20, 33)[i % 3],
             temperature=(0.0, 1.0)[i % 2],

@@ -18,7 +18,7 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.models.sharding import make_mesh
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import abstract
-from jaxcritique.prompts.templates import FULL, solve_messages
+from jaxcritique.prompts.templates import FULL
 from jaxcritique.rollout import decoding
 from jaxcritique.rollout.engines import load_jax
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
@@ -437,7 +437,7 @@ def test_smollm2_writes_what_transformers_writes():
     folder = pathlib.Path(os.environ["JAXCRITIQUE_SMOLLM2"])
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     problems = word_problems.generate("test", 8, 0)
-    check_greedy(model, folder, [Request(solve_messages(FULL, p), 1, 64, 0.0, 0) for p in problems])
+    check_greedy(model, folder, [Request(FULL.to_solve(p), 1, 64, 0.0, 0) for p in problems])
 
 
 def check_greedy(model, folder: pathlib.Path, requests: list[Request]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcritique.models.huggingface import load_pretrained
-from jaxcritique.prompts.templates import COMPACT, read_prompts
+from jaxcritique.prompts.templates import COMPACT, PromptSet
 from jaxcritique.tasks import TINY_BASE
 
 BASES = sorted(TINY_BASE.parent.glob("tiny_base*"))
@@ -39,4 +39,4 @@ def test_all_bases_have_the_same_tokenizer(folder):
 
 @pytest.mark.parametrize("folder", BASES, ids=lambda folder: folder.name)
 def test_a_base_says_which_prompts_it_was_trained_on(folder):
-    assert read_prompts(folder) is COMPACT
+    assert PromptSet.read(folder) is COMPACT

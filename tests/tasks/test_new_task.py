@@ -9,7 +9,7 @@ import pytest
 from experiments.program import parse
 from jaxcritique.critiques.build_critiques import BuildCritiquesConfig, build_critiques
 from jaxcritique.errors import InvalidInput
-from jaxcritique.prompts.templates import PROMPT_SETS, solve_messages
+from jaxcritique.prompts.templates import PROMPT_SETS
 from jaxcritique.records import Problem, to_json
 from jaxcritique.rollout.engines import Engine, EngineConfig
 from jaxcritique.rollout.sampler import Completion
@@ -113,7 +113,7 @@ def test_it_is_evaluated_with_the_checker_as_critic(tmp_path):
 
 def test_prompts_ask_for_its_answer_form():
     [problem] = load_problems("sums", None, "test", 1, 0)
-    [message] = solve_messages(PROMPT_SETS["full"], problem)
+    [message] = PROMPT_SETS["full"].to_solve(problem)
     assert message["content"].endswith(r"'The answer is $\boxed{N}$.'")
 
 
