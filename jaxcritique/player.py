@@ -25,7 +25,7 @@ from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, criticise, no_critique, refine, respond
 from jaxcritique.rollout.engines import EngineConfig, Loaded, hold_fine_tuned
 from jaxcritique.rollout.sampler import Sampler
-from jaxcritique.run_folder import claim
+from jaxcritique.run_folder import claim, release
 from jaxcritique.store import Store
 from jaxcritique.testtime.rounds import as_solution
 from jaxcritique.training.data import Example
@@ -472,9 +472,13 @@ def fine_tune(
         )  # fmt: skip
         if job.folder is not None:  # No other fine-tuning may resume from its checkpoints.
             claim(job.folder, "fine_tune", job.settings)
-    trained = job.save_result(train(job))
-    if job.folder is not None:
-        prompts.write(job.folder / "model")
+    try:
+        trained = job.save_result(train(job))
+        if job.folder is not None:
+            prompts.write(job.folder / "model")
+    finally:
+        if job.folder is not None:
+            release(job.folder)
     engine = dataclasses.replace(engine, engine="jax", vllm_python=None)
     return Player(hold_fine_tuned(trained, engine.jax()), prompts, engine, trained=trained)
 

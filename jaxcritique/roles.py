@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ from jaxcritique.rollout.engines import Engine
 from jaxcritique.rollout.guard import in_own_process
 from jaxcritique.rollout.journal import complete
 from jaxcritique.rollout.sampler import Completion, Request, Sampler, SamplerError
+from jaxcritique.run_folder import release
 from jaxcritique.store import Dataset, Stage, Store
 from jaxcritique.training.data import Example
 from jaxcritique.training.sft import SftConfig, fine_tune_stage
@@ -80,18 +82,21 @@ class Context:
         run_dir: str | os.PathLike[str],
         engine: Engine,
     ) -> Iterator["Context"]:
-        """Yields the context of a run, with this model's prompts; then frees the engine."""
+        """Yields the context of a run with this model's prompts; then frees engine and folder."""
         prompts = config.prompts_for(model.folder)
-        with Grader() as grader, engine:
-            yield cls(
-                Store(run_dir),
-                grader,
-                prompts,
-                config.seed,
-                config.actor_tokens,
-                config.critic_tokens,
-                engine,
-            )
+        try:
+            with Grader() as grader, engine:
+                yield cls(
+                    Store(run_dir),
+                    grader,
+                    prompts,
+                    config.seed,
+                    config.actor_tokens,
+                    config.critic_tokens,
+                    engine,
+                )
+        finally:
+            release(pathlib.Path(run_dir))
 
     def reseeded(self, number: int) -> "Context":
         """Returns this context with another seed, derived from its own; 0 returns it unchanged."""

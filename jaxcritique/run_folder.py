@@ -19,12 +19,12 @@ from jaxcritique.config import Config
 from jaxcritique.errors import InvalidInput
 from jaxcritique.store import read_object, write_atomically, write_rows
 
-# Locks last as long as their files are open: until the process ends, or `release`.
+# Locks last as long as their files are open: until `release`, or the end of the process.
 _HELD: dict[pathlib.Path, TextIO] = {}
 
 
 def hold(run_dir: pathlib.Path, part: str = "") -> None:
-    """Makes the folder, and locks it against other processes for as long as this one lives.
+    """Makes the folder, and locks it against other processes until `release`.
 
     The lock is the operating system's, so that none is left behind by a process that was killed.
 
@@ -39,8 +39,9 @@ def hold(run_dir: pathlib.Path, part: str = "") -> None:
         raise InvalidInput(f"{run_dir} is a file; a folder is wanted.")
     run_dir.mkdir(parents=True, exist_ok=True)
     path = (run_dir / f".lock{part and '-'}{part}").resolve()
-    if path in _HELD:
-        return
+    held = _HELD.get(path)
+    if held and path.exists() and os.path.samestat(path.stat(), os.fstat(held.fileno())):
+        return  # Otherwise the folder was deleted, and its lock with it.
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,10 +61,10 @@ def hold(run_dir: pathlib.Path, part: str = "") -> None:
     _HELD[path] = file
 
 
-def release() -> None:
-    """Unlocks all folders that this process holds."""
-    while _HELD:
-        _HELD.popitem()[1].close()
+def release(run_dir: pathlib.Path) -> None:
+    """Unlocks what this process holds of a folder."""
+    for path in [path for path in _HELD if path.parent == run_dir.resolve()]:
+        _HELD.pop(path).close()
 
 
 def claim(

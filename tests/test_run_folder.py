@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from jaxcritique import run_folder
 from jaxcritique.config import Config, setting
 from jaxcritique.errors import InvalidInput
 from jaxcritique.run_folder import Results, about_run, claim, command, hold, release, shown
@@ -30,7 +32,7 @@ time.sleep(600)
 @pytest.fixture(autouse=True)
 def released():
     yield
-    release()
+    run_folder._HELD.clear()
 
 
 @pytest.fixture
@@ -64,6 +66,22 @@ def test_a_folder_is_locked_until_its_process_is_killed(start_holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     hold(tmp_path / "run")
+
+
+def test_a_released_folder_is_free_for_others(start_holder, tmp_path):
+    hold(tmp_path)
+    hold(tmp_path, "part")
+    release(tmp_path)
+    start_holder(tmp_path)
+    start_holder(tmp_path, "part")
+
+
+def test_a_folder_that_was_deleted_is_locked_anew(start_holder, tmp_path):
+    hold(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    start_holder(tmp_path / "run")
+    with pytest.raises(InvalidInput, match="in use"):
+        hold(tmp_path / "run")
 
 
 def test_parts_of_a_folder_do_not_lock_each_other_out(start_holder, tmp_path):

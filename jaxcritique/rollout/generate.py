@@ -15,7 +15,7 @@ from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.journal import generate_shards, read_shard
 from jaxcritique.rollout.prompt_files import SamplingConfig, read_requests, write_batch
-from jaxcritique.run_folder import claim
+from jaxcritique.run_folder import claim, release
 from jaxcritique.store import read_object, write_atomically
 
 
@@ -106,6 +106,7 @@ def generate(
             }
             part = "" if count == 1 else f"{index}-of-{count}"
             claim(output, "generate", {**settings, **sampling.to_json()}, part)
+            stack.callback(release, output)
         requests = [r for r in prompts.requests if int(r.content[:8], 16) % count == index]
         started = time.monotonic()
         shards = generate_shards(output, "generate", sampler, requests, config.retry_failed)

@@ -138,7 +138,7 @@ def _run_here(program: str, arguments: Sequence[str]) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        run_folder.release()
+        run_folder._HELD.clear()  # As the end of a process does.
     return 0
 
 
