@@ -62,12 +62,6 @@ class ReproduceConfig(Config):
         "which command checks whether it fits.",
     )
 
-    def __post_init__(self) -> None:
-        """Checks that there is a seed."""
-        super().__post_init__()
-        if not self.seeds:
-            raise ValueError("`seeds` is empty: give whole numbers, separated by commas.")
-
 
 CONFIGS = ReproduceConfig, RunDir
 

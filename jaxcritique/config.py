@@ -96,7 +96,8 @@ class ConfigField:
         """Returns a value of the field, converted to its type.
 
         Raises:
-          ValueError: it is of another type, out of bounds, or none of the choices.
+          ValueError: it is of another type, out of bounds, or none of the choices; or it is an
+            empty tuple, whose default is not.
         """
         if value is None and self.optional:
             return None
@@ -104,7 +105,11 @@ class ConfigField:
             return self._checked(value)
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ValueError(f"`{self.name}={value}`: give a tuple, such as ({value!r},).")
-        return tuple(self._checked(one) for one in cast(Iterable[Any], value))
+        values = tuple(self._checked(one) for one in cast(Iterable[Any], value))
+        if not values and self.default != ():
+            example = "" if self.default is REQUIRED else f", as {','.join(map(str, self.default))}"
+            raise ValueError(f"`{self.name}=`: give at least one{example}.")
+        return values
 
     def _checked(self, value: Any) -> Any:
         wrong = f"`{self.name}={value}`"

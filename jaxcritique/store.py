@@ -183,7 +183,7 @@ def read_jsonl(
                     why = f"not JSON (column {error.start + 1}: not UTF-8)"
                 elif isinstance(error, RecursionError):
                     why = "not JSON (nested too deeply)"
-                raise InvalidInput(f"{path}:{number}: {why}. {remedy}") from error
+                raise InvalidInput(f"{path}:{number}: {why.rstrip('.')}. {remedy}") from error
             yield number, record
 
 

@@ -21,6 +21,7 @@ class Training(Config):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loop(Config):
     folder: pathlib.Path = setting(REQUIRED, "Folder.")
+    names: tuple[str, ...] = setting(("n",), "Names.")
     kind: Literal["a", "b"] | None = setting(None, "Kind.")
     sizes: tuple[int, ...] = setting((1, 2), "Sizes.", low=1)
     step: int | None = setting(None, "Step.", low=0)
@@ -45,6 +46,8 @@ class Experiment(Loop, Training):
         ({"kind": "c"}, "`kind=c`: choose from a, b."),
         ({"sizes": (1, 0)}, "`sizes=0` must be at least 1."),
         ({"step": -1}, "`step=-1` must be at least 0."),
+        ({"sizes": ()}, "`sizes=`: give at least one, as 1,2."),
+        ({"names": ()}, "`names=`: give at least one, as n."),
         ({"rows": 8.5}, "`rows=8.5` must be a whole number, not float."),
         ({"rows": "8"}, "`rows=8` must be a whole number, not str."),
         ({"rows": True}, "`rows=True` must be a whole number, not bool."),
@@ -65,9 +68,9 @@ def test_values_out_of_bounds_are_refused_by_name(values, message):
 
 def test_bounds_are_allowed_and_so_is_none_where_it_is_the_default():
     config = Experiment(
-        folder=pathlib.Path("f"), rows=64, rate=0, clip=math.inf, kind="a", sizes=(), step=None
+        folder=pathlib.Path("f"), rows=64, rate=0, clip=math.inf, kind="a", sizes=(5,), step=None
     )
-    assert (config.rows, config.clip, config.sizes) == (64, math.inf, ())
+    assert (config.rows, config.clip, config.sizes) == (64, math.inf, (5,))
 
 
 def test_values_are_converted_to_the_types_of_their_fields():

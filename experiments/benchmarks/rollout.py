@@ -71,8 +71,6 @@ def measure(benchmark: RolloutBenchmark, engine: EngineConfig) -> Measured:
     with checking_input():
         if not benchmark.model or not benchmark.prompts:
             raise ValueError("`suite=rollout` needs `model` and `prompts`.")
-        if not benchmark.bench_batches:
-            raise ValueError("`bench_batches` is empty.")
         model = ModelFolder.of(benchmark.model)
         config = ModelConfig.load(model.folder)
         tokens = benchmark.bench_tokens

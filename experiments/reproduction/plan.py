@@ -198,8 +198,8 @@ class PartRun:
                 f"{self.flagfile}: {self.part.program} does not take its flags: {error}"
             ) from error
 
-    def fit_command(self, topology: str) -> str:
-        """Returns the command that checks whether what it fine-tunes fits some hardware.
+    def fit_command(self, topology: str) -> str | None:
+        """Returns the command that checks whether what it fine-tunes fits some hardware, if any.
 
         Args:
           topology: hardware, as `launchers.plan` names it.
@@ -207,6 +207,8 @@ class PartRun:
         values = {name: value for c in self.configs() for name, value in vars(c).items()}
         given = values[self.part.trains]
         models = given if isinstance(given, tuple) else (given,)
+        if not models:
+            return None
         # A folder that is called as a preset need not be here yet.
         names = [name if (name := pathlib.Path(m).name) in PRESETS else str(m) for m in models]
         return shlex.join(
@@ -347,8 +349,8 @@ def print_commands(runs: Sequence[PartRun], topology: str | None) -> None:
     for run in runs:
         print(f"\n# {run}: {run.part.shows}")
         print(shlex.join(run.command(shown=True)))
-        if run.part.trains and topology:
-            print(f"# does it fit? {run.fit_command(topology)}")
+        if run.part.trains and topology and (fits := run.fit_command(topology)):
+            print(f"# does it fit? {fits}")
 
 
 def _hash(path: pathlib.Path) -> str:

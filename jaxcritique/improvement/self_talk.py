@@ -85,12 +85,6 @@ class SelfTalkConfig(TaskConfig, RolesConfig, ActorConfig, SelfTalkDataConfig):
         repeated=True,
     )
 
-    def __post_init__(self) -> None:
-        """Checks what no single field's bounds say."""
-        super().__post_init__()
-        if not self.k:
-            raise ValueError("`k=`: give whole numbers from 1, such as 1,2,4,8.")
-
 
 @dataclasses.dataclass(frozen=True)
 class SelfTalkTranscript:

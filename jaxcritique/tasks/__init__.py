@@ -109,7 +109,8 @@ def _any_problem(row: dict[str, Any]) -> Problem | None:
         problem = from_json(Problem, row)
         for name in ("id", "question", "answer", "rationale"):
             text_field(row, name)
-        find_task(problem.task)
+        if problem.task != "":  # A question that belongs to no task.
+            find_task(text_field(row, "task"))
         if problem.level is not None and type(problem.level) is not int:
             raise ValueError("its 'level' is neither a whole number nor null")
         return problem

@@ -87,8 +87,6 @@ class EvaluateConfig(RolesConfig, TaskConfig, DifficultyConfig):
     def __post_init__(self) -> None:
         """Checks what no single field's bounds say."""
         super().__post_init__()
-        if not self.k:
-            raise ValueError("`k=`: give whole numbers from 1, such as 1,2,4,8.")
         if 0 < self.samples < max(self.k):
             raise ValueError(
                 f"`k={max(self.k)}` needs as many samples of each problem, but "

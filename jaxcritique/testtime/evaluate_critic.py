@@ -52,12 +52,6 @@ class EvaluateCriticConfig(RolesConfig):
     data: pathlib.Path = setting(REQUIRED, "JSONL file of problems, or of solutions in steps.")
     limit: int = setting(0, "Rows used, the first ones; 0: all.", low=0)
 
-    def __post_init__(self) -> None:
-        """Checks what no single field's bounds say."""
-        super().__post_init__()
-        if not self.critic:
-            raise ValueError("`critic`: name at least one critic.")
-
 
 class CriticResult(TypedDict):
     """What results.json says of one critic."""

@@ -121,7 +121,7 @@ def _labelled(row: dict[str, Any]) -> LabelledSolution:
             f"numbers from 0, nor {SOUND} for no error"
         )
     gold = row.get("gold")
-    if not isinstance(gold, str | int | float | None):
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float | None):
         raise ValueError("its 'gold' is neither text nor a number")
     # Critics are shown one step a line.
     text = "\n".join(" ".join(step.split()) for step in steps)

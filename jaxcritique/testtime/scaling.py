@@ -53,8 +53,8 @@ class ScalingConfig(RolesConfig, TaskConfig, ActorConfig):
         super().__post_init__()
         if not self.actor_base and not self.actor:
             raise ValueError("name actors with `actor_base` or `actor`; Figure 9 has four sizes.")
-        if not 0 < len(self.critic) <= MOST_CRITICS:
-            raise ValueError(f"`critic`: name one to {MOST_CRITICS} critics; a figure shows these.")
+        if len(self.critic) > MOST_CRITICS:
+            raise ValueError(f"`critic`: name at most {MOST_CRITICS}; a figure shows no more.")
         as_they_are = {pathlib.Path(folder).resolve() for folder in self.actor}
         for folder in self.actor_base:
             if pathlib.Path(folder).resolve() in as_they_are:

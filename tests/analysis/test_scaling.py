@@ -111,7 +111,7 @@ def test_sizes_have_names(parameters, name):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"critic": ("checker",)}, "name actors with `actor_base` or `actor`"),
-    ({"critic": 4 * ("checker",), "actor": ("a",)}, "`critic`: name one to 3 critics"),
+    ({"critic": 4 * ("checker",), "actor": ("a",)}, "`critic`: name at most 3"),
     ({"critic": ("checker",), "actor": ("a/b",), "actor_base": ("a/../a/b/.",)},
      "`actor_base=a/../a/b/.` is also an `actor`"),
 ])  # fmt: skip

@@ -63,7 +63,9 @@ def test_every_kind_of_flag():
 
 
 def test_an_empty_list():
-    assert everything("--seeds=").seeds == ()
+    assert everything("--shares=").shares == ()
+    with pytest.raises(ValueError, match="--seeds=: give at least one, as 0,1"):
+        everything("--seeds=")
 
 
 @pytest.mark.parametrize(

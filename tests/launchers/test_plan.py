@@ -107,6 +107,8 @@ def test_a_refusal_ends_the_program_in_a_line():
     ("flags", "message"),
     [
         (["--batch=4", "--search"], "--search finds the batch; leave --batch out"),
+        (["--topology="], "--topology=: give at least one."),
+        (["--model="], "--model=: give at least one."),
         (["--json=."], "`json=.` is a folder"),
         (["--model=gpt-9"], "`model=gpt-9` is neither a folder nor one of the presets smollm2"),
     ],

@@ -51,7 +51,7 @@ def reproduce(program_environment) -> Callable[..., tuple[int, str]]:
                     return end.code, printed.getvalue()
                 return 1, f"{printed.getvalue()}{end.code}"
             finally:
-                run_folder.release()
+                run_folder._HELD.clear()
         return 0, printed.getvalue()
 
     return reproduce
@@ -238,7 +238,7 @@ def test_a_pipe_that_is_closed_early_gives_no_traceback(program_environment):
     ("flag", "words"),
     [
         ("--seeds=0,x", "--seeds=0,x: give whole numbers"),
-        ("--seeds=", "--seeds is empty: give whole numbers"),
+        ("--seeds=", "--seeds=: give at least one, as 0,1,2"),
         ("--only=evalaute", "--only=evalaute: there is no part 'evalaute'"),
         ("--run_dir=", "--run_dir is empty: name a folder."),
         ("--jobs=9999", "--jobs=9999: cores this process may use: "),

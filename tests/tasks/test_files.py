@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import sys
@@ -134,17 +135,19 @@ def test_row_without_its_parts_is_named(task, row, problem, load):
     ({"answer": 2}, "its 'answer' is not text"),
     ({"rationale": None}, "no 'rationale'"),
     ({"task": "algebra"}, "`task=algebra`: there are gsm8k, gsm_symbolic, math"),
+    ({"task": []}, "its 'task' is not text"),
     ({"level": "3"}, "its 'level' is neither"),
     ({"levels": 3}, "Problem has no field"),
 ])  # fmt: skip
 def test_row_of_our_own_form_is_checked(change, problem, tmp_path):
     path = tmp_path / "own.jsonl"
     own = Problem("a", "How many?", "2", "1+1=2", "gsm8k", 3)
-    path.write_text(f"{json.dumps(to_json(own))}\n")
-    assert read_any_problems(path) == [own]
+    of_no_task = dataclasses.replace(own, task="")
+    path.write_text("".join(f"{json.dumps(to_json(p))}\n" for p in (own, of_no_task)))
+    assert read_any_problems(path) == [own, of_no_task]
     with path.open("a") as file:
         file.write(json.dumps({**to_json(own), **change}))
-    with pytest.raises(ValueError, match=rf"own\.jsonl:2: .*{problem}"):
+    with pytest.raises(ValueError, match=rf"own\.jsonl:3: .*{problem}"):
         read_any_problems(path)
 
 

@@ -108,6 +108,7 @@ def test_one_step_is_one_line(labelled):
     ({"problem": "?", "steps": ["a"], "first_error": True}, "'first_error', True, is none of its"),
     ({"problem": "?", "steps": ["a"]}, "'first_error', missing, is none of its"),
     ({"problem": "?", "steps": ["a"], "first_error": 0, "gold": [2]}, "its 'gold' is neither text"),
+    ({"problem": "?", "steps": ["a"], "first_error": 0, "gold": True}, "its 'gold' is neither"),
 ])  # fmt: skip
 def test_bad_rows_are_named(row, message, tmp_path):
     path = write(tmp_path / "bad.jsonl", sample(0), row)
