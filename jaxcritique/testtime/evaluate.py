@@ -92,8 +92,10 @@ class EvaluateConfig(RolesConfig, TaskConfig, DifficultyConfig):
                 f"`k={max(self.k)}` needs as many samples of each problem, but "
                 f"`samples={self.samples}` draws fewer."
             )
+        if self.critic == "":
+            raise ValueError("`critic=` names no critic; leave it out for the actor alone.")
         for name in ("protocol", "scaling"):
-            if not self.critic and getattr(self, name) != getattr(type(self), name):
+            if self.critic is None and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"`{name}` is about a critic: name one with `critic`.")
 
     @property

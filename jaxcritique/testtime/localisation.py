@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Critique, Problem, Solution, digest
 from jaxcritique.store import read_jsonl
 from jaxcritique.tasks.task import text_field
@@ -20,7 +21,7 @@ class LabelledSolution:
     """A solution in given steps whose first wrong step is known."""
 
     solution: Solution
-    first_error: int  # From 0, or SOUND.
+    first_error: int  # From 0, among the steps that critiques number; or SOUND.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +116,23 @@ def _labelled(row: dict[str, Any]) -> LabelledSolution:
     steps, first_error = row.get("steps"), row.get("first_error")
     if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
         raise ValueError(f"its 'steps', {_shown(row, 'steps')}, is not a list of texts")
+    lines = [" ".join(step.split()) for step in steps]  # Critics are shown one step a line.
+    if "" in lines:
+        raise ValueError(f"its step {lines.index('')}, counted from 0, is blank")
     if type(first_error) is not int or not SOUND <= first_error < len(steps):
         raise ValueError(
             f"its 'first_error', {_shown(row, 'first_error')}, is none of its {len(steps)} steps' "
             f"numbers from 0, nor {SOUND} for no error"
         )
+    counted = [bool(split_steps(line)) for line in lines]  # Not the line that states the answer.
+    if first_error != SOUND and not counted[first_error]:
+        raise ValueError(
+            f"its 'first_error', {first_error}, is the step {lines[first_error]!r}, which only "
+            "states the answer: critiques have no verdict on it. Leave the row out"
+        )
     gold = row.get("gold")
     if isinstance(gold, bool) or not isinstance(gold, str | int | float | None):
         raise ValueError("its 'gold' is neither text nor a number")
-    # Critics are shown one step a line.
-    text = "\n".join(" ".join(step.split()) for step in steps)
     problem = Problem(
         id=f"sample-{digest(question, steps)}",
         question=question,
@@ -133,4 +141,5 @@ def _labelled(row: dict[str, Any]) -> LabelledSolution:
         task="gsm8k",
     )
     verdict = "correct" if first_error == SOUND else "wrong"
-    return LabelledSolution(Solution(problem, text, verdict, None), first_error)
+    number = first_error if first_error == SOUND else sum(counted[:first_error])
+    return LabelledSolution(Solution(problem, "\n".join(lines), verdict, None), number)

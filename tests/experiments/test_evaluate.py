@@ -157,6 +157,7 @@ def test_self_correction_asks_no_critic(tmp_path):
     (["--k=1,x"], "error: --k=1,x: give whole numbers, separated by commas."),
     (["--k=0"], "error: --k=0 must be at least 1."),
     (["--actor=/nowhere"], "error: --actor=/nowhere: /nowhere/config.json: no such file"),
+    (["--critic="], "error: --critic= names no critic; leave it out for the actor alone."),
     (["--critic=/nowhere"], "error: --critic=/nowhere: /nowhere/config.json: no such file"),
     (["--protocol=refine_some"], "flag --protocol=refine_some: value should be one of <refine_all"),
     (["--scaling=sequential"], "error: --scaling is about a critic: name one with --critic."),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcritique.analysis.intervals import of_block_means
+from jaxcritique.prompts.critique import split_steps
 from jaxcritique.roles import read_critique
 from jaxcritique.testtime.localisation import (
     harmonic_mean,
@@ -100,6 +101,17 @@ def test_one_step_is_one_line(labelled):
     assert labelled[0].solution.text == "a\nb c"
 
 
+def test_a_line_that_states_the_answer_is_no_step(tmp_path):
+    """Critiques do not number it, so that a first error after it has another number."""
+    steps = ["a=3", "The answer is b=4 for Tom.", "so b+1=6", "The answer is 6."]
+    rows = [{"problem": "?", "steps": steps, "first_error": error} for error in (0, 2, -1)]
+    found = read_labelled(write(tmp_path / "s.jsonl", *rows))
+    assert [row.first_error for row in found] == [0, 1, -1]
+    assert split_steps(found[1].solution.text)[1] == "so b+1=6"
+    critiques = [read_critique(row.solution, SECOND_WRONG) for row in found]
+    assert localisation_report(found[1:2], critiques[1:2]).accuracy_erroneous == 1.0
+
+
 @pytest.mark.parametrize(("row", "message"), [
     ({"steps": ["a"], "first_error": 0}, "the row has no 'problem'"),
     ({"problem": "?", "first_error": 0}, "its 'steps', missing, is not a list of texts"),
@@ -109,6 +121,11 @@ def test_one_step_is_one_line(labelled):
     ({"problem": "?", "steps": ["a"]}, "'first_error', missing, is none of its"),
     ({"problem": "?", "steps": ["a"], "first_error": 0, "gold": [2]}, "its 'gold' is neither text"),
     ({"problem": "?", "steps": ["a"], "first_error": 0, "gold": True}, "its 'gold' is neither"),
+    ({"problem": "?", "steps": ["a", " "], "first_error": 0}, "its step 1, counted from 0, is bl"),
+    (
+        {"problem": "?", "steps": ["a", "So the answer is 4."], "first_error": 1},
+        "its 'first_error', 1, is the step 'So the answer is 4.', which only states the answer",
+    ),
 ])  # fmt: skip
 def test_bad_rows_are_named(row, message, tmp_path):
     path = write(tmp_path / "bad.jsonl", sample(0), row)
