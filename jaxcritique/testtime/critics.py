@@ -10,6 +10,7 @@ from jaxcritique.store import Dataset, Stage
 from jaxcritique.testtime.rounds import Critic
 
 SELF = "self"  # Instead of a critic's folder: none, the actor corrects itself.
+_Write = Callable[[Solution], Critique]
 
 
 def critic_model(setting: str, name: str) -> ModelFolder | None:
@@ -24,50 +25,42 @@ def critic_model(setting: str, name: str) -> ModelFolder | None:
 def critic(context: Context, model: ModelFolder | None) -> Critic:
     """Returns a model as a critic; None: the checker."""
     if model is None:
-        return _check
+        return _program(_checker)
     sampler = context.sampler(model)
     return lambda context, name, solutions, temperature, prefixes=(): criticise(
         context, name, sampler, solutions, 1, temperature, prefixes
     )
 
 
-def no_critic(
-    context: Context,
-    name: str,
-    solutions: Sequence[Solution],
-    temperature: float,
-    prefixes: Sequence[str] = (),
-) -> Dataset[Critique]:
-    """The critic of an actor that corrects itself: empty critiques without a cost."""
-    return _computed(context, name, SELF, solutions, no_critique)
+def _program(judge: Callable[[Sequence[Solution]], tuple[str, _Write]]) -> Critic:
+    """Returns a program as a critic, which costs nothing.
+
+    Args:
+      judge: returns what names the program and its settings for these solutions, and the program.
+    """
+
+    def critic(
+        context: Context,
+        name: str,
+        solutions: Sequence[Solution],
+        temperature: float,
+        prefixes: Sequence[str] = (),
+    ) -> Dataset[Critique]:
+        key, write = judge(solutions)
+
+        def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
+            return [write(solution) for solution in solutions], dict.fromkeys(COSTS, 0)
+
+        return context.store.dataset(name, Critique, key, digest(*solutions), make=make)
+
+    return critic
 
 
-def _check(
-    context: Context,
-    name: str,
-    solutions: Sequence[Solution],
-    temperature: float,
-    prefixes: Sequence[str] = (),
-) -> Dataset[Critique]:
+def _checker(solutions: Sequence[Solution]) -> tuple[str, _Write]:
     """The checker: what it cannot judge has an empty critique, without a verdict."""
     annotator = ArithmeticAnnotator.of([solution.problem for solution in solutions])
-
-    def write(solution: Solution) -> Critique:
-        return annotator.annotate(solution) or no_critique(solution)
-
-    return _computed(context, name, annotator.key, solutions, write)
+    return annotator.key, lambda solution: annotator.annotate(solution) or no_critique(solution)
 
 
-def _computed(
-    context: Context,
-    name: str,
-    key: str,
-    solutions: Sequence[Solution],
-    write: Callable[[Solution], Critique],
-) -> Dataset[Critique]:
-    """A stage of critiques that no model writes; `key` names what does."""
-
-    def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
-        return [write(solution) for solution in solutions], dict.fromkeys(COSTS, 0)
-
-    return context.store.dataset(name, Critique, key, digest(*solutions), make=make)
+# The critic of an actor that corrects itself: empty critiques.
+no_critic = _program(lambda solutions: (SELF, no_critique))
