@@ -49,7 +49,7 @@ from jaxcritique.store import write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critics import critic, critic_model, no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, Protocol, run_rounds
-from jaxcritique.testtime.scores import DifferenceRow, Point, PointRow, rows_of, score_rows
+from jaxcritique.testtime.scores import DifferenceRow, Point, PointRow, point_scores, rows_of
 from jaxcritique.testtime.voting import equality
 
 
@@ -227,7 +227,7 @@ def self_talk(
         models={name: shown(model.folder, run_dir) for name, model in models.items()},
         transcripts=_transcripts(data.examples, evaluation.greedy["self-talk"]),
     )
-    results.write(score_rows(test, points))
+    results.write(point_scores(test, points))
     write_self_talk(results)
     return results
 

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxcritique.analysis.intervals import paired_difference
 from jaxcritique.analysis.methods import ALONE, METRICS, Method, named, one_round
 from jaxcritique.analysis.page import (
     Row,
@@ -19,7 +18,13 @@ from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
 from jaxcritique.run_folder import Results
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Protocol
-from jaxcritique.testtime.scores import DifferenceRow, Point, one_answer_point, parallel_points
+from jaxcritique.testtime.scores import (
+    DifferenceRow,
+    Point,
+    difference_row,
+    one_answer_point,
+    parallel_points,
+)
 from jaxcritique.testtime.voting import Same
 
 SELF_CORRECTION, SELF_TALK = named("self-correction"), named("self-talk")
@@ -58,24 +63,12 @@ def method_points(
 
 def comparisons(points: Sequence[Point], seed: int) -> list[DifferenceRow]:
     """Compares every method with those before it in Table 5, at the same metric and K."""
-    rows: list[DifferenceRow] = []
     ranked = sorted(points, key=lambda point: METHODS.index(point.method))
-    for rival, point in itertools.combinations(ranked, 2):
-        if (point.metric, point.k) != (rival.metric, rival.k):
-            continue
-        difference = paired_difference(point.scores, rival.scores, seed)
-        rows.append(
-            {
-                "method": str(point.method),
-                "metric": point.metric,
-                "minus": str(rival.method),
-                "minus_metric": rival.metric,
-                "k": point.k,
-                "difference": difference.mean,
-                "ci95": difference.ci95,
-            }
-        )
-    return rows
+    return [
+        difference_row(point, rival, seed)
+        for rival, point in itertools.combinations(ranked, 2)
+        if (point.metric, point.k) == (rival.metric, rival.k)
+    ]
 
 
 def self_talk_tables(results: Mapping[str, Any]) -> list[Table]:

@@ -34,9 +34,9 @@ from jaxcritique.testtime.scores import (
     differences,
     greedy_points,
     parallel_points,
+    point_scores,
     rows_of,
     samples_needed,
-    score_rows,
     sequential_points,
 )
 from jaxcritique.testtime.voting import equality
@@ -183,7 +183,7 @@ def evaluate(
         by_level=by_level(problems, points, config.seed),
         costs=study.costs,
     )
-    results.write(score_rows(problems, [*points, *before_after]))
+    results.write(point_scores(problems, [*points, *before_after]))
     write_evaluation(results.to_json(), run_dir)
     return results
 

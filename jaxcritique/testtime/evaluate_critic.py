@@ -34,6 +34,7 @@ from jaxcritique.testtime.localisation import (
     read_labelled,
 )
 from jaxcritique.testtime.rounds import Critic
+from jaxcritique.testtime.scores import score_rows
 
 _COMPARED = ("accuracy_refine_all", "accuracy_refine_flagged", "discriminability")
 
@@ -151,7 +152,8 @@ def evaluate_critic(
         comparisons=_comparisons(scores, config.seed),
         costs=costs,
     )
-    results.write(_score_rows([solution.problem for solution in solutions], scores))
+    answered = [solution.problem for solution in solutions if solution.problem.answer]
+    results.write(_score_rows(answered, scores))
     return results
 
 
@@ -253,12 +255,11 @@ def _score_rows(
     problems: Sequence[Problem], scores: Mapping[str, _Columns]
 ) -> Iterator[dict[str, Any]]:
     """Yields every problem's score in every column of Table 2 that it has a part in."""
-    levels = {problem.id: problem.level for problem in problems}
     for name, columns in scores.items():
         for column, by_problem in columns.items():
-            for problem, score in by_problem.items():
-                row = {"problem": problem, "level": levels[problem], "method": name}
-                yield {**row, "metric": column, "k": 1, "score": score}
+            about = {"method": name, "metric": column, "k": 1}
+            counted = (problem for problem in problems if problem.id in by_problem)
+            yield from score_rows(counted, [(about, by_problem)])
 
 
 def _comparisons(scores: Mapping[str, _Columns], seed: int) -> list[CriticComparison]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
-from jaxcritique.analysis.methods import ALONE, one_round
+from jaxcritique.analysis.methods import ALONE, Method, one_round
 from jaxcritique.analysis.page import as_text
 from jaxcritique.analysis.scaling_report import MOST_CRITICS, scaling_tables, write_scaling
 from jaxcritique.config import REQUIRED, setting
@@ -25,7 +25,7 @@ from jaxcritique.tasks import TaskConfig
 from jaxcritique.testtime.critic_metrics import table2_scores
 from jaxcritique.testtime.critics import CHECKER, critic, critic_model
 from jaxcritique.testtime.rounds import PROTOCOLS, Critic
-from jaxcritique.testtime.scores import WithGain, with_gain
+from jaxcritique.testtime.scores import WithGain, score_rows, with_gain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,13 +71,17 @@ class CriticSize(TypedDict):
     parameters: int | None
 
 
-class ActorRow(WithGain):
-    """Greedy accuracy of one actor, with a critic or without, in results.json."""
+class AboutActor(TypedDict):
+    """One actor, with a critic or without."""
 
     actor: str  # Its size, as `size_name` writes it.
     parameters: int
     critic: str | None
     method: str  # The name of ALONE, or of a round under a protocol.
+
+
+class ActorRow(AboutActor, WithGain):
+    """Greedy accuracy of an actor, in results.json."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,11 +105,9 @@ class Scaling(Results):
 class ActorScores:
     """One actor's greedy answers, with a critic or without."""
 
-    actor: str
-    parameters: int
-    critic: str | None
-    method: str
+    about: AboutActor
     scores: Mapping[str, float]  # By problem id, 0 or 1.
+    alone: Mapping[str, float] | None = None  # The same actor's without a critic, if these are not.
 
 
 def scaling(
@@ -201,49 +203,30 @@ def actor_scores(
       parameters: its number of parameters.
       columns: by critic, what `critic_metrics.table2_scores` returns.
     """
+
+    def about(critic: str | None, method: Method) -> AboutActor:
+        return AboutActor(actor=actor, parameters=parameters, critic=critic, method=str(method))
+
     alone = next(iter(columns.values()))["accuracy_without"]
     with_critic = [
-        ActorScores(
-            actor, parameters, critic, str(one_round(protocol)), table[f"accuracy_{protocol}"]
-        )
+        ActorScores(about(critic, one_round(protocol)), table[f"accuracy_{protocol}"], alone)
         for critic, table in columns.items()
         for protocol in PROTOCOLS
     ]
-    return [ActorScores(actor, parameters, None, str(ALONE), alone), *with_critic]
+    return [ActorScores(about(None, ALONE), alone), *with_critic]
 
 
 def scaling_rows(scored: Sequence[ActorScores], seed: int) -> list[ActorRow]:
     """Returns means with their intervals, and the gain over the same actor alone."""
-    alone = {one.actor: one.scores for one in scored if one.critic is None}
-    return [
-        {
-            "actor": one.actor,
-            "parameters": one.parameters,
-            "critic": one.critic,
-            "method": one.method,
-            **with_gain(one.scores, alone[one.actor] if one.critic else None, seed),
-        }
-        for one in scored
-    ]
+    return [{**one.about, **with_gain(one.scores, one.alone, seed)} for one in scored]
 
 
 def scaling_score_rows(
     problems: Sequence[Problem], scored: Sequence[ActorScores]
 ) -> Iterator[dict[str, Any]]:
     """Yields every problem's scores, as `scores.score_rows` does, of each actor and critic."""
-    for problem in problems:
-        for one in scored:
-            yield {
-                "problem": problem.id,
-                "level": problem.level,
-                "actor": one.actor,
-                "parameters": one.parameters,
-                "critic": one.critic,
-                "method": one.method,
-                "metric": "greedy",
-                "k": 1,
-                "score": one.scores[problem.id],
-            }
+    greedy = {"metric": "greedy", "k": 1}
+    return score_rows(problems, [({**one.about, **greedy}, one.scores) for one in scored])
 
 
 def _scores(

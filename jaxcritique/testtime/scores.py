@@ -40,6 +40,14 @@ from jaxcritique.testtime.voting import (
 _SAMPLED = {"maj": majority_at, "pass": pass_at}
 
 
+class About(TypedDict):
+    """What a row of results.json or scores.jsonl is about."""
+
+    method: str
+    metric: str
+    k: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """A method at one K."""
@@ -50,6 +58,11 @@ class Point:
     samples: float  # Answers a problem that are voted on or looked at.
     tokens: float  # Generated for a problem, on average.
     scores: Mapping[str, float]  # By problem id, each from 0 to 1.
+
+    @property
+    def about(self) -> About:
+        """What its rows are about."""
+        return {"method": str(self.method), "metric": self.metric, "k": self.k}
 
 
 class Estimated(TypedDict):
@@ -66,36 +79,27 @@ class WithGain(Estimated):
     gain_ci95: tuple[float, float] | None
 
 
-class PointRow(Estimated):
+class PointRow(About, Estimated):
     """A `Point` in results.json."""
 
-    method: str
-    metric: str
-    k: int
     samples: float
     tokens: float
 
 
-class DifferenceRow(TypedDict):
+class DifferenceRow(About):
     """A method minus another one at the same K, paired by problem."""
 
-    method: str
-    metric: str
     minus: str
     minus_metric: str
-    k: int
     difference: float
     ci95: tuple[float, float]
 
 
-class LevelRow(WithGain):
+class LevelRow(About, WithGain):
     """A point among the problems of one difficulty level."""
 
     level: str
     problems: int
-    method: str
-    metric: str
-    k: int
 
 
 def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, Protocol]) -> list[Point]:
@@ -308,21 +312,21 @@ def differences(points: Sequence[Point], seed: int) -> list[DifferenceRow]:
     for (method, metric, k), point in table.items():
         for other, other_metric in _rivals(method, metric):
             rival = table.get((other, other_metric, k))
-            if rival is None:
-                continue
-            difference = paired_difference(point.scores, rival.scores, seed)
-            rows.append(
-                {
-                    "method": str(method),
-                    "metric": metric,
-                    "minus": str(other),
-                    "minus_metric": other_metric,
-                    "k": k,
-                    "difference": difference.mean,
-                    "ci95": difference.ci95,
-                }
-            )
+            if rival is not None:
+                rows.append(difference_row(point, rival, seed))
     return rows
+
+
+def difference_row(point: Point, rival: Point, seed: int) -> DifferenceRow:
+    """Compares a point with another one of the same problems and K."""
+    difference = paired_difference(point.scores, rival.scores, seed)
+    return {
+        **point.about,
+        "minus": str(rival.method),
+        "minus_metric": rival.metric,
+        "difference": difference.mean,
+        "ci95": difference.ci95,
+    }
 
 
 def _rivals(method: Method, metric: str) -> list[tuple[Method, str]]:
@@ -347,9 +351,7 @@ def rows_of(points: Sequence[Point], seed: int) -> list[PointRow]:
     """Returns the points' means with their intervals, whose resamples `seed` decides."""
     return [
         {
-            "method": str(point.method),
-            "metric": point.metric,
-            "k": point.k,
+            **point.about,
             "samples": point.samples,
             "tokens": point.tokens,
             **_estimated(accuracy(point.scores, seed)),
@@ -374,18 +376,27 @@ def _estimated(estimate: Estimate) -> Estimated:
     return {"mean": estimate.mean, "ci95": estimate.ci95}
 
 
-def score_rows(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+def point_scores(problems: Sequence[Problem], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
     """Yields every problem's scores, for comparisons with another run's."""
+    return score_rows(problems, [(point.about, point.scores) for point in points])
+
+
+def score_rows(
+    problems: Iterable[Problem],
+    scored: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]],
+    field: str = "score",
+) -> Iterator[dict[str, Any]]:
+    """Yields rows for scores.jsonl.
+
+    Args:
+      problems: those that rows are about.
+      scored: what is scored, and the score of each of the problems.
+      field: the name of a score.
+    """
     for problem in problems:
-        for point in points:
-            yield {
-                "problem": problem.id,
-                "level": problem.level,
-                "method": str(point.method),
-                "metric": point.metric,
-                "k": point.k,
-                "score": point.scores[problem.id],
-            }
+        for about, scores in scored:
+            level = {"problem": problem.id, "level": problem.level}
+            yield {**level, **about, field: scores[problem.id]}
 
 
 def by_level(problems: Sequence[Problem], points: Sequence[Point], seed: int) -> list[LevelRow]:
@@ -410,9 +421,7 @@ def by_level(problems: Sequence[Problem], points: Sequence[Point], seed: int) ->
                 {
                     "level": level,
                     "problems": len(ids),
-                    "method": str(point.method),
-                    "metric": point.metric,
-                    "k": point.k,
+                    **point.about,
                     **with_gain(here, there, seed),
                 }
             )
