@@ -52,6 +52,18 @@ class Exploration:
         return sum(r.tokens for r in (*self.responses, *self.critiques, *self.refinements))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How much was sampled in one exploration step."""
+
+    generated_tokens: int = 0  # By actor and critic.
+    responses: int = 0
+    correct_responses: int = 0
+    critiques: int = 0
+    refinements: int = 0
+    correct_refinements: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Iteration:
     """What one exploration and learning step resulted in."""
@@ -59,12 +71,7 @@ class Iteration:
     actor: ModelFolder
     # The problem of each training example: of D_reason and of the correct explored solutions.
     trained_on: tuple[Problem, ...]
-    generated_tokens: int = 0  # In exploration, by actor and critic.
-    responses: int = 0
-    correct_responses: int = 0
-    critiques: int = 0
-    refinements: int = 0
-    correct_refinements: int = 0
+    counts: Counts = Counts()
     costs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
@@ -93,7 +100,7 @@ def improve(
         # ---- exploration: keep what the oracle reward (the grader) calls right
         # The seed does not depend on the arm: equal actors draw equal responses in all arms.
         seeded = dataclasses.replace(context, seed=context.seed * 1000 + number)
-        budget = matched[number - 1].generated_tokens if arm.tokens_of else 0
+        budget = matched[number - 1].counts.generated_tokens if arm.tokens_of else 0
         step = explore(seeded, number, arm, actor, inputs, config, budget)
         right = [(s.problem, s.text) for s in step.responses if s.correct]
         refined = [(r.critique.solution.problem, r.text) for r in step.refinements if r.correct]
@@ -101,19 +108,16 @@ def improve(
         solutions = _distinct([*annotated, *right, *refined])
         examples = actor_examples(context.prompts, solutions, inputs.refinements, config.beta)
         actor = context.fine_tune(f"actor-{arm.name}-{number}", inputs.base, examples, config)
-        history.append(
-            Iteration(
-                actor=actor,
-                trained_on=tuple(problem for problem, _ in solutions),
-                generated_tokens=step.tokens,
-                responses=len(step.responses),
-                correct_responses=len(right),
-                critiques=len(step.critiques),
-                refinements=len(step.refinements),
-                correct_refinements=len(refined),
-                costs=step.costs,
-            )
+        counts = Counts(
+            generated_tokens=step.tokens,
+            responses=len(step.responses),
+            correct_responses=len(right),
+            critiques=len(step.critiques),
+            refinements=len(step.refinements),
+            correct_refinements=len(refined),
         )
+        trained_on = tuple(problem for problem, _ in solutions)
+        history.append(Iteration(actor, trained_on, counts, step.costs))
     return history
 
 

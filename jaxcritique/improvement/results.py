@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxcritique.analysis import figures
-from jaxcritique.analysis.intervals import accuracy, paired_difference
-from jaxcritique.analysis.levels import accuracy_by_level, hard_share, share_by_level
+from jaxcritique.analysis.intervals import paired_difference
+from jaxcritique.analysis.levels import hard_share
 from jaxcritique.analysis.page import marked_lines, write_page
 from jaxcritique.analysis.table import aligned, percent
-from jaxcritique.improvement.algorithm import Iteration
+from jaxcritique.improvement.algorithm import Counts
 from jaxcritique.improvement.arms import ARMS
-from jaxcritique.records import Problem, Refinement
+from jaxcritique.records import Refinement
 from jaxcritique.run_folder import Results
 from jaxcritique.testtime.critic_metrics import CriticReport
 
@@ -27,8 +27,8 @@ COLUMNS = (
 _SFT = "SFT actor"
 
 
-@dataclasses.dataclass(frozen=True)
-class IterationRow:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IterationRow(Counts):
     """One method after one iteration; iteration 0 is the actor that all methods start from."""
 
     method: str
@@ -38,51 +38,6 @@ class IterationRow:
     accuracy_by_level: dict[str, float]
     train_size: int  # Solutions the actor was trained on.
     train_share_by_level: dict[str, float]  # Shares of these solutions.
-    generated_tokens: int  # In exploration, by actor and critic.
-    responses: int
-    correct_responses: int
-    critiques: int
-    refinements: int
-    correct_refinements: int
-
-    @classmethod
-    def of(
-        cls,
-        method: str,
-        number: int,
-        iteration: Iteration,
-        test: Mapping[str, Problem],
-        explored: Mapping[str, Problem],
-        scores: Mapping[str, float],
-        seed: int,
-    ) -> "IterationRow":
-        """Returns the row of an iteration.
-
-        Args:
-          method: the arm's name.
-          number: of the iteration.
-          iteration: what came of it.
-          test: the test problems by id, with the levels that results are split by.
-          explored: likewise the explored problems, which include those of D_reason.
-          scores: of each test problem, 0 or 1.
-          seed: of the resamples.
-        """
-        estimate = accuracy(scores, seed)
-        return cls(
-            method=method,
-            iteration=number,
-            accuracy=estimate.mean,
-            ci95=estimate.ci95,
-            accuracy_by_level=accuracy_by_level(test.values(), scores),
-            train_size=len(iteration.trained_on),
-            train_share_by_level=share_by_level(explored[p.id] for p in iteration.trained_on),
-            generated_tokens=iteration.generated_tokens,
-            responses=iteration.responses,
-            correct_responses=iteration.correct_responses,
-            critiques=iteration.critiques,
-            refinements=iteration.refinements,
-            correct_refinements=iteration.correct_refinements,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +47,12 @@ class Comparison:
     critique_minus_vanilla: float
     ci95: tuple[float, float]
     paired_by: str = "problem"
+
+    @classmethod
+    def among(cls, differences: Iterable["Difference"]) -> "Comparison":
+        """Returns that of differences in which the critique method is compared with vanilla."""
+        [vanilla] = (row for row in differences if row.minus == "vanilla")
+        return cls(vanilla.difference, vanilla.ci95)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,12 +210,6 @@ class SelfImprovement(Results):
                 figures.bars_by_level(training, "Share of the training data", styles),
             ),
         ]
-
-
-def compare(scores: Mapping[str, Mapping[str, float]], seed: int) -> Comparison:
-    """Compares the critique method with vanilla, by method and problem."""
-    difference = paired_difference(scores["critique"], scores["vanilla"], seed)
-    return Comparison(difference.mean, difference.ci95)
 
 
 def differences(scores: Mapping[str, Mapping[str, float]], seed: int) -> list[Difference]:

@@ -9,12 +9,14 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
 from jaxcritique.analysis.difficulty import DifficultyConfig, rated
+from jaxcritique.analysis.intervals import accuracy
+from jaxcritique.analysis.levels import accuracy_by_level, share_by_level
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import Annotator, require_checker
 from jaxcritique.critiques.pipeline import CritiqueDataConfig, critique_dataset
@@ -28,9 +30,9 @@ from jaxcritique.errors import checking_input
 from jaxcritique.improvement.algorithm import Inputs, Iteration, LoopConfig, improve
 from jaxcritique.improvement.arms import ARMS, Arm
 from jaxcritique.improvement.results import (
+    Comparison,
     IterationRow,
     SelfImprovement,
-    compare,
     differences,
     transcripts,
 )
@@ -42,6 +44,7 @@ from jaxcritique.run_folder import about_run, claim, shown
 from jaxcritique.store import write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
 from jaxcritique.testtime.critic_metrics import score_critic
+from jaxcritique.testtime.scores import score_rows
 
 # Changing these adds models and figures to a run folder, and leaves what is there valid.
 _FREE = ("methods", "self_correction", "difficulty_samples", "difficulty")
@@ -180,7 +183,7 @@ def self_improve(
         inputs = Inputs(base, actor, critic, train, explored, refinements)
         histories: dict[str, list[Iteration]] = {}
         rows: list[IterationRow] = []
-        score_rows: list[dict[str, Any]] = []
+        tested_rows: list[dict[str, Any]] = []
         training_rows: list[dict[str, Any]] = []
         scores: dict[str, dict[str, float]] = {}  # After the last iteration, by arm.
         responses = []  # Of the actor that all arms start from.
@@ -200,19 +203,23 @@ def self_improve(
                 costs |= {**iteration.costs, tested.key: costs_of(tested)}
                 responses = responses or list(tested)
                 scores[arm.name] = {s.problem.id: float(s.correct) for s in tested}
-                row = IterationRow.of(
-                    arm.name,
-                    number,
-                    iteration,
-                    test_rated,
-                    explored_rated,
-                    scores[arm.name],
-                    config.seed,
+                estimate = accuracy(scores[arm.name], config.seed)
+                trained_on = [explored_rated[problem.id] for problem in iteration.trained_on]
+                row = IterationRow(
+                    method=arm.name,
+                    iteration=number,
+                    accuracy=estimate.mean,
+                    ci95=estimate.ci95,
+                    accuracy_by_level=accuracy_by_level(test_rated.values(), scores[arm.name]),
+                    train_size=len(trained_on),
+                    train_share_by_level=share_by_level(trained_on),
+                    **dataclasses.asdict(iteration.counts),
                 )
                 rows.append(row)
-                trained_on = collections.Counter(problem.id for problem in iteration.trained_on)
-                score_rows += _by_problem(row, test_rated, "score", scores[arm.name])
-                training_rows += _by_problem(row, explored_rated, "rows", trained_on)
+                about = {"method": arm.name, "iteration": number}
+                tested_rows += score_rows(test_rated.values(), [(about, scores[arm.name])])
+                many = collections.Counter(problem.id for problem in trained_on)
+                training_rows += score_rows(explored_rated.values(), [(about, many)], "rows")
                 print(f"{arm.label}, iteration {number}: accuracy {row.accuracy:.3f}")
 
         critic_report, refined, spent = score_critic(
@@ -225,19 +232,20 @@ def self_improve(
         costs |= spent
 
     write_rows(run_dir / "training.jsonl", training_rows)
+    compared = differences(scores, config.seed)
     results = SelfImprovement(
         **about_run(run_dir, config, started, costs),
         test_problems=len(test),
         iterations=rows,
-        comparison=compare(scores, config.seed),
+        comparison=Comparison.among(compared),
         levels_by=config.levels_by,
         critic=critic_report,
         critique_data=critique_data,
         transcripts=transcripts(refined),
         models={name: shown(model.folder, run_dir) for name, model in models.items()},
-        comparisons=differences(scores, config.seed) if len(scores) > 2 else None,
+        comparisons=compared if len(compared) > 1 else None,
     )
-    results.write(score_rows)
+    results.write(tested_rows)
     results.write_report()
     return results
 
@@ -289,17 +297,3 @@ def _rated(
         costs[name] = costs_of(samples)
         problems = rated(problems, samples, n, config.difficulty)
     return {problem.id: problem for problem in problems}
-
-
-def _by_problem(
-    row: IterationRow, problems: Mapping[str, Problem], field: str, values: Mapping[str, float]
-) -> Iterator[dict[str, Any]]:
-    """Yields for each problem what one actor has of it: `values`, under the name `field`."""
-    for problem in problems.values():
-        yield {
-            "problem": problem.id,
-            "level": problem.level,
-            "method": row.method,
-            "iteration": row.iteration,
-            field: values[problem.id],
-        }
