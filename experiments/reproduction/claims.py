@@ -31,18 +31,7 @@ from experiments.reproduction.measuring import (
     share_contrast,
 )
 from jaxcritique.analysis.levels import HARD
-from jaxcritique.analysis.methods import (
-    ALONE,
-    MULTIPLES,
-    SHARE,
-    VOTE,
-    Method,
-    equal_tokens,
-    in_parallel,
-    in_sequence,
-    multiple,
-    one_round,
-)
+from jaxcritique.analysis.methods import ALONE, BASELINES, SHARE, VOTE, Method
 from jaxcritique.improvement import self_talk_report as table5
 
 # The method of self_improve without a critic that may generate as much as the one with it.
@@ -103,7 +92,7 @@ def _fewest_and_most(ks: Sequence[int]) -> tuple[int, int]:
     paper="+12.4 points (GSM8K), +14.8 (MATH)",
 )
 def _c1(e: Evidence, protocol: str) -> list[Aspect]:
-    method = in_parallel(protocol)
+    method = Method("parallel", protocol)
     few, many = _fewest_and_most(e.values(parts.EVALUATE, "k", method=method, metric="maj"))
     vote = partial(scored, e, parts.EVALUATE, metric="maj")
     critic = vote(method=method, k=many)
@@ -114,11 +103,11 @@ def _c1(e: Evidence, protocol: str) -> list[Aspect]:
     return [
         *(
             difference(
-                f"Maj@{many} with critic - vote of {times * many} samples without",
+                f"Maj@{many} with critic - vote of {alone.multiple * many} samples without",
                 critic,
-                vote(method=multiple(times), k=many),
+                vote(method=alone, k=many),
             )
-            for times in MULTIPLES
+            for alone in BASELINES
         ),
         difference(
             f"this gain against as many samples, at K={many} - at K={few}", gap(many), gap(few)
@@ -126,7 +115,7 @@ def _c1(e: Evidence, protocol: str) -> list[Aspect]:
         difference(
             f"Maj@{many} with critic - vote of as many generated tokens without",
             critic,
-            vote(method=equal_tokens(method), k=many),
+            vote(method=Method("alone", tokens_of=method), k=many),
             beside=True,
         ),
     ]
@@ -179,7 +168,7 @@ def _c3(e: Evidence, protocol: str) -> list[Aspect]:
     return [
         harder(
             "critic's gain (greedy) on levels 4-5 - on levels 1-3",
-            less(greedy(method=one_round(protocol)), greedy(method=ALONE)),
+            less(greedy(method=Method("one round", protocol)), greedy(method=ALONE)),
             partial(e.levels, parts.EVALUATE),
         )
     ]
@@ -262,7 +251,7 @@ def _c6(e: Evidence, _: str) -> list[Aspect]:
 def _c7(e: Evidence, protocol: str) -> list[Aspect]:
     k = common_k(e, (parts.EVALUATE, parts.VANILLA, parts.CRITIQUE, parts.SELF_CORRECTION))
     vote = partial(scored, e, metric="maj", k=k)
-    method = in_parallel(protocol)
+    method = Method("parallel", protocol)
     both, sft = vote(parts.CRITIQUE, method=method), vote(parts.EVALUATE, method=method)
     others = (
         ("fine-tuning, with critic", sft),
@@ -283,7 +272,7 @@ def _c7(e: Evidence, protocol: str) -> list[Aspect]:
         difference(
             f"MV@{k}: fine-tuning, with critic - self-correction",
             sft,
-            vote(parts.SELF_CORRECTION, method=in_parallel("refine_all")),
+            vote(parts.SELF_CORRECTION, method=Method("parallel", "refine_all")),
         ),
     ]
 
@@ -313,7 +302,7 @@ def _c8(e: Evidence, _: str) -> list[Aspect]:
     "right answer can only gain by it).",
 )
 def _c9(e: Evidence, protocol: str) -> list[Aspect]:
-    critic = one_round(protocol)
+    critic = Method("one round", protocol)
 
     def of(actor: str, method: Method) -> Lookup:
         return partial(scores_of_actor, e, actor, method)
@@ -325,7 +314,7 @@ def _c9(e: Evidence, protocol: str) -> list[Aspect]:
         ),
         difference(
             "mean over actors: with critic and oracle - with critic",
-            partial(mean_over_actors, e, one_round("oracle")),
+            partial(mean_over_actors, e, Method("one round", "oracle")),
             partial(mean_over_actors, e, critic),
         ),
     ]
@@ -338,7 +327,7 @@ def _c9(e: Evidence, protocol: str) -> list[Aspect]:
     "The same responses before and after a critique and a refinement each.",
 )
 def _c10(e: Evidence, protocol: str) -> list[Aspect]:
-    after = partial(scored, e, parts.EVALUATE, method=in_parallel(protocol))
+    after = partial(scored, e, parts.EVALUATE, method=Method("parallel", protocol))
     before = partial(scored, e, parts.EVALUATE, method=ALONE)
     return [
         difference(
@@ -360,13 +349,13 @@ def _c10(e: Evidence, protocol: str) -> list[Aspect]:
     "what K rounds leave of one response, that response not counted.",
 )
 def _c11(e: Evidence, protocol: str) -> list[Aspect]:
-    ks = e.values(parts.EVALUATE, "k", method=in_sequence(protocol), metric="pass")
+    ks = e.values(parts.EVALUATE, "k", method=Method("sequential", protocol), metric="pass")
     pass_at = partial(scored, e, parts.EVALUATE, metric="pass")
     return [
         difference(
             f"Pass@{k}, parallel - sequential",
-            pass_at(method=in_parallel(protocol), k=k),
-            pass_at(method=in_sequence(protocol), k=k),
+            pass_at(method=Method("parallel", protocol), k=k),
+            pass_at(method=Method("sequential", protocol), k=k),
             beside=k != ks[-1],
             at_least=True,
         )
@@ -383,9 +372,9 @@ def _c11(e: Evidence, protocol: str) -> list[Aspect]:
     "the response's. A parallel vote of two is the first's, too.",
 )
 def _c12(e: Evidence, protocol: str) -> list[Aspect]:
-    parallel = partial(scored, e, parts.EVALUATE, method=in_parallel(protocol), metric="maj")
-    sequential = partial(scored, e, parts.EVALUATE, method=in_sequence(protocol))
-    ks = e.values(parts.EVALUATE, "k", method=in_sequence(protocol), metric="maj")
+    parallel = partial(scored, e, parts.EVALUATE, method=Method("parallel", protocol), metric="maj")
+    sequential = partial(scored, e, parts.EVALUATE, method=Method("sequential", protocol))
+    ks = e.values(parts.EVALUATE, "k", method=Method("sequential", protocol), metric="maj")
     # Of one refinement and its response the vote is the response's, whatever the critic says.
     small, large = _fewest_and_most([k for k in ks if k > 1])
     final = sequential(metric="final", k=large)
@@ -413,7 +402,7 @@ def _c13(e: Evidence, protocol: str) -> list[Aspect]:
     talk = greedy(method=table5.SELF_TALK)
     return [
         difference("self-talk - self-correction", talk, greedy(method=table5.SELF_CORRECTION)),
-        difference("fine-tuning with critic - self-talk", greedy(method=one_round(protocol)), talk),
+        difference("fine-tuning with critic - self-talk", greedy(method=protocol), talk),
     ]
 
 

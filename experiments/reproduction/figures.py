@@ -23,19 +23,10 @@ from experiments.reproduction.evidence import (
 )
 from experiments.reproduction.measuring import average, estimate_of, share_contrast
 from jaxcritique.analysis import figures, page
-from jaxcritique.analysis.methods import (
-    ALONE,
-    MULTIPLES,
-    SHARE,
-    VOTE,
-    Method,
-    in_parallel,
-    in_sequence,
-    multiple,
-    one_round,
-)
+from jaxcritique.analysis.methods import ALONE, BASELINES, SHARE, VOTE, Method
 
 _LEVEL = "Difficulty level (1: easy, 5: hard)"
+_BASELINES = {str(baseline): (baseline, "maj") for baseline in BASELINES}
 _DIFFERENCE = "critique-in-the-loop - vanilla"
 
 Numbers = list[dict[str, Any]]  # Rows: {series, x or group, mean, ci95}.
@@ -139,9 +130,8 @@ def _bars(rows: Numbers, group: str, xlabel: str, ylabel: str) -> tuple[str, Num
     parts.EVALUATE,
 )
 def _figure1(e: Evidence, protocol: str) -> tuple[str, Numbers]:
-    methods = {str(multiple(times)): (multiple(times), "maj") for times in MULTIPLES}
-    methods["with critic"] = (in_parallel(protocol), "maj")
-    return _curves(_sampled(e, methods), "k", "K")
+    with_critic = {"with critic": (Method("parallel", protocol), "maj")}
+    return _curves(_sampled(e, _BASELINES | with_critic), "k", "K")
 
 
 @_figure(
@@ -150,12 +140,11 @@ def _figure1(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     parts.EVALUATE,
 )
 def _figure1_tokens(e: Evidence, protocol: str) -> tuple[str, Numbers]:
-    alone = {str(multiple(times)): (multiple(times), "maj") for times in MULTIPLES}
-    rows = [{**row, "series": str(ALONE)} for row in _sampled(e, alone)]
+    rows = [{**row, "series": str(ALONE)} for row in _sampled(e, _BASELINES)]
     rows = list({row["samples"]: row for row in rows if "samples" in row}.values())
-    for name, method in (("parallel", in_parallel), ("sequential", in_sequence)):
+    for way in ("parallel", "sequential"):
         with contextlib.suppress(NotMeasured):
-            with_critic = _sampled(e, {f"{name}, with critic": (method(protocol), "maj")})
+            with_critic = _sampled(e, {f"{way}, with critic": (Method(way, protocol), "maj")})
             rows += [row for row in with_critic if "tokens" in row]
     if not rows:
         raise NotMeasured("evaluate's results do not say how many tokens its points took")
@@ -169,7 +158,7 @@ def _figure5(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     levels = e.levels(parts.EVALUATE)
     series = {
         name: e.scores(parts.EVALUATE, method=method, metric="greedy", k=1)
-        for name, method in ((str(ALONE), ALONE), ("with critic", one_round(protocol)))
+        for name, method in ((str(ALONE), ALONE), ("with critic", Method("one round", protocol)))
     }
     return _bars(_by_level(series, levels), "level", _LEVEL, "Accuracy")
 
@@ -238,8 +227,8 @@ def _figure8(e: Evidence, _: str) -> tuple[str, Numbers]:
 def _figure9(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     methods = {
         str(ALONE): ALONE,
-        "with critic": one_round(protocol),
-        "with critic, oracle": one_round("oracle"),
+        "with critic": Method("one round", protocol),
+        "with critic, oracle": Method("one round", "oracle"),
     }
     rows = [
         _row(name, scores_of_actor(e, actor, method), actor=actor)
@@ -257,7 +246,7 @@ def _figure9(e: Evidence, protocol: str) -> tuple[str, Numbers]:
 def _figure10(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     panels: dict[str, list[tuple[float, bool]]] = {}
     rows = []
-    for name, method in (("without critic", ALONE), ("with critic", in_parallel(protocol))):
+    for name, method in (("without critic", ALONE), ("with critic", Method("parallel", protocol))):
         shares = e.scores(parts.EVALUATE, method=method, metric=SHARE)
         votes = e.scores(parts.EVALUATE, method=method, metric=VOTE)
         questions = [
@@ -280,7 +269,7 @@ def flips(e: Evidence, protocol: str) -> tuple[int, int, int]:
       NotMeasured: the votes before and after are not there.
     """
     turned = minus(
-        e.scores(parts.EVALUATE, method=in_parallel(protocol), metric=VOTE),
+        e.scores(parts.EVALUATE, method=Method("parallel", protocol), metric=VOTE),
         e.scores(parts.EVALUATE, method=ALONE, metric=VOTE),
     )
     changes = [change for problems in turned.values() for change in problems.values()]
@@ -291,8 +280,8 @@ def flips(e: Evidence, protocol: str) -> tuple[int, int, int]:
 def _figure11(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     methods = {
         str(ALONE): (ALONE, "pass"),
-        "parallel": (in_parallel(protocol), "pass"),
-        "sequential": (in_sequence(protocol), "pass"),
+        "parallel": (Method("parallel", protocol), "pass"),
+        "sequential": (Method("sequential", protocol), "pass"),
     }
     return _curves(_sampled(e, methods), "k", "K")
 
@@ -300,8 +289,8 @@ def _figure11(e: Evidence, protocol: str) -> tuple[str, Numbers]:
 @_figure("figure_12", "Figure 12. Votes and final answers, parallel and sequential", parts.EVALUATE)
 def _figure12(e: Evidence, protocol: str) -> tuple[str, Numbers]:
     methods = {
-        "parallel: vote": (in_parallel(protocol), "maj"),
-        "sequential: vote": (in_sequence(protocol), "maj"),
-        "sequential: final answer": (in_sequence(protocol), "final"),
+        "parallel: vote": (Method("parallel", protocol), "maj"),
+        "sequential: vote": (Method("sequential", protocol), "maj"),
+        "sequential: final answer": (Method("sequential", protocol), "final"),
     }
     return _curves(_sampled(e, methods), "k", "K")

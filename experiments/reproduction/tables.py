@@ -18,7 +18,7 @@ from experiments.reproduction.evidence import (
     minus,
 )
 from experiments.reproduction.measuring import average
-from jaxcritique.analysis.methods import ALONE, in_parallel, one_round
+from jaxcritique.analysis.methods import ALONE, Method
 from jaxcritique.analysis.page import Table, gain_cell, share_cell
 from jaxcritique.analysis.table import percent
 from jaxcritique.improvement import self_talk_report as table5
@@ -132,9 +132,13 @@ def _table3(e: Evidence, protocol: str) -> tuple[list[Cells], str]:
     k = common_k(e, (parts.EVALUATE,))
     with contextlib.suppress(NotMeasured):  # Otherwise it is of the rows that there are.
         k = common_k(e, (parts.EVALUATE, parts.VANILLA, parts.CRITIQUE, parts.SELF_CORRECTION))
-    with_critic = (one_round(protocol), in_parallel(protocol), "with critic")
+    with_critic = (Method("one round", protocol), Method("parallel", protocol), "with critic")
     alone = (ALONE, ALONE, "response only")
-    corrected = (one_round("refine_all"), in_parallel("refine_all"), "self-correction")
+    corrected = (
+        Method("one round", "refine_all"),
+        Method("parallel", "refine_all"),
+        "self-correction",
+    )
     lines = (
         ("Supervised fine-tuning", parts.EVALUATE, (alone, with_critic)),
         ("Self-correction fine-tuning", parts.SELF_CORRECTION, (alone, corrected)),

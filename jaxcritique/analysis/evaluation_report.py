@@ -6,14 +6,7 @@ from typing import Any
 
 from jaxcritique.analysis import figures
 from jaxcritique.analysis.levels import has_levels
-from jaxcritique.analysis.methods import (
-    ALONE,
-    METRICS,
-    MULTIPLES,
-    in_parallel,
-    in_sequence,
-    multiple,
-)
+from jaxcritique.analysis.methods import ALONE, BASELINES, METRICS, Method
 from jaxcritique.analysis.page import (
     Figure,
     Row,
@@ -71,11 +64,15 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
     protocols = [name for name in _methods(points, "greedy") if name != _NO_CRITIC]
     sampled = set(_methods(points, "maj"))
     parallel, sequential = (
-        {protocol: name for protocol in protocols if (name := str(way(protocol))) in sampled}
-        for way in (in_parallel, in_sequence)
+        {
+            protocol: name
+            for protocol in protocols
+            if (name := str(Method(way, protocol))) in sampled
+        }
+        for way in ("parallel", "sequential")
     )
     critics = [*parallel.values(), *sequential.values()]
-    baselines = [str(multiple(times)) for times in MULTIPLES]
+    baselines = [str(baseline) for baseline in BASELINES]
 
     def of(method: str, metric: str, series: str = "") -> list[Row]:
         return [{"series": series or method, **row} for row in _points(points, method, metric)]
@@ -105,7 +102,7 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
     ]
     for protocol, method in sequential.items():
         rows = [
-            *of(str(in_parallel(protocol)), "maj", "parallel: vote"),
+            *of(str(Method("parallel", protocol)), "maj", "parallel: vote"),
             *of(method, "maj", "sequential: vote"),
             *of(method, "final", "sequential: final"),
         ]

@@ -11,7 +11,7 @@ import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
-from jaxcritique.analysis.methods import ALONE, Method, one_round
+from jaxcritique.analysis.methods import ALONE, Method
 from jaxcritique.analysis.page import as_text
 from jaxcritique.config import REQUIRED, setting
 from jaxcritique.critiques.annotate import require_checker
@@ -201,7 +201,7 @@ def self_talk(
 
         # ---- every method on the test problems
         evaluation = _Evaluation(config, context, test)
-        protocols = {one_round(name): PROTOCOLS[name] for name in dict.fromkeys(config.protocol)}
+        protocols = {Method("one round", name): PROTOCOLS[name] for name in config.protocol}
         judge = critic(context, critic_folder)
         points = evaluation.run("sft", actor, {ALONE: UNTOUCHED, **protocols}, judge)
         corrections = {SELF_CORRECTION: PROTOCOLS["refine_all"]}

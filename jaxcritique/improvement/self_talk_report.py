@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxcritique.analysis.methods import ALONE, METRICS, Method, named, one_round
+from jaxcritique.analysis.methods import ALONE, METRICS, Method
 from jaxcritique.analysis.page import (
     Row,
     Table,
@@ -27,9 +27,9 @@ from jaxcritique.testtime.scores import (
 )
 from jaxcritique.testtime.voting import Same
 
-SELF_CORRECTION, SELF_TALK = named("self-correction"), named("self-talk")
+SELF_CORRECTION, SELF_TALK = Method("named", "self-correction"), Method("named", "self-talk")
 # In the order of Table 5, the best last.
-METHODS = (ALONE, SELF_CORRECTION, SELF_TALK, *map(one_round, PROTOCOLS))
+METHODS = (ALONE, SELF_CORRECTION, SELF_TALK, *(Method("one round", name) for name in PROTOCOLS))
 # Every answer is final: no critique, no refinement.
 UNTOUCHED = Protocol(lambda answer: False, lambda critique: False)
 

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from jaxcritique.analysis.difficulty import DifficultyConfig, rated
 from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
-from jaxcritique.analysis.methods import MULTIPLES, in_parallel, in_sequence
+from jaxcritique.analysis.methods import MULTIPLES, Method
 from jaxcritique.analysis.page import as_text
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import require_checker
@@ -229,7 +229,7 @@ class _Study:
         if self.critic and "parallel" in config.scaling:
             first = [response for responses in of_each for response in responses[:samples]]
             chains = self._rounds("parallel", first, 1, config.temperature)
-            methods = {in_parallel(name): protocol for name, protocol in protocols.items()}
+            methods = {Method("parallel", name): protocol for name, protocol in protocols.items()}
             for method, protocol in methods.items():
                 with_critic += parallel_points(problems, method, protocol, chains, ks, same)
             before_after = before_and_after(problems, methods, chains, same)
@@ -237,7 +237,7 @@ class _Study:
             first = [responses[0] for responses in of_each]
             chains = self._rounds("sequential", first, ks[-1], config.temperature)
             for name, protocol in protocols.items():
-                method = in_sequence(name)
+                method = Method("sequential", name)
                 with_critic += sequential_points(problems, method, protocol, chains, ks, same)
 
         # ---- the actor alone with the same compute

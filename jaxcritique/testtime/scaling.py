@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
-from jaxcritique.analysis.methods import ALONE, Method, one_round
+from jaxcritique.analysis.methods import ALONE, Method
 from jaxcritique.analysis.page import as_text
 from jaxcritique.analysis.scaling_report import MOST_CRITICS, scaling_tables, write_scaling
 from jaxcritique.config import REQUIRED, setting
@@ -209,9 +209,9 @@ def actor_scores(
 
     alone = next(iter(columns.values()))["accuracy_without"]
     with_critic = [
-        ActorScores(about(critic, one_round(protocol)), table[f"accuracy_{protocol}"], alone)
+        ActorScores(about(critic, Method("one round", name)), table[f"accuracy_{name}"], alone)
         for critic, table in columns.items()
-        for protocol in PROTOCOLS
+        for name in PROTOCOLS
     ]
     return [ActorScores(about(None, ALONE), alone), *with_critic]
 

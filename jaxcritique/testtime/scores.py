@@ -13,17 +13,7 @@ from typing import Any, TypedDict
 
 from jaxcritique.analysis.intervals import Estimate, accuracy, paired_difference
 from jaxcritique.analysis.levels import level_of
-from jaxcritique.analysis.methods import (
-    ALONE,
-    MULTIPLES,
-    SHARE,
-    VOTE,
-    Method,
-    equal_tokens,
-    in_sequence,
-    multiple,
-    one_round,
-)
+from jaxcritique.analysis.methods import ALONE, BASELINES, MULTIPLES, SHARE, VOTE, Method
 from jaxcritique.records import Problem, Solution
 from jaxcritique.testtime.rounds import Chain, Protocol
 from jaxcritique.testtime.voting import (
@@ -112,7 +102,7 @@ def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, Protocol]) -
     points = [one_answer_point(ALONE, [Chain(chain.response) for chain in answers])]
     for name, protocol in protocols.items():
         cut = [chain.cut(protocol, 1) for chain in answers]
-        points.append(one_answer_point(one_round(name), cut))
+        points.append(one_answer_point(Method("one round", name), cut))
     return points
 
 
@@ -212,13 +202,14 @@ def alone_points(
     """
     ballots = _ballots(problems, [(s.problem.id, s) for s in samples], same)
     points = []
-    for times in MULTIPLES if with_critic else MULTIPLES[:1]:
-        points += _sampled_points(multiple(times), ballots, {k: times * k for k in ks}, price)
+    for baseline in BASELINES if with_critic else [ALONE]:
+        samples_at = {k: baseline.multiple * k for k in ks}
+        points += _sampled_points(baseline, ballots, samples_at, price)
     budgets: dict[Method, dict[int, float]] = {}
     for point in with_critic:
         budgets.setdefault(point.method, {})[point.k] = _worth(point, price)
     for method, samples_at in budgets.items():
-        points += _sampled_points(equal_tokens(method), ballots, samples_at, price)
+        points += _sampled_points(Method("alone", tokens_of=method), ballots, samples_at, price)
     return points
 
 
@@ -335,10 +326,10 @@ def _rivals(method: Method, metric: str) -> list[tuple[Method, str]]:
         return []
     if metric == "greedy":
         return [(ALONE, metric)]
-    rivals = [(multiple(times), metric) for times in MULTIPLES]
-    rivals.append((equal_tokens(method), metric))
+    rivals = [(baseline, metric) for baseline in BASELINES]
+    rivals.append((Method("alone", tokens_of=method), metric))
     if method.kind == "parallel":
-        sequential = in_sequence(method.protocol)
+        sequential = Method("sequential", method.what)
         rivals.append((sequential, metric))
         if metric == "maj":
             rivals.append((sequential, "final"))

@@ -8,15 +8,7 @@ from statistics import fmean
 import pytest
 
 from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
-from jaxcritique.analysis.methods import (
-    Method,
-    equal_tokens,
-    in_parallel,
-    in_sequence,
-    multiple,
-    named,
-    one_round,
-)
+from jaxcritique.analysis.methods import Method
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain
@@ -86,7 +78,7 @@ def test_before_and_after_a_round_as_counted_by_hand():
             before[problem.id], after[problem.id], says[problem.id], strict=True
         )
     ]
-    protocols = {named("all"): EVERY, named("flagged"): FLAGGED}
+    protocols = {Method("named", "all"): EVERY, Method("named", "flagged"): FLAGGED}
     found = table(before_and_after(PROBLEMS, protocols, chains, same))
     scores = {key: list(point.scores.values()) for key, point in found.items()}
     assert scores == {
@@ -107,7 +99,7 @@ def test_before_and_after_is_the_share_and_the_plain_vote_of_any_answers(seed):
     rng = random.Random(seed)
     answers = {p.id: [rng.choices("5789", k=2) for _ in range(5)] for p in PROBLEMS}
     chains = [chain(p, *pair) for p in PROBLEMS for pair in answers[p.id]]
-    found = table(before_and_after(PROBLEMS, {named("all"): EVERY}, chains, same))
+    found = table(before_and_after(PROBLEMS, {Method("named", "all"): EVERY}, chains, same))
     for side, method in enumerate((ALONE, "all")):
         for id_, pairs in answers.items():
             given = [pair[side] for pair in pairs]
@@ -119,7 +111,9 @@ def test_before_and_after_is_the_share_and_the_plain_vote_of_any_answers(seed):
 def test_parallel_is_the_mean_over_subsets_of_refined_answers():
     answers = {"p-0": "5775", "p-1": "7575"}
     chains = [chain(p, "1", answer) for p in PROBLEMS for answer in answers[p.id]]
-    found = table(parallel_points(PROBLEMS, in_parallel("x"), EVERY, chains, [1, 2, 3], same))
+    found = table(
+        parallel_points(PROBLEMS, Method("parallel", "x"), EVERY, chains, [1, 2, 3], same)
+    )
     for k in (1, 2, 3):
         point = found["parallel, x", "maj", k]
         for id_, given in answers.items():
@@ -130,14 +124,16 @@ def test_parallel_is_the_mean_over_subsets_of_refined_answers():
         assert point.tokens == 20 * k
     assert found["parallel, x", "pass", 2].scores["p-0"] == pytest.approx(5 / 6)
     with pytest.raises(ValueError, match="problem p-0 has 4 samples where K is 5"):
-        parallel_points(PROBLEMS, in_parallel("x"), EVERY, chains, [5], same)
+        parallel_points(PROBLEMS, Method("parallel", "x"), EVERY, chains, [5], same)
     with pytest.raises(ValueError, match="problem p-1 has 0 samples"):
-        parallel_points(PROBLEMS, in_parallel("x"), EVERY, chains[:4], [1], same)
+        parallel_points(PROBLEMS, Method("parallel", "x"), EVERY, chains[:4], [1], same)
 
 
 def test_sequential_takes_the_rounds_in_their_order():
     chains = [chain(PROBLEMS[0], "7", "5", "5", "8"), chain(PROBLEMS[1], "5", "7", "7", "5")]
-    found = table(sequential_points(PROBLEMS, in_sequence("x"), EVERY, chains, [1, 2, 3], same))
+    found = table(
+        sequential_points(PROBLEMS, Method("sequential", "x"), EVERY, chains, [1, 2, 3], same)
+    )
     scores = {key[1:]: list(point.scores.values()) for key, point in found.items()}
     assert scores == {
         ("maj", 1): [0, 1],  # Of a tie the first.
@@ -153,9 +149,9 @@ def test_sequential_takes_the_rounds_in_their_order():
     assert [found["sequential, x", "maj", k].tokens for k in (1, 2, 3)] == [20, 30, 40]
     samples = {metric: found["sequential, x", metric, 3].samples for metric in ("maj", "pass")}
     assert samples == {"maj": 4, "pass": 3}
-    parallel = table(parallel_points(PROBLEMS, in_parallel("x"), EVERY, chains, [1], same))
+    parallel = table(parallel_points(PROBLEMS, Method("parallel", "x"), EVERY, chains, [1], same))
     assert parallel["parallel, x", "pass", 1].scores == found["sequential, x", "pass", 1].scores
-    ended = sequential_points(PROBLEMS, in_sequence("x"), ORACLE, chains, [3], same)
+    ended = sequential_points(PROBLEMS, Method("sequential", "x"), ORACLE, chains, [3], same)
     by_metric = {point.metric: point for point in ended}
     # An answer that nothing is done to any more stands for all rounds that are left.
     assert by_metric["maj"].samples == by_metric["final"].samples == 4
@@ -163,9 +159,9 @@ def test_sequential_takes_the_rounds_in_their_order():
     assert by_metric["maj"].tokens == (20 + 10) / 2
     assert list(by_metric["pass"].scores.values()) == [1, 1]
     with pytest.raises(ValueError, match="problem p-0 has no critique in round 4"):
-        sequential_points(PROBLEMS, in_sequence("x"), EVERY, chains, [4], same)
+        sequential_points(PROBLEMS, Method("sequential", "x"), EVERY, chains, [4], same)
     with pytest.raises(ValueError, match="problem p-1 has 0 samples"):
-        sequential_points(PROBLEMS, in_sequence("x"), EVERY, chains[:1], [1], same)
+        sequential_points(PROBLEMS, Method("sequential", "x"), EVERY, chains[:1], [1], same)
 
 
 def test_a_refinement_that_is_accepted_outvotes_the_response_it_mends():
@@ -176,7 +172,9 @@ def test_a_refinement_that_is_accepted_outvotes_the_response_it_mends():
     accepted = Critique(spoilt.refinements[0], "", True, None, 6)
     spoilt = Chain(spoilt.response, (*spoilt.critiques, accepted), spoilt.refinements)
     found = table(
-        sequential_points(PROBLEMS, in_sequence("x"), FLAGGED, [mended, spoilt], [1, 2, 9], same)
+        sequential_points(
+            PROBLEMS, Method("sequential", "x"), FLAGGED, [mended, spoilt], [1, 2, 9], same
+        )
     )
     votes = {k: list(found["sequential, x", "maj", k].scores.values()) for k in (1, 2, 9)}
     assert votes == {1: [0, 1], 2: [1, 0], 9: [1, 0]}
@@ -187,7 +185,7 @@ def test_a_refinement_that_is_accepted_outvotes_the_response_it_mends():
 def test_baselines_spend_as_much():
     chains = [chain(p, "7", "5") for p in PROBLEMS for _ in range(2)]
     # A triple costs 20 tokens; a sample of the actor 8, so it is worth 2.5 of them.
-    with_critic = parallel_points(PROBLEMS, in_parallel("x"), EVERY, chains, [1, 2], same)
+    with_critic = parallel_points(PROBLEMS, Method("parallel", "x"), EVERY, chains, [1, 2], same)
     assert samples_needed(with_critic, 8) == 6
     assert samples_needed(with_critic, 2) == 20
     samples = [solution(p, answer, 8) for p in PROBLEMS for answer in "575777"]
@@ -231,10 +229,10 @@ def test_ways_to_scale_are_compared_with_each_other():
 
     rows = differences(
         [
-            point(in_parallel("x"), "maj", 0.9),
-            point(in_sequence("x"), "maj", 0.7),
-            point(in_sequence("x"), "final", 0.6),
-            point(in_sequence("y"), "maj", 0.1),
+            point(Method("parallel", "x"), "maj", 0.9),
+            point(Method("sequential", "x"), "maj", 0.7),
+            point(Method("sequential", "x"), "final", 0.6),
+            point(Method("sequential", "y"), "maj", 0.1),
         ],
         seed=0,
     )
@@ -248,23 +246,25 @@ def test_ways_to_scale_are_compared_with_each_other():
 
 def test_methods_are_values_with_the_names_of_published_results():
     named_so = {
-        multiple(1): "no critic",
-        multiple(3): "no critic, 3K",
-        equal_tokens(in_parallel("oracle")): "no critic, tokens of parallel, oracle",
-        in_sequence("refine_all"): "sequential, refine_all",
-        one_round("refine_all"): "refine_all",
-        named("self-talk"): "self-talk",
+        Method("alone", multiple=1): "no critic",
+        Method("alone", multiple=3): "no critic, 3K",
+        Method(
+            "alone", tokens_of=Method("parallel", "oracle")
+        ): "no critic, tokens of parallel, oracle",
+        Method("sequential", "refine_all"): "sequential, refine_all",
+        Method("one round", "refine_all"): "refine_all",
+        Method("named", "self-talk"): "self-talk",
     }
     assert {method: str(method) for method in named_so} == named_so
     # Equal names are not yet equal methods.
-    assert named("no critic") != multiple(1)
+    assert Method("named", "no critic") != Method("alone", multiple=1)
 
 
 def test_levels_split_means_and_gains():
     points = [
-        Point(multiple(1), "maj", 2, 2, 1.0, {"p-0": 1.0, "p-1": 0.0}),
-        Point(multiple(3), "maj", 2, 6, 1.0, {"p-0": 1.0, "p-1": 0.5}),
-        Point(in_parallel("x"), "maj", 2, 2, 1.0, {"p-0": 1.0, "p-1": 0.25}),
+        Point(Method("alone", multiple=1), "maj", 2, 2, 1.0, {"p-0": 1.0, "p-1": 0.0}),
+        Point(Method("alone", multiple=3), "maj", 2, 6, 1.0, {"p-0": 1.0, "p-1": 0.5}),
+        Point(Method("parallel", "x"), "maj", 2, 2, 1.0, {"p-0": 1.0, "p-1": 0.25}),
     ]
     rows = by_level(PROBLEMS, points, seed=0)
     assert [(r["level"], r["method"], r["mean"], r["gain"]) for r in rows] == [
@@ -282,8 +282,10 @@ def test_levels_split_means_and_gains():
 def results():
     chains = [chain(p, "7", "5", "7") for p in PROBLEMS for _ in range(2)]
     points = greedy_points(chains[::2], {"refine_all": EVERY})
-    ways = parallel_points(PROBLEMS, in_parallel("refine_all"), EVERY, chains, [1, 2], same)
-    ways += sequential_points(PROBLEMS, in_sequence("refine_all"), EVERY, chains[::2], [1, 2], same)
+    ways = parallel_points(PROBLEMS, Method("parallel", "refine_all"), EVERY, chains, [1, 2], same)
+    ways += sequential_points(
+        PROBLEMS, Method("sequential", "refine_all"), EVERY, chains[::2], [1, 2], same
+    )
     samples = [solution(p, answer) for p in PROBLEMS for answer in "575777"]
     points += [*alone_points(PROBLEMS, samples, [1, 2], ways, 10, same), *ways]
     return {

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from jaxcritique.analysis.methods import ALONE, one_round
+from jaxcritique.analysis.methods import ALONE, Method
 from jaxcritique.improvement.self_talk import SelfTalkResults, SelfTalkTranscript
 from jaxcritique.improvement.self_talk_report import (
     METHODS,
@@ -21,7 +21,7 @@ from jaxcritique.roles import COSTS, no_critique
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain
 from jaxcritique.testtime.scores import rows_of
 
-REFINE_ALL = one_round("refine_all")
+REFINE_ALL = Method("one round", "refine_all")
 PROBLEMS = [Problem(f"p{i}", f"{i}?", "5", "", "gsm8k", level=i + 1) for i in range(4)]
 
 
