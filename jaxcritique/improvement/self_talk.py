@@ -97,7 +97,7 @@ class SelfTalkTranscript:
     verdict: str
 
     @classmethod
-    def showing(cls, of: str, talk: SelfTalk | Solution) -> "SelfTalkTranscript":
+    def showing(cls, of: str, talk: Solution) -> "SelfTalkTranscript":
         """Returns the transcript of a graded text; `of` says what it is."""
         problem = talk.problem
         return cls(of, problem.question, problem.answer, talk.text, talk.verdict)

@@ -17,7 +17,7 @@ from jaxcritique.critiques.filtering import hardly_reasons
 from jaxcritique.prompts.critique import StepVerdict, parse_critique, render_steps, split_steps
 from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.prompts.thinking import Thought, smoothing_messages, think_aloud
-from jaxcritique.records import Critique, Problem, Refinement, Solution, Verdict, digest
+from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.roles import Context, Prompt, Replies, Start, costs_of, refine, respond, run_stage
 from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.testtime.rounds import Critic, as_solution
@@ -64,19 +64,10 @@ class ThinkingChain:
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfTalk:
+class SelfTalk(Solution):
     """A self-talk text, graded by its final answer."""
 
-    problem: Problem
-    text: str
-    verdict: Verdict
-    answer: str | None
-    corrections: int  # Refinements that went into it.
-
-    @property
-    def correct(self) -> bool:
-        """Whether the final answer equals the ground truth."""
-        return self.verdict == "correct"
+    corrections: int = 0  # Refinements that went into it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +158,8 @@ def build_self_talk(
         texts, costs["self-talk-smooth"] = _smoothed(context, smoother, finished, texts, counts)
     rows = ((c.path.problem.answer, text) for c, text in zip(finished, texts, strict=True))
     graded = [
-        SelfTalk(chain.path.problem, text, grade.verdict, grade.extracted, chain.rounds)
-        for chain, text, grade in zip(finished, texts, context.grader.grade_all(rows), strict=True)
+        SelfTalk(c.path.problem, text, grade.verdict, grade.extracted, corrections=c.rounds)
+        for c, text, grade in zip(finished, texts, context.grader.grade_all(rows), strict=True)
         if text
     ]
     right = [talk for talk in graded if talk.correct]

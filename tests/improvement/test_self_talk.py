@@ -348,7 +348,7 @@ def test_no_more_examples_than_wanted(context):
 
 @pytest.mark.parametrize("prompts", [FULL, COMPACT], ids=["full", "compact"])
 def test_self_talk_is_asked_for_in_other_words_than_a_solution(prompts):
-    talk = SelfTalk(PROBLEM, "I say 23.", "correct", "23", 0)
+    talk = SelfTalk(PROBLEM, "I say 23.", "correct", "23")
     [example] = self_talk_examples(prompts, [talk])
     [plain] = actor_examples(prompts, [(PROBLEM, "23")], [], 1.0)
     assert example.reply == "I say 23."
