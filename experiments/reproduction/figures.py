@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -35,15 +35,11 @@ _FIGURES: list[tuple[str, str, tuple[str, ...], _Draw]] = []
 
 
 @dataclasses.dataclass(frozen=True)
-class PaperFigure:
-    """A figure of the paper, the numbers it was drawn from, or why it could not be drawn."""
+class PaperFigure(page.Figure):
+    """A figure of the paper."""
 
-    name: str
-    caption: str
     parts: tuple[str, ...]  # Whose commands made it.
-    svg: str = ""
-    rows: Sequence[Mapping[str, Any]] = ()
-    why: str = ""
+    why: str = ""  # It could not be drawn.
 
 
 def paper_figures(evidence: Evidence, protocol: str) -> list[PaperFigure]:
@@ -57,20 +53,15 @@ def paper_figures(evidence: Evidence, protocol: str) -> list[PaperFigure]:
     for name, caption, made_by, draw in _FIGURES:
         try:
             svg, rows = draw(evidence, protocol)
-            drawn.append(PaperFigure(name, caption, made_by, svg, rows))
+            drawn.append(PaperFigure(name, caption, svg, rows, made_by))
         except NotMeasured as error:
-            drawn.append(PaperFigure(name, caption, made_by, why=str(error)))
+            drawn.append(PaperFigure(name, caption, "", [], made_by, str(error)))
     return drawn
 
 
-def _figure(name: str, caption: str, *made_by: str) -> Callable[[_Draw], _Draw]:
+def _figure(name: str, caption: str, *made_by: str) -> Callable[[_Draw], None]:
     """Adds a figure that is made by some parts to those of `paper_figures`."""
-
-    def add(draw: _Draw) -> _Draw:
-        _FIGURES.append((name, caption, made_by, draw))
-        return draw
-
-    return add
+    return lambda draw: _FIGURES.append((name, caption, made_by, draw))
 
 
 # ---- rows, and drawings of them

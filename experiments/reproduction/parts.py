@@ -16,7 +16,8 @@ VANILLA, CRITIQUE = "evaluate-vanilla", "evaluate-critique"  # The same of the i
 SELF_CORRECTION = "evaluate-self-correction"  # The self-correcting actor, without a critic.
 CRITIQUES = "critiques"  # build_critiques: data for the critics of FILTERS and CRITICS_LARGE.
 CRITICS = "critics"  # evaluate_critic: UNTRAINED and TRAINED.
-CRITIC_LARGE, CRITICS_LARGE = "critic-large", "critics-large"  # A larger critic; the same of it.
+CRITIC_LARGE = "critic-large"  # sft of a larger critic.
+CRITICS_LARGE = "critics-large"  # evaluate_critic of that critic.
 FILTERS = "filters"  # evaluate_critic: the critics trained on data filtered by each of KINDS.
 SCALING, SELF_TALK = "scaling", "self-talk"
 

@@ -13,7 +13,7 @@ from experiments.reproduction.evidence import Evidence, NotMeasured, PartCost
 from experiments.reproduction.figures import PaperFigure, flips, paper_figures
 from experiments.reproduction.measuring import VERDICTS, MeasuredAspect, MeasuredClaim
 from experiments.reproduction.tables import Cells, paper_tables
-from jaxcritique.analysis.page import Table, csv_text, gain_cell, marked_lines, write_page
+from jaxcritique.analysis.page import Table, gain_cell, marked_lines, write_numbers, write_page
 from jaxcritique.analysis.table import markdown
 from jaxcritique.store import write_atomically
 
@@ -147,12 +147,7 @@ def write_reproduction(
         peak_rss_bytes=max((o.results.get("peak_rss_bytes", 0) for o in outputs), default=0),
     )
     write_atomically(run_dir / "results.json", json.dumps(results.to_json(), indent=2) + "\n")
-    for figure in results.figures:
-        path = run_dir / "figures" / f"{figure.name}.csv"
-        if figure.rows:
-            write_atomically(path, csv_text(figure.rows))
-        else:  # Of another report, if there is one.
-            path.unlink(missing_ok=True)
+    write_numbers([figure for figure in results.figures if figure.rows], run_dir)
     write_atomically(run_dir / "results.md", _markdown(results))
     write_page(
         "reproduction.html.jinja",

@@ -46,14 +46,9 @@ def paper_tables(evidence: Evidence, protocol: str) -> list[Table]:
     return tables
 
 
-def _table(title: str) -> Callable[[_Make], _Make]:
+def _table(title: str) -> Callable[[_Make], None]:
     """Adds a table to those of `paper_tables`."""
-
-    def add(make: _Make) -> _Make:
-        _TABLES.append((title, make))
-        return make
-
-    return add
+    return lambda make: _TABLES.append((title, make))
 
 
 def _cell(scores: SeedScores) -> str:

@@ -49,16 +49,18 @@ def write_report(
     tables: Sequence[Table],
     drawn: Sequence[Figure],
 ) -> None:
-    """Writes report.html, and the numbers of its figures to figures/NAME.csv.
+    """Writes report.html, and the numbers of its figures to figures/NAME.csv."""
+    write_numbers(drawn, run_dir)
+    write_page(template, results, run_dir / "report.html", tables=tables, figures=drawn)
 
-    CSV files of figures that are no longer drawn are removed.
-    """
+
+def write_numbers(drawn: Sequence[Figure], run_dir: pathlib.Path) -> None:
+    """Writes figures/NAME.csv; those of figures that are no longer drawn are removed."""
     numbers = {run_dir / "figures" / f"{figure.name}.csv": figure.rows for figure in drawn}
     for path, rows in numbers.items():
         write_atomically(path, csv_text(rows))
     for stale in set(run_dir.glob("figures/*.csv")) - numbers.keys():
         stale.unlink()
-    write_page(template, results, run_dir / "report.html", tables=tables, figures=drawn)
 
 
 def write_page(
