@@ -6,7 +6,7 @@ from typing import Any
 from jaxcritique.analysis.page import Table, bounds_cell, costs_table
 from jaxcritique.analysis.table import percent
 
-_TABLE2 = {
+TABLE2 = {  # Columns with their headings.
     "accuracy_without": "no critic",
     "accuracy_refine_all": "refine all",
     "accuracy_refine_flagged": "refine flagged",
@@ -38,9 +38,9 @@ def critic_tables(results: Mapping[str, Any]) -> list[Table]:
     """
     tables = []
     if reports := {c["critic"]: c["table2"] for c in results["critics"] if "table2" in c}:
-        rows = [("critic", *_TABLE2.values(), "unparsable")]
+        rows = [("critic", *TABLE2.values(), "unparsable")]
         for critic, report in reports.items():
-            rows += _shares(critic, report, _TABLE2)
+            rows += _shares(critic, report, TABLE2)
         tables.append(Table("Table 2: shares with 95% intervals", rows))
         rows = [("critic", *_FLOWS.values())]
         rows += [(critic, *(str(r[flow]) for flow in _FLOWS)) for critic, r in reports.items()]

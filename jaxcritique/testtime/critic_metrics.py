@@ -3,21 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jaxcritique.analysis.critic_report import TABLE2
 from jaxcritique.records import Critique, Refinement, Solution
 from jaxcritique.roles import Context, costs_of, criticise, refine
 from jaxcritique.rollout.sampler import Sampler
-
-_COLUMNS = (
-    "accuracy_without",
-    "accuracy_refine_all",
-    "accuracy_refine_flagged",
-    "accuracy_oracle",
-    "discriminability",
-    "discriminability_right",
-    "discriminability_wrong",
-    "helpfulness",
-    "helpfulness_flagged",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +78,7 @@ def table2_scores(refinements: Sequence[Refinement]) -> dict[str, dict[str, floa
     Args:
       refinements: one of each problem's only response.
     """
-    columns: dict[str, dict[str, float]] = {name: {} for name in _COLUMNS}
+    columns: dict[str, dict[str, float]] = {name: {} for name in TABLE2}
     for refinement in refinements:
         critique = refinement.critique
         before, after = critique.solution.correct, refinement.correct
