@@ -104,7 +104,7 @@ class EvaluateConfig(RolesConfig, TaskConfig, DifficultyConfig):
         return sorted(set(self.k))
 
 
-# What may change within a run folder: stages are named by it where they depend on it.
+# Settings that may change in a run folder; stages that depend on them hash them.
 _FREE = {
     "k", "samples", "protocol", "scaling", "equal_compute", "difficulty_samples", "difficulty",
 }  # fmt: skip

@@ -142,9 +142,10 @@ def sequential_points(
 ) -> list[Point]:
     """Scores K rounds after one response: the vote, Pass@K and the final answer (section 6.3).
 
-    The response and what each round leaves vote: where the protocol ends a chain, its last answer
-    stands for the rounds that it saves, as a response that is not refined does in parallel. Pass@K
-    is of K answers, as there: those that the K rounds leave, without the response before them.
+    The response and what each round leaves vote. If the protocol stops early, the last answer is
+    repeated for the remaining rounds; a response that is not refined in parallel scaling is kept in
+    the same way. Pass@K is of K answers, as there: those that the K rounds leave, without the
+    response before them.
 
     Raises:
       ValueError: a problem has no chain, or one that ends where the protocol goes on.
