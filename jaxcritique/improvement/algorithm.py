@@ -24,7 +24,7 @@ class LoopConfig(ActorConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
+class LoopInputs:
     """What Algorithm 1 starts from."""
 
     base: ModelFolder  # Every iteration fine-tunes it.
@@ -78,7 +78,7 @@ class Iteration:
 def improve(
     context: Context,
     arm: Arm,
-    inputs: Inputs,
+    inputs: LoopInputs,
     config: LoopConfig,
     matched: Sequence[Iteration] = (),
 ) -> list[Iteration]:
@@ -126,7 +126,7 @@ def explore(
     number: int,
     arm: Arm,
     actor: ModelFolder,
-    inputs: Inputs,
+    inputs: LoopInputs,
     config: LoopConfig,
     budget: int = 0,
 ) -> Exploration:
@@ -141,15 +141,15 @@ def explore(
       config: N, L and temperature.
       budget: tokens to generate altogether, for an arm with `tokens_of`.
     """
-    responder, heat = context.sampler(actor), config.temperature
+    responder, temperature = context.sampler(actor), config.temperature
     starts = [Start(problem) for problem in inputs.explored]
-    stages = [respond(context, f"explore-{number}", responder, starts, config.samples, heat)]
+    stages = [respond(context, f"explore-{number}", responder, starts, config.samples, temperature)]
     responses = list(stages[0])
     if arm.tokens_of:
         spent = sum(response.tokens for response in responses)
         more = spread(starts, samples_beyond(len(responses), spent, budget), context.seed)
         again = context.reseeded(1)
-        stages.append(respond(again, f"explore-more-{number}", responder, more, 1, heat))
+        stages.append(respond(again, f"explore-more-{number}", responder, more, 1, temperature))
         responses += stages[1]
     costs = {stage.key: costs_of(stage) for stage in stages}
     if arm.feedback is None:
@@ -157,10 +157,10 @@ def explore(
     wanted = arm.feedback(responses, config.critiques, context.seed)
     critic = context.sampler(inputs.critic)
     critiques = criticise(
-        context, f"criticise-{number}", critic, wanted.responses, wanted.critiques, heat
+        context, f"criticise-{number}", critic, wanted.responses, wanted.critiques, temperature
     )
     refinements = refine(
-        context, f"refine-{number}", responder, list(critiques), wanted.refinements, heat
+        context, f"refine-{number}", responder, list(critiques), wanted.refinements, temperature
     )
     costs |= {critiques.key: costs_of(critiques), refinements.key: costs_of(refinements)}
     return Exploration(responses, list(critiques), list(refinements), costs)

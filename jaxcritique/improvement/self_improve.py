@@ -27,7 +27,7 @@ from jaxcritique.critiques.supervision import (
     self_correction_data,
 )
 from jaxcritique.errors import checking_input
-from jaxcritique.improvement.algorithm import Inputs, Iteration, LoopConfig, improve
+from jaxcritique.improvement.algorithm import Iteration, LoopConfig, LoopInputs, improve
 from jaxcritique.improvement.arms import ARMS, Arm
 from jaxcritique.improvement.results import (
     Comparison,
@@ -180,7 +180,7 @@ def self_improve(
         test_rated = _rated(context, "difficulty-test", actor, test, config, costs)
 
         # ---- Algorithm 1 with every arm; every actor evaluated greedily on the test problems
-        inputs = Inputs(base, actor, critic, train, explored, refinements)
+        inputs = LoopInputs(base, actor, critic, train, explored, refinements)
         histories: dict[str, list[Iteration]] = {}
         rows: list[IterationRow] = []
         tested_rows: list[dict[str, Any]] = []

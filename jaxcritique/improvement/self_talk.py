@@ -47,8 +47,8 @@ from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.run_folder import Results, about_run, claim, shown
 from jaxcritique.store import write_rows
 from jaxcritique.tasks import TINY_BASE, TaskConfig
-from jaxcritique.testtime.critics import critic, critic_model, no_critic
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, Protocol, run_rounds
+from jaxcritique.testtime.critics import critic_model, critic_of, no_critic
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, RefineProtocol, run_rounds
 from jaxcritique.testtime.scores import DifferenceRow, Point, PointRow, point_scores, rows_of
 from jaxcritique.testtime.voting import equality
 
@@ -182,7 +182,7 @@ def self_talk(
         data = build_self_talk(
             context,
             context.sampler(actor),
-            critic(context, data_critic_folder),
+            critic_of(context, data_critic_folder),
             context.sampler(smoother) if smoother else None,
             train,
             config.part(SelfTalkDataConfig),
@@ -202,8 +202,8 @@ def self_talk(
         # ---- every method on the test problems
         evaluation = _Evaluation(config, context, test)
         protocols = {Method("one round", name): PROTOCOLS[name] for name in config.protocol}
-        judge = critic(context, critic_folder)
-        points = evaluation.run("sft", actor, {ALONE: UNTOUCHED, **protocols}, judge)
+        critic = critic_of(context, critic_folder)
+        points = evaluation.run("sft", actor, {ALONE: UNTOUCHED, **protocols}, critic)
         corrections = {SELF_CORRECTION: PROTOCOLS["refine_all"]}
         points += evaluation.run("self-correction", corrector, corrections, no_critic)
         points += evaluation.run("self-talk", talker, {SELF_TALK: UNTOUCHED}, None, aloud=True)
@@ -250,7 +250,7 @@ class _Evaluation:
         self,
         name: str,
         model: ModelFolder,
-        methods: Mapping[Method, Protocol],
+        methods: Mapping[Method, RefineProtocol],
         critic: Critic | None,
         aloud: bool = False,
     ) -> list[Point]:
@@ -273,12 +273,12 @@ class _Evaluation:
         }
         self.greedy[name] = sampled["greedy"][0]
         chains = {}
-        for kind, (responses, heat) in sampled.items():
+        for kind, (responses, temperature) in sampled.items():
             chains[kind] = [Chain(response) for response in responses]
             if critic is not None:
                 stage, protocols = f"{name}-{kind}", list(methods.values())
                 chains[kind], costs = run_rounds(
-                    self.context, stage, actor, critic, responses, protocols, 1, heat
+                    self.context, stage, actor, critic, responses, protocols, 1, temperature
                 )
                 self.costs |= costs
         same = equality(self.context.grader)

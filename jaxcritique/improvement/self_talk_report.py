@@ -17,7 +17,7 @@ from jaxcritique.analysis.page import (
 from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
 from jaxcritique.run_folder import Results
-from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Protocol
+from jaxcritique.testtime.rounds import PROTOCOLS, Chain, RefineProtocol
 from jaxcritique.testtime.scores import (
     DifferenceRow,
     Point,
@@ -31,13 +31,13 @@ SELF_CORRECTION, SELF_TALK = Method("named", "self-correction"), Method("named",
 # In the order of Table 5, the best last.
 METHODS = (ALONE, SELF_CORRECTION, SELF_TALK, *(Method("one round", name) for name in PROTOCOLS))
 # Every answer is final: no critique, no refinement.
-UNTOUCHED = Protocol(lambda answer: False, lambda critique: False)
+UNTOUCHED = RefineProtocol(lambda answer: False, lambda critique: False)
 
 
 def method_points(
     problems: Sequence[Problem],
     method: Method,
-    protocol: Protocol,
+    protocol: RefineProtocol,
     greedy: Sequence[Chain],
     sampled: Sequence[Chain],
     ks: Sequence[int],

@@ -22,7 +22,7 @@ def critic_model(setting: str, name: str) -> ModelFolder | None:
     return None if name == CHECKER else ModelFolder.named(setting, name)
 
 
-def critic(context: Context, model: ModelFolder | None) -> Critic:
+def critic_of(context: Context, model: ModelFolder | None) -> Critic:
     """Returns a model as a critic; None: the checker."""
     if model is None:
         return _program(_checker)
@@ -32,11 +32,11 @@ def critic(context: Context, model: ModelFolder | None) -> Critic:
     )
 
 
-def _program(judge: Callable[[Sequence[Solution]], tuple[str, _Write]]) -> Critic:
+def _program(program: Callable[[Sequence[Solution]], tuple[str, _Write]]) -> Critic:
     """Returns a program as a critic, which costs nothing.
 
     Args:
-      judge: returns what names the program and its settings for these solutions, and the program.
+      program: returns, for the solutions, what names it and its settings, and what criticises one.
     """
 
     def critic(
@@ -46,7 +46,7 @@ def _program(judge: Callable[[Sequence[Solution]], tuple[str, _Write]]) -> Criti
         temperature: float,
         prefixes: Sequence[str] = (),
     ) -> Dataset[Critique]:
-        key, write = judge(solutions)
+        key, write = program(solutions)
 
         def make(stage: Stage) -> tuple[list[Critique], dict[str, int]]:
             return [write(solution) for solution in solutions], dict.fromkeys(COSTS, 0)

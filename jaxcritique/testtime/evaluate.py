@@ -21,7 +21,7 @@ from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Sampler, SamplerError
 from jaxcritique.run_folder import Results, about_run, claim
 from jaxcritique.tasks import TINY_BASE, TaskConfig
-from jaxcritique.testtime.critics import CHECKER, SELF, critic, critic_model, no_critic
+from jaxcritique.testtime.critics import CHECKER, SELF, critic_model, critic_of, no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, run_rounds
 from jaxcritique.testtime.scores import (
     DifferenceRow,
@@ -166,10 +166,10 @@ def evaluate(
         claim(run_dir, "evaluate", settings)
         models = engine.start()
     with Context.open(config, actor, run_dir, models) as context:
-        judge = no_critic if config.critic == SELF else None
+        critic = no_critic if config.critic == SELF else None
         if config.critic not in (None, SELF):
-            judge = critic(context, critic_folder)
-        study = _Study(config, context, context.sampler(actor), judge)
+            critic = critic_of(context, critic_folder)
+        study = _Study(config, context, context.sampler(actor), critic)
         problems, points, before_after = study.run(problems)
     results = Evaluation(
         **about_run(run_dir, config, started, study.costs),

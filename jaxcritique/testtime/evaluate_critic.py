@@ -24,7 +24,7 @@ from jaxcritique.store import read_jsonl
 from jaxcritique.tasks import TINY_BASE, read_any_problems
 from jaxcritique.tasks.task import refuse_doubles
 from jaxcritique.testtime.critic_metrics import critique_answers, report_on, table2_scores
-from jaxcritique.testtime.critics import CHECKER, critic, critic_model
+from jaxcritique.testtime.critics import CHECKER, critic_model, critic_of
 from jaxcritique.testtime.localisation import (
     LabelledSolution,
     harmonic_mean,
@@ -141,8 +141,8 @@ def evaluate_critic(
         critics: list[CriticResult] = []
         scores: dict[str, _Columns] = {}
         for name, model in models.items():
-            judge = critic(context, model)
-            result, scores[name] = _result(context, name, actor, judge, solutions, labelled, costs)
+            critic = critic_of(context, model)
+            result, scores[name] = _result(context, name, actor, critic, solutions, labelled, costs)
             critics.append(result)
     results = CriticEvaluation(
         **about_run(run_dir, config, started, costs),
@@ -192,13 +192,13 @@ def _result(
     context: Context,
     name: str,
     actor: Sampler,
-    judge: Critic,
+    critic: Critic,
     solutions: Sequence[Solution],
     labelled: Sequence[LabelledSolution],
     costs: dict[str, dict[str, int]],
 ) -> tuple[CriticResult, _Columns]:
     """Returns the results of a critic, and the scores behind Table 2; adds its costs to `costs`."""
-    stage = judge(context, "criticise", solutions, 0.0)
+    stage = critic(context, "criticise", solutions, 0.0)
     costs[f"criticise: {name}"] = costs_of(stage)
     critiques = list(stage)
     result: CriticResult = {"critic": name, "verdicts": critique_answers(critiques)}

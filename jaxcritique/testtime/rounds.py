@@ -7,7 +7,7 @@ after one response).
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol as Interface
+from typing import Protocol
 
 from jaxcritique.records import Critique, Refinement, Solution
 from jaxcritique.roles import Context, costs_of, refine
@@ -16,7 +16,7 @@ from jaxcritique.store import Dataset
 from jaxcritique.testtime.voting import Answer
 
 
-class Critic(Interface):
+class Critic(Protocol):
     """Writes one critique of each solution, as a stage; an empty one means self-correction."""
 
     def __call__(
@@ -36,7 +36,7 @@ class Critic(Interface):
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class RefineProtocol:
     """Which answers are criticised, and after which critiques the actor refines.
 
     Where either is false the answer is final.
@@ -47,11 +47,11 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "refine_all": Protocol(lambda answer: True, lambda critique: True),
+    "refine_all": RefineProtocol(lambda answer: True, lambda critique: True),
     # A critique without a verdict flags its answer.
-    "refine_flagged": Protocol(lambda answer: True, lambda c: c.says_correct is not True),
+    "refine_flagged": RefineProtocol(lambda answer: True, lambda c: c.says_correct is not True),
     # An oracle knows which answers are right (section 6.1); only the others are criticised.
-    "oracle": Protocol(lambda answer: not answer.correct, lambda critique: True),
+    "oracle": RefineProtocol(lambda answer: not answer.correct, lambda critique: True),
 }
 
 
@@ -78,7 +78,7 @@ class Chain:
         """Generated in all, by actor and critic."""
         return sum(r.tokens for r in (self.response, *self.critiques, *self.refinements))
 
-    def cut(self, protocol: Protocol, rounds: int) -> "Chain":
+    def cut(self, protocol: RefineProtocol, rounds: int) -> "Chain":
         """Returns the part of this chain that `protocol` would have sampled in so many rounds.
 
         Raises:
@@ -108,7 +108,7 @@ def run_rounds(
     actor: Sampler,
     critic: Critic,
     responses: Sequence[Solution],
-    protocols: Collection[Protocol],
+    protocols: Collection[RefineProtocol],
     rounds: int,
     temperature: float,
 ) -> tuple[list[Chain], dict[str, dict[str, int]]]:

@@ -23,7 +23,7 @@ from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.run_folder import Results, about_run, claim, shown
 from jaxcritique.tasks import TaskConfig
 from jaxcritique.testtime.critic_metrics import table2_scores
-from jaxcritique.testtime.critics import CHECKER, critic, critic_model
+from jaxcritique.testtime.critics import CHECKER, critic_model, critic_of
 from jaxcritique.testtime.rounds import PROTOCOLS, Critic
 from jaxcritique.testtime.scores import WithGain, score_rows, with_gain
 
@@ -162,11 +162,11 @@ def scaling(
             for folder, base in bases.items():
                 actors[folder] = context.fine_tune("actor", base, examples, config)
         by_name = _named(actors.values())
-        judges = {name: critic(context, model) for name, model in critics.items()}
+        with_critics = {name: critic_of(context, model) for name, model in critics.items()}
         scored = [
             scores
             for name, actor in by_name.items()
-            for scores in _scores(context, name, actor, judges, test, costs)
+            for scores in _scores(context, name, actor, with_critics, test, costs)
         ]
     results = Scaling(
         **about_run(run_dir, config, started, costs),
@@ -243,8 +243,8 @@ def _scores(
     responses = respond(context, "respond", sampler, starts, 1, 0.0)
     costs[f"{name}: respond"] = costs_of(responses)
     columns = {}
-    for number, (critic_name, judge) in enumerate(critics.items(), start=1):
-        critiques = judge(context, "criticise", list(responses), 0.0)
+    for number, (critic_name, critic) in enumerate(critics.items(), start=1):
+        critiques = critic(context, "criticise", list(responses), 0.0)
         refinements = refine(context, "refine", sampler, list(critiques), 1, 0.0)
         costs[f"{name}: criticise, critic {number}"] = costs_of(critiques)
         costs[f"{name}: refine, critic {number}"] = costs_of(refinements)

@@ -15,7 +15,7 @@ from jaxcritique.analysis.intervals import Estimate, accuracy, paired_difference
 from jaxcritique.analysis.levels import level_of
 from jaxcritique.analysis.methods import ALONE, BASELINES, MULTIPLES, SHARE, VOTE, Method
 from jaxcritique.records import Problem, Solution
-from jaxcritique.testtime.rounds import Chain, Protocol
+from jaxcritique.testtime.rounds import Chain, RefineProtocol
 from jaxcritique.testtime.voting import (
     Answer,
     Ballot,
@@ -92,7 +92,7 @@ class LevelRow(About, WithGain):
     problems: int
 
 
-def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, Protocol]) -> list[Point]:
+def greedy_points(answers: Sequence[Chain], protocols: Mapping[str, RefineProtocol]) -> list[Point]:
     """Scores one answer a problem, without a critic and after a round under each protocol.
 
     Args:
@@ -115,7 +115,7 @@ def one_answer_point(method: Method, answers: Sequence[Chain]) -> Point:
 def parallel_points(
     problems: Sequence[Problem],
     method: Method,
-    protocol: Protocol,
+    protocol: RefineProtocol,
     chains: Sequence[Chain],
     ks: Sequence[int],
     same: Same,
@@ -135,7 +135,7 @@ def parallel_points(
 def sequential_points(
     problems: Sequence[Problem],
     method: Method,
-    protocol: Protocol,
+    protocol: RefineProtocol,
     chains: Sequence[Chain],
     ks: Sequence[int],
     same: Same,
@@ -255,7 +255,7 @@ def _ballots(
 
 def before_and_after(
     problems: Sequence[Problem],
-    protocols: Mapping[Method, Protocol],
+    protocols: Mapping[Method, RefineProtocol],
     chains: Sequence[Chain],
     same: Same,
 ) -> list[Point]:

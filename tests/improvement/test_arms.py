@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from jaxcritique.grading import Grader
-from jaxcritique.improvement.algorithm import Inputs, LoopConfig, explore
+from jaxcritique.improvement.algorithm import LoopConfig, LoopInputs, explore
 from jaxcritique.improvement.arms import ARMS, Arm, register, samples_beyond, spread
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import COMPACT
@@ -54,7 +54,7 @@ def explored(tmp_path):
             models = {ACTOR: Model("actor", 7), CRITIC: Model("critic", 11)}
             engine = Engine(EngineConfig(), models.__getitem__)
             context = Context(Store(tmp_path), grader, COMPACT, 0, 80, 80, engine)
-            inputs = Inputs(ACTOR, ACTOR, CRITIC, [], PROBLEMS, [])
+            inputs = LoopInputs(ACTOR, ACTOR, CRITIC, [], PROBLEMS, [])
             step = explore(context, 1, ARMS[name], ACTOR, inputs, CONFIG, budget)
             return step, *models.values()
 
