@@ -1,6 +1,5 @@
 """What an evaluation found, as tables, figures and a page."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,17 +16,10 @@ from jaxcritique.analysis.page import (
     difference_cell,
     gain_cell,
     share_cell,
-    write_report,
 )
 from jaxcritique.analysis.table import percent
 
 _NO_CRITIC = str(ALONE)
-
-
-def write_evaluation(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
-    """Writes report.html and figures/NAME.csv from a `results.json`."""
-    tables, drawn = evaluation_tables(results), evaluation_figures(results)
-    write_report("evaluation.html.jinja", results, run_dir, tables, drawn)
 
 
 def evaluation_tables(results: Mapping[str, Any]) -> list[Table]:

@@ -1,6 +1,5 @@
 """Figure 9: what a critic brings actors of several sizes, as tables, a figure and a page."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from jaxcritique.analysis.page import (
     curves,
     gain_cell,
     share_cell,
-    write_report,
 )
 
 MOST_CRITICS = 3  # That one figure's colours tell apart.
@@ -36,21 +34,20 @@ def scaling_tables(results: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def write_scaling(results: Mapping[str, Any], run_dir: pathlib.Path) -> None:
-    """Writes report.html, and the figure's numbers to figures/accuracy_by_size.csv."""
+def scaling_figure(results: Mapping[str, Any]) -> Figure:
+    """Draws Figure 9."""
     drawn = [
         {**row, "series": name, "millions": row["parameters"] / 10**6}
         for name, by_size in _series(results).items()
         for row in by_size
         if row["method"] in _DRAWN
     ]
-    figure = Figure(
+    return Figure(
         "accuracy_by_size",
         "Accuracy against the actor's size, with 95% intervals (Figure 9 of the paper)",
         curves(drawn, "millions", "Parameters of the actor, millions"),
         results["rows"],
     )
-    write_report("scaling.html.jinja", results, run_dir, scaling_tables(results), [figure])
 
 
 def _series(results: Mapping[str, Any]) -> dict[str, list[Row]]:

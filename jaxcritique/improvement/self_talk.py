@@ -11,8 +11,8 @@ import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
+from jaxcritique.analysis import page
 from jaxcritique.analysis.methods import ALONE, Method
-from jaxcritique.analysis.page import as_text
 from jaxcritique.config import REQUIRED, setting
 from jaxcritique.critiques.annotate import require_checker
 from jaxcritique.critiques.supervision import (
@@ -36,7 +36,6 @@ from jaxcritique.improvement.self_talk_report import (
     comparisons,
     method_points,
     self_talk_tables,
-    write_self_talk,
 )
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import PromptSet
@@ -121,7 +120,12 @@ class SelfTalkResults(Results):
     @property
     def table(self) -> str:
         """Table 5, its differences, and what was sampled."""
-        return as_text(self_talk_tables(self.to_json()))
+        return page.as_text(self_talk_tables(self.to_json()))
+
+    def write_report(self) -> None:
+        """Writes the page."""
+        tables = self_talk_tables(self.to_json())
+        page.write_page("self_talk.html.jinja", self, self.report, tables=tables, figures=[])
 
 
 def self_talk(
@@ -228,7 +232,7 @@ def self_talk(
         transcripts=_transcripts(data.examples, evaluation.greedy["self-talk"]),
     )
     results.write(point_scores(test, points))
-    write_self_talk(results)
+    results.write_report()
     return results
 
 

@@ -12,11 +12,9 @@ from jaxcritique.analysis.page import (
     costs_table,
     difference_cell,
     share_cell,
-    write_page,
 )
 from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
-from jaxcritique.run_folder import Results
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, RefineProtocol
 from jaxcritique.testtime.scores import (
     DifferenceRow,
@@ -102,12 +100,6 @@ def self_talk_tables(results: Mapping[str, Any]) -> list[Table]:
         Table("Differences in percentage points", differences),
         costs_table(results),
     ]
-
-
-def write_self_talk(results: Results) -> None:
-    """Writes the page."""
-    tables = self_talk_tables(results.to_json())
-    write_page("self_talk.html.jinja", results, results.report, tables=tables, figures=[])
 
 
 def _titles(columns: Iterable[tuple[str, int]]) -> list[str]:

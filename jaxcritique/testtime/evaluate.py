@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from statistics import fmean
 
+from jaxcritique.analysis import page
 from jaxcritique.analysis.difficulty import DifficultyConfig, rated
-from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
+from jaxcritique.analysis.evaluation_report import evaluation_figures, evaluation_tables
 from jaxcritique.analysis.methods import MULTIPLES, Method
-from jaxcritique.analysis.page import as_text
 from jaxcritique.config import setting
 from jaxcritique.critiques.annotate import require_checker
 from jaxcritique.errors import checking_input
@@ -127,7 +127,13 @@ class Evaluation(Results):
     @property
     def table(self) -> str:
         """Accuracy, Maj@K, Pass@K, differences, difficulty and costs."""
-        return as_text(evaluation_tables(self.to_json()))
+        return page.as_text(evaluation_tables(self.to_json()))
+
+    def write_report(self) -> None:
+        """Writes the page, and the numbers of its figures to figures/NAME.csv."""
+        results = self.to_json()
+        tables, drawn = evaluation_tables(results), evaluation_figures(results)
+        page.write_report("evaluation.html.jinja", results, self.run_dir, tables, drawn)
 
 
 def evaluate(
@@ -184,7 +190,7 @@ def evaluate(
         costs=study.costs,
     )
     results.write(point_scores(problems, [*points, *before_after]))
-    write_evaluation(results.to_json(), run_dir)
+    results.write_report()
     return results
 
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
+from jaxcritique.analysis import page
 from jaxcritique.analysis.methods import ALONE, Method
-from jaxcritique.analysis.page import as_text
-from jaxcritique.analysis.scaling_report import MOST_CRITICS, scaling_tables, write_scaling
+from jaxcritique.analysis.scaling_report import MOST_CRITICS, scaling_figure, scaling_tables
 from jaxcritique.config import REQUIRED, setting
 from jaxcritique.critiques.annotate import require_checker
 from jaxcritique.critiques.supervision import ActorConfig, actor_examples, refine_set
@@ -98,7 +98,13 @@ class Scaling(Results):
     @property
     def table(self) -> str:
         """Figure 9's numbers, the gains over each actor alone, and the costs."""
-        return as_text(scaling_tables(self.to_json()))
+        return page.as_text(scaling_tables(self.to_json()))
+
+    def write_report(self) -> None:
+        """Writes the page, and its figure's numbers to figures/accuracy_by_size.csv."""
+        results = self.to_json()
+        tables, drawn = scaling_tables(results), [scaling_figure(results)]
+        page.write_report("scaling.html.jinja", results, self.run_dir, tables, drawn)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +187,7 @@ def scaling(
         models={f"{name} actor": shown(actor.folder, run_dir) for name, actor in by_name.items()},
     )
     results.write(scaling_score_rows(test, scored))
-    write_scaling(results.to_json(), run_dir)
+    results.write_report()
     return results
 
 

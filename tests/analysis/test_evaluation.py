@@ -2,13 +2,15 @@
 
 import csv
 import itertools
+import pathlib
 import random
 from statistics import fmean
 
 import pytest
 
-from jaxcritique.analysis.evaluation_report import evaluation_tables, write_evaluation
+from jaxcritique.analysis.evaluation_report import evaluation_figures, evaluation_tables
 from jaxcritique.analysis.methods import Method
+from jaxcritique.analysis.page import write_report
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain
@@ -307,10 +309,15 @@ def results():
     }
 
 
+def write(results: dict, run_dir: pathlib.Path) -> None:
+    tables, drawn = evaluation_tables(results), evaluation_figures(results)
+    write_report("evaluation.html.jinja", results, run_dir, tables, drawn)
+
+
 def test_the_page_holds_tables_and_figures_and_their_numbers(results, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "sequential_oracle.csv").write_text("of another --protocol")
-    write_evaluation(results, tmp_path)
+    write(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 6
     for shown in ("Maj@K", "Pass@K", "Figure 12", "1,234", "3 samples failed", "0:01:01"):
@@ -358,7 +365,7 @@ def test_without_a_critic_and_levels_less_is_shown(results, tmp_path):
     for name in ("points", "differences", "by_level"):
         results[name] = [row for row in results[name] if row["method"] == ALONE]
     results |= {"critic": None, "failed": 0, "by_level": []}
-    write_evaluation(results, tmp_path)
+    write(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("<svg") == 3
     assert "no critic" in page

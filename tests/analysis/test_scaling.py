@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from jaxcritique.analysis.scaling_report import scaling_tables, write_scaling
+from jaxcritique.analysis.page import write_report
+from jaxcritique.analysis.scaling_report import scaling_figure, scaling_tables
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS
 from jaxcritique.testtime.critic_metrics import table2_scores
@@ -93,7 +94,8 @@ def test_tables_figure_and_numbers(scored, tmp_path):
         for n in (1, 2)
         for method in ("refine_all", "refine_flagged", "oracle")
     ]
-    write_scaling(results, tmp_path)
+    drawn = [scaling_figure(results)]
+    write_report("scaling.html.jinja", results, tmp_path, scaling_tables(results), drawn)
     page = (tmp_path / "report.html").read_text()
     assert "2,115,648 parameters" in page
     assert "critic 2, oracle" in page

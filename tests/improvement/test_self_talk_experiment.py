@@ -9,7 +9,6 @@ import pytest
 from scripted_engine import ScriptedEngineConfig
 
 from jaxcritique.errors import InvalidInput
-from jaxcritique.improvement import self_talk as module
 from jaxcritique.improvement.self_talk import SelfTalkConfig, SelfTalkResults, self_talk
 from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.tasks import TINY_BASE
@@ -84,7 +83,7 @@ def test_results_are_written_before_the_page(run_dir, results, tmp_path, monkeyp
     def fail(_):
         raise RuntimeError("the page fails")
 
-    monkeypatch.setattr(module, "write_self_talk", fail)
+    monkeypatch.setattr(SelfTalkResults, "write_report", fail)
     with pytest.raises(RuntimeError, match="the page fails"):
         self_talk(CONFIG, tmp_path, ENGINE)
     assert json.loads((tmp_path / "results.json").read_text())["problems"] == 3

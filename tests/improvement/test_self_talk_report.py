@@ -14,7 +14,6 @@ from jaxcritique.improvement.self_talk_report import (
     comparisons,
     method_points,
     self_talk_tables,
-    write_self_talk,
 )
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import COSTS, no_critique
@@ -111,7 +110,7 @@ def test_the_page_escapes_what_models_wrote(points, tmp_path):
             )
         ],
     )
-    write_self_talk(results)
+    results.write_report()
     page = (tmp_path / "report.html").read_text()
     assert "<script>" not in page
     assert "ждать" in page
