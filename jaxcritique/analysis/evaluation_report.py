@@ -3,53 +3,42 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxcritique.analysis import figures
+from jaxcritique.analysis import figures, page
 from jaxcritique.analysis.levels import has_levels
 from jaxcritique.analysis.methods import ALONE, BASELINES, METRICS, Method
-from jaxcritique.analysis.page import (
-    Figure,
-    Row,
-    Table,
-    bounds_cell,
-    costs_table,
-    curves,
-    difference_cell,
-    gain_cell,
-    share_cell,
-)
 from jaxcritique.analysis.table import percent
 
 _NO_CRITIC = str(ALONE)
 
 
-def evaluation_tables(results: Mapping[str, Any]) -> list[Table]:
+def evaluation_tables(results: Mapping[str, Any]) -> list[page.Table]:
     """Returns the tables of a `results.json`."""
     points = results["points"]
     ks = [f"K={k}" for k in _ks(results)]
     tables = [_greedy_table(results)]
     for metric in ("maj", "pass", "final"):
         rows = [
-            (method, *map(share_cell, _points(points, method, metric)))
+            (method, *map(page.share_cell, _points(points, method, metric)))
             for method in _methods(points, metric)
         ]
         if rows:
-            tables.append(Table(METRICS[metric], [("Method", *ks), *rows], _NOTES[metric]))
+            tables.append(page.Table(METRICS[metric], [("Method", *ks), *rows], _NOTES[metric]))
     sampled = [row for row in results["differences"] if row["metric"] != "greedy"]
     if sampled:
         compared: dict[tuple[str, ...], list[str]] = {}
         for row in sampled:
             ours, theirs = METRICS[row["metric"]], METRICS[row["minus_metric"]]
             other = row["minus"] if ours == theirs else f"{row['minus']}: {theirs}"
-            compared.setdefault((row["method"], ours, other), []).append(difference_cell(row))
+            compared.setdefault((row["method"], ours, other), []).append(page.difference_cell(row))
         rows = [(*names, *cells) for names, cells in compared.items()]
         head = ("Method", "Metric", "minus", *ks)
-        tables.append(Table("Differences in percentage points", [head, *rows]))
+        tables.append(page.Table("Differences in percentage points", [head, *rows]))
     if has_levels({row["level"]: 0.0 for row in results["by_level"]}):
         tables.append(_level_table(results))
-    return [*tables, costs_table(results)]
+    return [*tables, page.costs_table(results)]
 
 
-def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
+def evaluation_figures(results: Mapping[str, Any]) -> list[page.Figure]:
     """Draws the curves by K and by tokens, and the levels where there are any."""
     points = results["points"]
     # A protocol has a greedy answer of its name.
@@ -66,7 +55,7 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
     critics = [*parallel.values(), *sequential.values()]
     baselines = [str(baseline) for baseline in BASELINES]
 
-    def of(method: str, metric: str, series: str = "") -> list[Row]:
+    def of(method: str, metric: str, series: str = "") -> list[page.Row]:
         return [{"series": series or method, **row} for row in _points(points, method, metric)]
 
     drawn = [
@@ -116,51 +105,51 @@ def evaluation_figures(results: Mapping[str, Any]) -> list[Figure]:
             splits.setdefault(row["method"], {})[row["level"]] = row["mean"]
         svg = figures.bars_by_level(splits, "Share right")
         if svg is not None:
-            drawn.append(Figure(name, caption, svg, rows))
+            drawn.append(page.Figure(name, caption, svg, rows))
     return drawn
 
 
-def _curves(name: str, caption: str, rows: Sequence[Row], x: str) -> Figure:
+def _curves(name: str, caption: str, rows: Sequence[page.Row], x: str) -> page.Figure:
     # 2K samples at K are 4K samples at K/2: one point of a curve by tokens. Sorted in each series.
     order = list(dict.fromkeys(row["series"] for row in rows))
     distinct = {(order.index(row["series"]), row[x]): row for row in rows}
     ordered = [distinct[key] for key in sorted(distinct)]
     xlabel = "K" if x == "k" else "Generated tokens a problem"
-    return Figure(name, caption, curves(ordered, x, xlabel), ordered)
+    return page.Figure(name, caption, page.curves(ordered, x, xlabel), ordered)
 
 
-def _greedy_table(results: Mapping[str, Any]) -> Table:
+def _greedy_table(results: Mapping[str, Any]) -> page.Table:
     gains = {r["method"]: r for r in results["differences"] if r["metric"] == "greedy"}
     rows = [
         (
             row["method"],
             percent(row["mean"]),
-            bounds_cell(row["ci95"]),
-            difference_cell(gains[row["method"]]) if row["method"] in gains else "",
+            page.bounds_cell(row["ci95"]),
+            page.difference_cell(gains[row["method"]]) if row["method"] in gains else "",
             f"{row['tokens']:.0f}",
         )
         for row in results["points"]
         if row["metric"] == "greedy"
     ]
     head = ("Method", "Accuracy", "95% interval", "Gain in points", "Tokens a problem")
-    return Table("One greedy answer", [head, *rows])
+    return page.Table("One greedy answer", [head, *rows])
 
 
-def _level_table(results: Mapping[str, Any]) -> Table:
+def _level_table(results: Mapping[str, Any]) -> page.Table:
     sizes = {row["level"]: row["problems"] for row in results["by_level"]}
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[page.Row]] = {}
     for row in results["by_level"]:
         groups.setdefault((row["metric"], row["method"]), []).append(row)
     rows: list[tuple[str, ...]] = []
     for (metric, method), by_level in groups.items():
         name = METRICS[metric].replace("K", str(by_level[0]["k"]))
-        rows.append((name, method, *map(share_cell, by_level)))
+        rows.append((name, method, *map(page.share_cell, by_level)))
         if by_level[0]["gain"] is not None:
-            gains = [gain_cell(row["gain"], row["gain_ci95"]) for row in by_level]
+            gains = [page.gain_cell(row["gain"], row["gain_ci95"]) for row in by_level]
             rows.append((name, "gain over no critic", *gains))
     head = ("Metric", "Method", *(f"Level {level} ({size:,})" for level, size in sizes.items()))
     note = f"Level 1 is easy, 5 hard, by {results['levels_by']}; in brackets how many problems."
-    return Table("By difficulty", [head, *rows], note)
+    return page.Table("By difficulty", [head, *rows], note)
 
 
 _NOTES = {
@@ -177,10 +166,10 @@ def _ks(results: Mapping[str, Any]) -> list[int]:
     return sorted({row["k"] for row in results["points"] if row["metric"] == "maj"})
 
 
-def _methods(points: Sequence[Row], metric: str) -> list[str]:
+def _methods(points: Sequence[page.Row], metric: str) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in points if row["metric"] == metric))
 
 
-def _points(points: Sequence[Row], method: str, metric: str) -> list[Row]:
+def _points(points: Sequence[page.Row], method: str, metric: str) -> list[page.Row]:
     rows = (row for row in points if (row["method"], row["metric"]) == (method, metric))
     return sorted(rows, key=lambda row: row["k"])

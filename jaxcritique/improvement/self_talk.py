@@ -22,20 +22,12 @@ from jaxcritique.critiques.supervision import (
     self_correction_data,
 )
 from jaxcritique.errors import InvalidInput, checking_input
+from jaxcritique.improvement import self_talk_report as table5
 from jaxcritique.improvement.self_talk_data import (
     SelfTalk,
     SelfTalkDataConfig,
     build_self_talk,
     self_talk_examples,
-)
-from jaxcritique.improvement.self_talk_report import (
-    METHODS,
-    SELF_CORRECTION,
-    SELF_TALK,
-    UNTOUCHED,
-    comparisons,
-    method_points,
-    self_talk_tables,
 )
 from jaxcritique.models.huggingface import ModelFolder
 from jaxcritique.prompts.templates import PromptSet
@@ -120,11 +112,11 @@ class SelfTalkResults(Results):
     @property
     def table(self) -> str:
         """Table 5, its differences, and what was sampled."""
-        return page.as_text(self_talk_tables(self.to_json()))
+        return page.as_text(table5.self_talk_tables(self.to_json()))
 
     def write_report(self) -> None:
         """Writes the page."""
-        tables = self_talk_tables(self.to_json())
+        tables = table5.self_talk_tables(self.to_json())
         page.write_page("self_talk.html.jinja", self, self.report, tables=tables, figures=[])
 
 
@@ -207,11 +199,12 @@ def self_talk(
         evaluation = _Evaluation(config, context, test)
         protocols = {Method("one round", name): PROTOCOLS[name] for name in config.protocol}
         critic = critic_of(context, critic_folder)
-        points = evaluation.run("sft", actor, {ALONE: UNTOUCHED, **protocols}, critic)
-        corrections = {SELF_CORRECTION: PROTOCOLS["refine_all"]}
+        points = evaluation.run("sft", actor, {ALONE: table5.UNTOUCHED, **protocols}, critic)
+        corrections = {table5.SELF_CORRECTION: PROTOCOLS["refine_all"]}
         points += evaluation.run("self-correction", corrector, corrections, no_critic)
-        points += evaluation.run("self-talk", talker, {SELF_TALK: UNTOUCHED}, None, aloud=True)
-    points.sort(key=lambda point: METHODS.index(point.method))
+        aloud = {table5.SELF_TALK: table5.UNTOUCHED}
+        points += evaluation.run("self-talk", talker, aloud, None, aloud=True)
+    points.sort(key=lambda point: table5.METHODS.index(point.method))
     costs = data.costs | evaluation.costs
     models = {
         "sft actor": actor,
@@ -225,7 +218,7 @@ def self_talk(
         data_critic=data_critic_name,
         problems=len(test),
         points=rows_of(points, config.seed),
-        differences=comparisons(points, config.seed),
+        differences=table5.comparisons(points, config.seed),
         counts=data.counts,
         costs=costs,
         models={name: shown(model.folder, run_dir) for name, model in models.items()},
@@ -289,7 +282,7 @@ class _Evaluation:
         return [
             point
             for method, protocol in methods.items()
-            for point in method_points(
+            for point in table5.method_points(
                 self.problems, method, protocol, chains["greedy"], chains["samples"], ks, same
             )
         ]

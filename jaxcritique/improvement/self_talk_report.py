@@ -4,15 +4,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxcritique.analysis import page
 from jaxcritique.analysis.methods import ALONE, METRICS, Method
-from jaxcritique.analysis.page import (
-    Row,
-    Table,
-    bounds_cell,
-    costs_table,
-    difference_cell,
-    share_cell,
-)
 from jaxcritique.analysis.table import percent
 from jaxcritique.records import Problem
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, RefineProtocol
@@ -69,7 +62,7 @@ def comparisons(points: Sequence[Point], seed: int) -> list[DifferenceRow]:
     ]
 
 
-def self_talk_tables(results: Mapping[str, Any]) -> list[Table]:
+def self_talk_tables(results: Mapping[str, Any]) -> list[page.Table]:
     """Returns Table 5 with the actor alone added, the differences, and the costs.
 
     Args:
@@ -82,23 +75,24 @@ def self_talk_tables(results: Mapping[str, Any]) -> list[Table]:
     ]
     for method in dict.fromkeys(row["method"] for row in results["points"]):
         greedy, *others = (at_column[method, *column] for column in columns)
-        cells = (percent(greedy["mean"]), bounds_cell(greedy["ci95"]), *map(share_cell, others))
-        rows.append((_title(method), *cells, f"{greedy['tokens']:.0f}"))
+        mean = percent(greedy["mean"]), page.bounds_cell(greedy["ci95"])
+        cells = map(page.share_cell, others)
+        rows.append((_title(method), *mean, *cells, f"{greedy['tokens']:.0f}"))
     note = (
         "Accuracy and tokens: one greedy answer. Maj@K and Pass@K: expected over samples, with "
         "intervals."
     )
-    compared: dict[tuple[str, str], dict[tuple[str, int], Row]] = {}
+    compared: dict[tuple[str, str], dict[tuple[str, int], page.Row]] = {}
     for row in results["differences"]:
         pair = _title(row["method"]), _title(row["minus"])
         compared.setdefault(pair, {})[row["metric"], row["k"]] = row
     differences: list[tuple[str, ...]] = [("Method", "minus", "Accuracy", *_titles(columns))]
     for pair, at in compared.items():
-        differences.append((*pair, *(difference_cell(at[column]) for column in columns)))
+        differences.append((*pair, *(page.difference_cell(at[column]) for column in columns)))
     return [
-        Table("Table 5", rows, note),
-        Table("Differences in percentage points", differences),
-        costs_table(results),
+        page.Table("Table 5", rows, note),
+        page.Table("Differences in percentage points", differences),
+        page.costs_table(results),
     ]
 
 

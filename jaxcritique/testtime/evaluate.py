@@ -21,24 +21,9 @@ from jaxcritique.rollout.engines import EngineConfig
 from jaxcritique.rollout.sampler import Sampler, SamplerError
 from jaxcritique.run_folder import Results, about_run, claim
 from jaxcritique.tasks import TINY_BASE, TaskConfig
+from jaxcritique.testtime import scores
 from jaxcritique.testtime.critics import CHECKER, SELF, critic_model, critic_of, no_critic
 from jaxcritique.testtime.rounds import PROTOCOLS, Chain, Critic, run_rounds
-from jaxcritique.testtime.scores import (
-    DifferenceRow,
-    LevelRow,
-    Point,
-    PointRow,
-    alone_points,
-    before_and_after,
-    by_level,
-    differences,
-    greedy_points,
-    parallel_points,
-    point_scores,
-    rows_of,
-    samples_needed,
-    sequential_points,
-)
 from jaxcritique.testtime.voting import equality
 
 
@@ -118,10 +103,10 @@ class Evaluation(Results):
     actor: str
     critic: str | None
     problems: int
-    points: list[PointRow]
-    differences: list[DifferenceRow]
+    points: list[scores.PointRow]
+    differences: list[scores.DifferenceRow]
     levels_by: str  # What tells a problem's difficulty.
-    by_level: list[LevelRow]
+    by_level: list[scores.LevelRow]
     costs: dict[str, dict[str, int]]  # `roles.COSTS` of each stage.
 
     @property
@@ -183,13 +168,13 @@ def evaluate(
         actor=config.actor,
         critic=config.critic,
         problems=len(problems),
-        points=rows_of(points, config.seed),
-        differences=differences(points, config.seed),
+        points=scores.rows_of(points, config.seed),
+        differences=scores.differences(points, config.seed),
         levels_by=config.levels_by,
-        by_level=by_level(problems, points, config.seed),
+        by_level=scores.by_level(problems, points, config.seed),
         costs=study.costs,
     )
-    results.write(point_scores(problems, [*points, *before_after]))
+    results.write(scores.point_scores(problems, [*points, *before_after]))
     results.write_report()
     return results
 
@@ -204,7 +189,9 @@ class _Study:
     critic: Critic | None
     costs: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
-    def run(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[Point], list[Point]]:
+    def run(
+        self, problems: Sequence[Problem]
+    ) -> tuple[list[Problem], list[scores.Point], list[scores.Point]]:
         """Samples and scores.
 
         Returns:
@@ -228,32 +215,32 @@ class _Study:
             problems = rated(problems, rating, wanted, config.difficulty)
 
         # ---- with the critic
-        points = greedy_points(self._rounds("greedy", greedy, 1, 0.0), protocols)
+        points = scores.greedy_points(self._rounds("greedy", greedy, 1, 0.0), protocols)
         of_each = [pool[first : first + drawn] for first in range(0, len(pool), drawn)]
-        with_critic: list[Point] = []
-        before_after: list[Point] = []
+        with_critic: list[scores.Point] = []
+        before_after: list[scores.Point] = []
         if self.critic and "parallel" in config.scaling:
             first = [response for responses in of_each for response in responses[:samples]]
             chains = self._rounds("parallel", first, 1, config.temperature)
             methods = {Method("parallel", name): protocol for name, protocol in protocols.items()}
             for method, protocol in methods.items():
-                with_critic += parallel_points(problems, method, protocol, chains, ks, same)
-            before_after = before_and_after(problems, methods, chains, same)
+                with_critic += scores.parallel_points(problems, method, protocol, chains, ks, same)
+            before_after = scores.before_and_after(problems, methods, chains, same)
         if self.critic and "sequential" in config.scaling:
             first = [responses[0] for responses in of_each]
             chains = self._rounds("sequential", first, ks[-1], config.temperature)
             for name, protocol in protocols.items():
-                method = Method("sequential", name)
-                with_critic += sequential_points(problems, method, protocol, chains, ks, same)
+                way = Method("sequential", name)
+                with_critic += scores.sequential_points(problems, way, protocol, chains, ks, same)
 
         # ---- the actor alone with the same compute
         price = fmean(response.tokens for response in pool)
         if not price:
             raise SamplerError("No sample could be drawn; see the messages above.")
         baselines_of = with_critic if compared else []
-        if baselines_of and (more := samples_needed(baselines_of, price) - drawn) > 0:
+        if baselines_of and (more := scores.samples_needed(baselines_of, price) - drawn) > 0:
             pool += self._respond("respond-more", 2, problems, more, config.temperature)
-        alone = alone_points(problems, pool, ks, baselines_of, price, same)
+        alone = scores.alone_points(problems, pool, ks, baselines_of, price, same)
         return list(problems), [*points, *alone, *with_critic], before_after
 
     def _respond(

@@ -15,19 +15,10 @@ from jaxcritique.analysis.intervals import Estimate, accuracy, paired_difference
 from jaxcritique.analysis.levels import level_of
 from jaxcritique.analysis.methods import ALONE, BASELINES, MULTIPLES, SHARE, VOTE, Method
 from jaxcritique.records import Problem, Solution
+from jaxcritique.testtime import voting
 from jaxcritique.testtime.rounds import Chain, RefineProtocol
-from jaxcritique.testtime.voting import (
-    Answer,
-    Ballot,
-    Same,
-    between,
-    cast,
-    majority,
-    majority_at,
-    pass_at,
-)
 
-_SAMPLED = {"maj": majority_at, "pass": pass_at}
+_SAMPLED = {"maj": voting.majority_at, "pass": voting.pass_at}
 
 
 class About(TypedDict):
@@ -118,7 +109,7 @@ def parallel_points(
     protocol: RefineProtocol,
     chains: Sequence[Chain],
     ks: Sequence[int],
-    same: Same,
+    same: voting.Same,
 ) -> list[Point]:
     """Scores what comes of K responses with a round each: an expectation over subsets of them.
 
@@ -138,7 +129,7 @@ def sequential_points(
     protocol: RefineProtocol,
     chains: Sequence[Chain],
     ks: Sequence[int],
-    same: Same,
+    same: voting.Same,
 ) -> list[Point]:
     """Scores K rounds after one response: the vote, Pass@K and the final answer (section 6.3).
 
@@ -161,7 +152,7 @@ def sequential_points(
         refined = [ballot.right[1:] for ballot in first]
         tokens = fmean(chain.cut(protocol, k).tokens for chain in whole)
         columns = {
-            "maj": (first, [majority(ballot) for ballot in first]),
+            "maj": (first, [voting.majority(ballot) for ballot in first]),
             "pass": (refined, [any(right) for right in refined]),
             "final": (first, [ballot.right[-1] for ballot in first]),
         }
@@ -172,7 +163,7 @@ def sequential_points(
     return points
 
 
-def _after(chain: Chain, rounds: int) -> Iterator[Answer]:
+def _after(chain: Chain, rounds: int) -> Iterator[voting.Answer]:
     """Yields the response, and the answer that stands after each round."""
     for number in range(rounds + 1):
         yield chain.answers[min(number, len(chain.answers) - 1)]
@@ -184,7 +175,7 @@ def alone_points(
     ks: Sequence[int],
     with_critic: Sequence[Point],
     price: float,
-    same: Same,
+    same: voting.Same,
 ) -> list[Point]:
     """Scores the actor alone at K samples, and at the compute of methods with a critic.
 
@@ -226,7 +217,7 @@ def _worth(point: Point, price: float) -> float:
 
 
 def _sampled_points(
-    method: Method, ballots: Sequence[Ballot], samples_at: Mapping[int, float], price: float
+    method: Method, ballots: Sequence[voting.Ballot], samples_at: Mapping[int, float], price: float
 ) -> list[Point]:
     """Scores, for each K, as many samples as `samples_at` says; a sample costs `price` tokens."""
     return [
@@ -236,7 +227,7 @@ def _sampled_points(
             k,
             samples,
             samples * price,
-            {ballot.problem: between(at, ballot, samples) for ballot in ballots},
+            {ballot.problem: voting.between(at, ballot, samples) for ballot in ballots},
         )
         for metric, at in _SAMPLED.items()
         for k, samples in samples_at.items()
@@ -244,20 +235,20 @@ def _sampled_points(
 
 
 def _ballots(
-    problems: Sequence[Problem], answers: Iterable[tuple[str, Answer]], same: Same
-) -> list[Ballot]:
+    problems: Sequence[Problem], answers: Iterable[tuple[str, voting.Answer]], same: voting.Same
+) -> list[voting.Ballot]:
     """Returns the ballot of every problem, empty where there is no answer to it."""
-    given: dict[str, list[Answer]] = {problem.id: [] for problem in problems}
+    given: dict[str, list[voting.Answer]] = {problem.id: [] for problem in problems}
     for problem, answer in answers:
         given[problem].append(answer)
-    return [cast(problem, answers, same) for problem, answers in given.items()]
+    return [voting.cast(problem, answers, same) for problem, answers in given.items()]
 
 
 def before_and_after(
     problems: Sequence[Problem],
     protocols: Mapping[Method, RefineProtocol],
     chains: Sequence[Chain],
-    same: Same,
+    same: voting.Same,
 ) -> list[Point]:
     """Scores the same responses before and after a round each: their share right, their vote.
 
@@ -287,7 +278,7 @@ def before_and_after(
         tokens = k * fmean(chain.tokens for chain in cut)
         columns = {
             SHARE: {ballot.problem: fmean(ballot.right) for ballot in ballots},
-            VOTE: {ballot.problem: float(majority(ballot)) for ballot in ballots},
+            VOTE: {ballot.problem: float(voting.majority(ballot)) for ballot in ballots},
         }
         points += [Point(method, m, k, k, tokens, scores) for m, scores in columns.items()]
     return points
