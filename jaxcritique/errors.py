@@ -1,4 +1,4 @@
-"""Errors that whoever called can mend. Programs print them as one line, without a traceback.
+"""Errors that the caller can fix. Programs print them as one line, without a traceback.
 
 A message names a setting in backticks, as `rows` or `rows=3`; programs write it as the flag it is,
 `--rows=3`.

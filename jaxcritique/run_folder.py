@@ -75,8 +75,8 @@ def claim(
     Args:
       run_dir: the folder.
       experiment: the name of what runs in it.
-      settings: all that decides the outcome. A name with a space is not a setting, but says what
-        is in one of its files.
+      settings: all that decides the outcome. A key with a space describes the content of an
+        input file and is shown without backticks.
       part: see `hold`.
 
     Raises:

@@ -21,9 +21,8 @@ from jaxcritique.rollout.sampling import draw_tokens, log_probabilities
 
 BLOCK = 8  # Decoding steps between two looks at the results.
 CHUNK = 64  # Tokens of a prompt that are read at a time.
-# On a CPU, XLA sums in another order for fewer rows. Rounding still differs where there are many
-# rows or the cache is longer; a draw at the very edge of a token's probability then falls to its
-# neighbour.
+# On a CPU, XLA sums in another order for fewer rows. Sums may still round differently with more
+# rows or a longer cache, which can flip a draw that lies exactly between two tokens.
 FEWEST_ROWS = 8
 NO_TOKEN, BAD_LOGITS = -1, -2  # Instead of a token: inactive slot, non-finite logits.
 

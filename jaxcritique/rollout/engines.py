@@ -16,7 +16,14 @@ from jaxcritique.models.sharding import make_mesh, shardings
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.models.transformer import Decoder
 from jaxcritique.rollout.jax_engine import JaxConfig, JaxSampler
-from jaxcritique.rollout.sampler import Completion, Progress, Request, Sampler, SamplerError
+from jaxcritique.rollout.sampler import (
+    Completion,
+    Progress,
+    Request,
+    Sampler,
+    SamplerError,
+    no_progress,
+)
 from jaxcritique.rollout.server import ClientConfig, Endpoints, Local, ServerSampler, api_key
 from jaxcritique.rollout.vllm import VllmConfig, VllmServers
 from jaxcritique.training.sft import ExecutionConfig, FineTuned, SftConfig
@@ -243,7 +250,7 @@ class _LazySampler:
         return self.model.key
 
     def generate(
-        self, requests: Sequence[Request], progress: Progress | None = None
+        self, requests: Sequence[Request], progress: Progress = no_progress
     ) -> Iterable[Completion]:
         if requests:
             yield from self.engine.load(self.model).generate(requests, progress)

@@ -1,7 +1,7 @@
 """Our own engine: continuous batching over a slot KV cache, in JAX, on whatever JAX runs on.
 
-A slot is a row of the cache. Its prompt is read in chunks of a fixed size, then it is written on
-together with all others, a block of steps at a time. Prompts that begin alike are read once: a
+A slot is a row of the cache. Its prompt is read in chunks of a fixed size, then all slots are
+decoded together, a block of steps at a time. Prompts that begin alike are read once: a
 slot that already holds the beginning is copied. What runs on the devices is in `decoding`.
 
 On a mesh the weights lie as in training, the slots are divided over `data` and `fsdp` and the heads
@@ -36,7 +36,7 @@ from jaxcritique.rollout.sampler import (
 )
 
 _ROWS = 8  # Prompts of which a chunk is read at a time, and slots copied.
-# Seats become free a few at a time: of eight rows most were empty, which cost a CPU as much as full
+# Slots become free a few at a time: of eight rows most were empty, which cost a CPU as much as full
 # ones do. Two were fastest of 1, 2, 4 and 8 for the tiny base (docs/log.md).
 _CPU_ROWS = 2
 _CPU_CACHE_BYTES = 4 * 2**30
@@ -58,7 +58,7 @@ class _Sequence:
 class JaxConfig:
     """What the engine may use."""
 
-    slots: int = 64  # Samples written at a time; fewer where the cache is too small for them.
+    slots: int = 64  # Samples decoded at a time; fewer where the cache is too small for them.
     cache_bytes: int | None = None  # Of each device for keys and values; None: by what it has.
     mesh: str = ""  # Such as "data=2,tensor=4"; empty: fsdp over all devices, as in training.
 
@@ -109,14 +109,13 @@ class JaxSampler:
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]  # The slots are divided.
 
     def generate(
-        self, requests: Sequence[Request], progress: Progress | None = None
+        self, requests: Sequence[Request], progress: Progress = no_progress
     ) -> Iterator[Completion]:
         """Answers all requests; see `Sampler.generate`.
 
         Raises:
           SamplerError: not even one sample's keys and values fit into the budget.
         """
-        progress = progress or no_progress
         waiting: list[_Sequence] = []
         context = self._config.max_positions
         for request in requests:
@@ -191,7 +190,7 @@ class JaxSampler:
 
 
 class _Run:
-    """One call of `generate`: the slots, the cache, and who sits where."""
+    """One call of `generate`: the slots, the cache, and which sequence is in which slot."""
 
     def __init__(self, sampler: JaxSampler, waiting: Sequence[_Sequence], count: int):
         self._sampler = sampler
@@ -209,7 +208,7 @@ class _Run:
         self._ends = sampler._tokenizer.stop_ids
         most_ends = max(len(self._ends.union(r.stop_token_ids)) for r in requests)
         self._slots = decoding.free_slots(count, most_ends, sampler._config.vocab_size)
-        self._seated: list[_Sequence | None] = [None] * count
+        self._sequences: list[_Sequence | None] = [None] * count
         # The prompt whose keys and values each slot still holds, its own or a former one's. Not the
         # text after it: what decoding makes of a token is rounded otherwise than what reading does.
         self._held = [np.zeros(0, np.int32)] * count
@@ -218,7 +217,7 @@ class _Run:
     def finished_sequences(self, progress: Progress) -> Iterator[_Sequence]:
         """Yields sequences as they are completed."""
         clock = _Clock(self._sampler.seconds)
-        while self._waiting or any(self._seated):
+        while self._waiting or any(self._sequences):
             with jax.set_mesh(self._mesh):
                 self._admit()
                 jax.block_until_ready(self._cache)
@@ -250,7 +249,7 @@ class _Run:
         kept = 0
         finished = []
         broken = np.zeros(self._count, bool)
-        for slot, sequence in enumerate(self._seated):
+        for slot, sequence in enumerate(self._sequences):
             if sequence is None:
                 continue
             before = len(sequence.tokens)
@@ -263,7 +262,7 @@ class _Run:
                 self._slots.active[slot] = False
             kept += len(sequence.tokens) - before
             if not self._slots.active[slot]:
-                self._seated[slot] = None
+                self._sequences[slot] = None
                 finished.append(sequence)
                 if sequence.broken:
                     broken[slot] = True
@@ -288,12 +287,12 @@ class _Run:
         return True
 
     def _admit(self) -> None:
-        """Seats waiting sequences as long as there are seats, and has their prompts read."""
-        free = [slot for slot, seat in enumerate(self._seated) if seat is None]
+        """Assigns waiting sequences to free slots, and has their prompts read."""
+        free = [slot for slot, sequence in enumerate(self._sequences) if sequence is None]
         new: list[tuple[int, np.ndarray]] = []
         while free and self._waiting:
             slot, sequence = free.pop(0), self._waiting.popleft()
-            self._seat(slot, sequence)
+            self._assign(slot, sequence)
             # The last token is run by the first decoding step, which draws what follows it.
             new.append((slot, sequence.prompt[:-1]))
         if new:
@@ -367,11 +366,11 @@ class _Run:
                 self._sampler._model, self._cache, tokens, start, slots
             )
 
-    def _seat(self, slot: int, sequence: _Sequence) -> None:
+    def _assign(self, slot: int, sequence: _Sequence) -> None:
         request, prompt = sequence.request, sequence.prompt
         vocab_size = self._sampler._config.vocab_size
         last = len(prompt) - 1
-        self._seated[slot] = sequence
+        self._sequences[slot] = sequence
         self._slots.token[slot] = prompt[last]
         self._slots.position[slot] = last
         self._slots.end[slot] = min(last + request.max_tokens, self._context - 1)
@@ -394,8 +393,8 @@ class _Run:
 
     def _resize(self) -> None:
         """Makes the cache as long as the next block needs, in few different lengths."""
-        seated = [slot for slot, sequence in enumerate(self._seated) if sequence]
-        longest = int(self._slots.position[seated].max())
+        used = [slot for slot, sequence in enumerate(self._sequences) if sequence]
+        longest = int(self._slots.position[used].max())
         size = decoding.cache_length(longest + decoding.BLOCK + 1, self._context)
         have = self._cache[0][0].shape[2]
         if size < have:
@@ -428,7 +427,7 @@ class _Clock:
 
 
 def _most_shared(prompt: np.ndarray, held: Sequence[np.ndarray]) -> tuple[int, int]:
-    """Finds who holds most of a prompt's beginning.
+    """Finds the slot with the longest shared prefix of a prompt.
 
     Returns:
       Its number, and how many tokens: all of the prompt's, or a multiple of the chunk, so that a

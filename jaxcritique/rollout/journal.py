@@ -166,7 +166,8 @@ def _finish(
     first = list(itertools.islice(sampled, 1))  # If the sampler fails, no file has changed.
     kept = [completion for completions in answers.values() for completion in completions]
     write_atomically(shard.journal, "".join(map(_line, kept)))
-    shard.manifest.unlink(missing_ok=True)  # Only now: the journal has all that it vouched for.
+    # Removed only now, when the journal holds everything the manifest covered.
+    shard.manifest.unlink(missing_ok=True)
     open_samples: dict[str, list[Completion]] = {}
     with shard.journal.open("a", encoding="utf-8") as journal:
         for completion in itertools.chain(first, sampled):

@@ -156,7 +156,7 @@ class Sampler(Protocol):
         ...
 
     def generate(
-        self, requests: Sequence[Request], progress: Progress | None = None
+        self, requests: Sequence[Request], progress: Progress = no_progress
     ) -> Iterable[Completion]:
         """Yields `n` completions of each request, in the order in which they finish.
 

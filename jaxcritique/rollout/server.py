@@ -11,7 +11,7 @@ import os
 import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 import tenacity
@@ -27,6 +27,7 @@ from jaxcritique.rollout.sampler import (
     no_progress,
     too_long,
 )
+from jaxcritique.rollout.vllm import VllmServers
 
 _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
 # A 403 may come from a moderation filter, for one prompt. After this many, and no answer, the key
@@ -52,35 +53,6 @@ class ClientConfig:
     # From a request's first attempt to its last, without the time spent waiting for the rate limit.
     deadline_seconds: float = 600
     send_seed: bool = True  # vllm-tpu refuses requests with seeds.
-
-
-class Servers(Protocol):
-    """The servers that requests are sent to."""
-
-    @property
-    def urls(self) -> Sequence[str]:
-        """The base URL of each server, without a final slash."""
-        ...
-
-    def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
-        """Called after a server did not answer; returns once it can be tried again.
-
-        Args:
-          index: of the server in `urls`.
-          answered: whether it has answered any request since its last restart.
-          ended: set when the caller no longer waits; then it returns soon.
-
-        Returns:
-          Whether the server had crashed and was restarted.
-
-        Raises:
-          SamplerError: it cannot be restarted.
-        """
-        ...
-
-    def close(self) -> None:
-        """Stops the servers that we started."""
-        ...
 
 
 class Endpoints:
@@ -112,7 +84,7 @@ class Endpoints:
                 pass  # The server exists; other errors are retried later.
 
     def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
-        """Returns False: servers of others are not restarted."""
+        """Returns False: servers of others are not restarted; see `VllmServers.check`."""
         return False
 
     def close(self) -> None:
@@ -202,7 +174,7 @@ class ServerSampler:
     def __init__(
         self,
         key: str,
-        servers: Servers,
+        servers: Endpoints | VllmServers,
         model: str,
         config: ClientConfig,
         local: Local | None = None,
@@ -225,11 +197,11 @@ class ServerSampler:
         self._answered: set[str] = set()  # The routes that have worked.
         self._forbidden = 0  # Requests answered with 403.
         self._refused, self._refusal = 0, ""  # Rejected requests, and the last answer to one.
-        self._well: set[int] = set()  # Servers that have answered since their last restart.
+        self._healthy: set[int] = set()  # Servers that have answered since their last restart.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
-        self, requests: Sequence[Request], progress: Progress | None = None
+        self, requests: Sequence[Request], progress: Progress = no_progress
     ) -> Iterator[Completion]:
         """Answers all requests; see `Sampler.generate`.
 
@@ -238,7 +210,7 @@ class ServerSampler:
             cannot be restarted.
           AllRefused: the server rejects every request.
         """
-        completions = self._generate(requests, progress or no_progress)
+        completions = self._generate(requests, progress)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -330,7 +302,9 @@ class ServerSampler:
                 with attempt:
                     end += await self._keep_to_the_rate()
                     left = max(end - now(), 1.0)
-                    if left < seconds + 2 * seconds:  # Twice as long would not fit behind it.
+                    # A retry with the doubled timeout would miss the deadline, so this attempt
+                    # gets all the time left.
+                    if left < seconds + 2 * seconds:
                         seconds = left
                     try:
                         return await self._attempt(client, attempts, seconds)
@@ -375,14 +349,14 @@ class ServerSampler:
                 deaths = admission.deaths
                 try:
                     completions = await self._ask(client, attempts.request, index, seconds)
-                    self._well.add(index)
+                    self._healthy.add(index)
                     return completions
                 except (_Failed, TimeoutError) as error:
                     async with admission.check:  # The first to fail has it restarted.
                         if await asyncio.to_thread(
-                            self._servers.check, index, index in self._well, self._ended
+                            self._servers.check, index, index in self._healthy, self._ended
                         ):
-                            self._well.discard(index)
+                            self._healthy.discard(index)
                             admission.deaths += 1
                     if admission.deaths == deaths:
                         raise
@@ -454,14 +428,9 @@ class ServerSampler:
         }
         if self._config.send_seed:
             body["seed"] = request.sample_seed(0)
-        if request.stop:
-            body["stop"] = list(request.stop)
-        if request.stop_token_ids:
-            body["stop_token_ids"] = list(request.stop_token_ids)
-        if request.top_k:
-            body["top_k"] = request.top_k
-        if request.min_tokens:
-            body["min_tokens"] = request.min_tokens
+        for name in ("stop", "stop_token_ids", "top_k", "min_tokens"):
+            if value := getattr(request, name):
+                body[name] = value
         if self._local is None and (request.messages or self._chat_only):
             messages = request.messages or [{"role": "user", "content": request.text}]
             body["messages"] = messages

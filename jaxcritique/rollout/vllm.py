@@ -65,10 +65,7 @@ class VllmConfig:
 
 
 class VllmServers:
-    """Servers of one model, restarted after crashes, stopped by `close` or when this process ends.
-
-    See `server.Servers`.
-    """
+    """Servers of one model, restarted after crashes; `close` or the process's end stops them."""
 
     def __init__(self, config: VllmConfig, folder: pathlib.Path, name: str):
         """Starts the servers and waits until all of them are healthy.
@@ -96,7 +93,19 @@ class VllmServers:
             raise
 
     def check(self, index: int, answered: bool, ended: threading.Event) -> bool:
-        """Restarts a server that crashed or hangs; see `server.Servers`."""
+        """Called after a server did not answer; restarts it if it crashed or hangs.
+
+        Args:
+          index: of the server in `urls`.
+          answered: whether it has answered any request since its last restart.
+          ended: set when the caller no longer waits; then it returns soon.
+
+        Returns:
+          Whether the server had crashed and was restarted.
+
+        Raises:
+          SamplerError: it cannot be restarted.
+        """
         return self._servers[index].revive(answered, ended)
 
     def close(self) -> None:
