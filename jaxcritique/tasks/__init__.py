@@ -117,6 +117,6 @@ def _any_problem(row: dict[str, Any]) -> Problem | None:
     published = [task for task in TASKS.values() if isinstance(task, FileTask)]
     for task in published:
         if task.column in row:
-            return task.convert(row)
+            return task.read(row)
     columns = " nor ".join(repr(task.column) for task in published)
     raise ValueError(f"the row is no problem: it has neither {columns}")

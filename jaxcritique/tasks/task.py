@@ -44,6 +44,20 @@ class Task(abc.ABC):
     def load(self, split: Split, data_dir: str | None, count: int, seed: int) -> list[Problem]:
         """Returns problems; see `load_problems`."""
 
+    def check(self, problem: Problem) -> Problem:
+        """Returns a problem of this task.
+
+        Raises:
+          ValueError: it is none: a field is not text or blank, or names another task.
+        """
+        fields = vars(problem)
+        for name in ("id", "question", "answer"):
+            text_field(fields, name)
+        if problem.task != self.name or not isinstance(problem.rationale, str):
+            name = "rationale" if problem.task == self.name else "task"
+            raise ValueError(f"its {name!r} is {fields[name]!r}")
+        return problem
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratedTask(Task):
@@ -62,7 +76,17 @@ class GeneratedTask(Task):
             raise InvalidInput(
                 f"`{split}_problems=0`: {self.name} is generated; say how many, at least 1."
             )
-        return self.generate(split, count, seed)
+        where = f"`task={self.name}`, {split} problems"
+        problems = self.generate(split, count, seed)
+        if len(problems) != count:
+            raise InvalidInput(f"{where}: {len(problems)} were generated where {count} are wanted.")
+        for number, problem in enumerate(problems):
+            try:
+                self.check(problem)
+            except ValueError as error:
+                raise InvalidInput(f"{where}: number {number}, {problem.id!r}: {error}.") from None
+        refuse_doubles(where, problems)
+        return problems
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,12 +98,12 @@ class FileTask(Task):
       hub: of each split, the dataset's name, configuration and split on the Hugging Face hub.
       column: of a row, holds the question; rows with it are taken for this task's where a file
         does not say.
-      convert: makes a problem of a row; None leaves the row out. A ValueError that it raises is
-        reported with file and line.
+      convert: makes a problem of a row; None leaves the row out. A KeyError or ValueError that it
+        raises is reported with file and line.
     """
 
     files: Mapping[Split, str]
-    hub: Mapping[Split, tuple[str, str | None, str]]
+    hub: Mapping[Split, tuple[str, str | None, str]] = dataclasses.field(default_factory=dict)
     column: str
     convert: Callable[[dict[str, Any]], Problem | None]
 
@@ -113,9 +137,26 @@ class FileTask(Task):
             raise FileNotFoundError(
                 f"{path}: no such file; `data_dir` must name the folder above {self.files[split]}."
             )
-        yield from (problem for _, problem in read_jsonl(path, self.convert))
+        yield from (problem for _, problem in read_jsonl(path, self.read))
+
+    def read(self, row: dict[str, Any]) -> Problem | None:
+        """Returns the checked problem of a row; None leaves it out.
+
+        Raises:
+          ValueError: the row cannot be used.
+        """
+        try:
+            problem = self.convert(row)
+        except KeyError as error:
+            raise ValueError(f"the row has no {error}") from error
+        return None if problem is None else self.check(problem)
 
     def _download(self, split: Split) -> Iterator[Problem | None]:
+        if split not in self.hub:
+            raise InvalidInput(
+                f"`data_dir=hub`: {self.name} is not there; name the folder above "
+                f"{self.files[split]}."
+            )
         try:
             import datasets
         except ImportError as error:
@@ -125,7 +166,7 @@ class FileTask(Task):
         name, config, hub_split = self.hub[split]
         for number, row in enumerate(datasets.load_dataset(name, config, split=hub_split)):
             try:
-                yield self.convert(dict(row))
+                yield self.read(dict(row))
             except ValueError as error:
                 raise InvalidInput(f"{name}[{number}]: {error}.") from None
 
@@ -149,13 +190,14 @@ def find_task(name: str) -> Task:
 
 def refuse_doubles(where: str, problems: Iterable[Problem]) -> None:
     """Raises InvalidInput where a problem occurs twice: scores are kept by problem."""
-    first: dict[str, Problem] = {}
+    seen: set[str] = set()
     for problem in problems:
-        if first.setdefault(problem.id, problem) is not problem:
+        if problem.id in seen:
             raise InvalidInput(
                 f"{where}: problem {problem.id} is there twice ({problem.question[:60]!r}); leave "
                 "it once."
             )
+        seen.add(problem.id)
 
 
 def text_field(row: dict[str, Any], name: str) -> str:

@@ -80,7 +80,7 @@ def test_more_problems_than_there_are_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(("task", "count", "message"), [
     ("word_problems", 0, "`train_problems=0`: word_problems is generated; say how many"),
-    ("trivia", 1, "`task=trivia`: there are gsm8k, gsm_symbolic, math"),
+    ("trivia", 1, "`task=trivia`: there are .*gsm8k"),
 ])  # fmt: skip
 def test_tasks_that_cannot_be_loaded_are_refused(task, count, message):
     with pytest.raises(ValueError, match=message):
