@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator, worked_out
 from jaxcritique.critiques.arithmetic import marks
-from jaxcritique.critiques.errors import flawed_solution
+from jaxcritique.critiques.program_mistakes import flawed_solution
 from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.tasks.word_problems import generate

@@ -219,8 +219,8 @@ class ArithmeticAnnotator:
     ) -> StepVerdict | None:
         """Judges a step; takes the calculations it performs off `left`, those still to be done.
 
-        `departing` says whether a calculation that is not among these is right; None: nobody
-        knows, and then there is a verdict only if it is a slip.
+        `departing`: whether a calculation that the reference lacks is right. None: unknown; the
+        step is then judged only if its arithmetic is wrong.
         """
         explanations = []
         for mark in calculations(step):

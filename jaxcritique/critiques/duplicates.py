@@ -63,9 +63,8 @@ def decontaminated(
       problems: of training.
       tests: those evaluated on.
       n: words in a gram; of a test question of fewer words the whole is one.
-      threshold: a problem is contaminated if its question shares with that of a single test problem
-        so large a part of the grams of the shorter of the two. So it is where one holds the other,
-        unless a training question of fewer than n words lies in a longer test question.
+      threshold: share of the shorter question's n-grams (0 to 1). A problem is contaminated if one
+        test question shares at least this much with it.
 
     Returns:
       The clean and the contaminated problems.

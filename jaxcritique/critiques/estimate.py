@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import CHECKER
@@ -33,18 +33,6 @@ class StageCost(NamedTuple):
     generated_tokens: float
     most_requests: float
     most_tokens: float  # Of prompts and replies.
-
-
-class Encoder(Protocol):
-    """What counts tokens; see `models.tokenizer.Tokenizer`."""
-
-    def prompt(self, messages: Messages) -> str:
-        """Returns the text of a prompt."""
-        ...
-
-    def encode(self, text: str) -> Sequence[int]:
-        """Returns a text's tokens."""
-        ...
 
 
 def dry_run(config: BuildCritiquesConfig) -> str:
@@ -79,7 +67,7 @@ def dry_run(config: BuildCritiquesConfig) -> str:
 
 
 def estimate(
-    config: BuildCritiquesConfig, problems: Sequence[Problem], tokenizer: Encoder
+    config: BuildCritiquesConfig, problems: Sequence[Problem], tokenizer: Tokenizer
 ) -> list[StageCost]:
     """Estimates every stage from the lengths of the first problems' own solutions."""
 

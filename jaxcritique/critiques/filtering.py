@@ -41,8 +41,8 @@ class Tally:
 
     answered: int
     right: int
-    # Right answers that hardly reason: as the authors' release, with far fewer numbers than the
-    # response before it. They are not among the `right` ones.
+    # Correct refinements that are not counted in `right`: they have less than half the numbers of
+    # the response (the rule of the authors' release), so the critique probably leaked the answer.
     leaked: int = 0
 
     @property

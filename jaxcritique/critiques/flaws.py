@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from jaxcritique.critiques.errors import PROGRAM_TYPES, insert_error
+from jaxcritique.critiques.program_mistakes import PROGRAM_TYPES, insert_error
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.mistakes import ERROR_TYPES, mistake_messages, read_mistake
 from jaxcritique.records import Problem, Solution, digest
@@ -169,8 +169,8 @@ def sample_from_scratch(
     """RG1: repeated sampling; nothing is known of the errors.
 
     Args:
-      context: what is played with.
-      actor: who is sampled.
+      context: of the run.
+      actor: the model that is sampled.
       problems: what is solved.
       samples: the most of a problem.
       temperature: of the actor.
@@ -211,8 +211,8 @@ def branch_off(
     further, `rounds` times in all. At least one step is kept: to keep none is RG1.
 
     Args:
-      context: what is played with.
-      actor: who continues.
+      context: of the run.
+      actor: the model that continues.
       correct: right solutions, one start each.
       placement: where they are cut.
       temperature: of the first round.

@@ -12,7 +12,6 @@ from absl import logging
 from jaxcritique.config import Config, setting
 from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
 from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
-from jaxcritique.critiques.errors import PROGRAM_TYPES, flawed_solution
 from jaxcritique.critiques.filtering import (
     FilterRule,
     Kind,
@@ -32,6 +31,7 @@ from jaxcritique.critiques.flaws import (
     one_correct_each,
     sample_from_scratch,
 )
+from jaxcritique.critiques.program_mistakes import PROGRAM_TYPES, flawed_solution
 from jaxcritique.prompts.mistakes import ERROR_TYPES
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
 from jaxcritique.roles import Context, total_costs
@@ -39,7 +39,7 @@ from jaxcritique.rollout.sampler import Sampler
 from jaxcritique.store import Dataset
 
 STRATEGIES = ("RG1", "RG2", "RG3")
-# Settings that may change without annotating again: they choose, and filter, annotated paths.
+# Changing these does not annotate again: they only choose among annotated paths, and filter them.
 CHOSEN_LATER = ("tau", "filter", "max_flawed", "mixture", "filter_refinements", "alone_samples")
 
 
@@ -282,8 +282,8 @@ def build_candidates(
     """Tallies every critique there is to choose from; the filter's rule plays no part yet.
 
     Args:
-      context: what is played with.
-      actor: who made the paths, and refines.
+      context: of the run.
+      actor: the model that made the paths, and refines.
       annotations: as `annotate_paths` returns them.
       annotator: what the dataset calls it.
       config: all settings.

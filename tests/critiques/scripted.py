@@ -14,13 +14,13 @@ import time
 import zlib
 
 from jaxcritique.critiques.annotate import ModelAnnotator
-from jaxcritique.critiques.errors import PROGRAM_TYPES
 from jaxcritique.critiques.pipeline import (
     CritiqueDataConfig,
     annotate_paths,
     build_candidates,
     keep,
 )
+from jaxcritique.critiques.program_mistakes import PROGRAM_TYPES
 from jaxcritique.grading import Grader
 from jaxcritique.prompts.templates import COMPACT
 from jaxcritique.records import to_json

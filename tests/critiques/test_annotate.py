@@ -7,7 +7,7 @@ import pytest
 
 from jaxcritique.critiques.annotate import ArithmeticAnnotator, ModelAnnotator, require_checker
 from jaxcritique.critiques.arithmetic import calculations
-from jaxcritique.critiques.errors import PROGRAM_TYPES, carry_on, insert_error
+from jaxcritique.critiques.program_mistakes import PROGRAM_TYPES, carry_on, insert_error
 from jaxcritique.errors import InvalidInput
 from jaxcritique.grading import Grader
 from jaxcritique.prompts.critique import parse_critique, split_steps

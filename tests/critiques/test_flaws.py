@@ -3,7 +3,6 @@ import random
 
 import pytest
 
-from jaxcritique.critiques.errors import PROGRAM_TYPES
 from jaxcritique.critiques.flaws import (
     MistakePlacement,
     ModelInserter,
@@ -13,6 +12,7 @@ from jaxcritique.critiques.flaws import (
     sample_from_scratch,
     third,
 )
+from jaxcritique.critiques.program_mistakes import PROGRAM_TYPES
 from jaxcritique.grading import Grader
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.prompts.templates import COMPACT

@@ -3,7 +3,12 @@ import random
 import pytest
 
 from jaxcritique.critiques.arithmetic import Calculation, marks
-from jaxcritique.critiques.errors import PROGRAM_TYPES, carry_on, flawed_solution, insert_error
+from jaxcritique.critiques.program_mistakes import (
+    PROGRAM_TYPES,
+    carry_on,
+    flawed_solution,
+    insert_error,
+)
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Problem
 
