@@ -206,7 +206,7 @@ class _Comparison:
         if has_label(a) or has_label(b):
             return self._labelled(a, b)
         if _has_plus_minus(a) or _has_plus_minus(b):
-            return self._lists(_expand_list(a), _expand_list(b))
+            return self._groups(_expand_list(a), _expand_list(b))
         if isinstance(a, Text) or isinstance(b, Text):
             return _same_words(a, b)
         is_named = isinstance(a, Relation) or isinstance(b, Relation)
@@ -260,19 +260,16 @@ class _Comparison:
         values = in_one_unit(a, b, self._strict)
         return values is not None and self.equal(*values)
 
-    def _lists(self, a: Node, b: Node) -> bool | None:
-        return self._groups(a, b) if isinstance(a, Group) and isinstance(b, Group) else False
-
     def _real_sets(self, a: Node, b: Node) -> bool | None:
         if _related(a) and _related(b) and _related(a).isdisjoint(_related(b)):
             return False
-        if isinstance(a, Relation) and isinstance(b, Relation):
-            same = self._inequalities(a, b)
-            if same:
-                return True
+        if isinstance(a, Relation) and isinstance(b, Relation) and self._inequalities(a, b):
+            return True
         # Both sides are checked first, so that the result does not depend on their order.
         if any(pieces(node) is None and not _is_inequality(node) for node in (a, b)):
-            return self._unions_of_unlike(a, b)
+            # `x > 2 or y < 5` is no set of numbers, and compared part by part.
+            unlike = is_call(a, "cup") and is_call(b, "cup")
+            return unlike and self._unordered(children(a), children(b))
         unions: list[list[Piece]] = []
         for node in (a, b):
             union = pieces(node)
@@ -285,12 +282,6 @@ class _Comparison:
                 return False
             unions.append(union)
         return same_union(unions[0], unions[1], self._algebra)
-
-    def _unions_of_unlike(self, a: Node, b: Node) -> bool | None:
-        """Compares `x > 2 or y < 5`, which is not a set of numbers, part by part."""
-        if not is_call(a, "cup") or not is_call(b, "cup"):
-            return False
-        return self._unordered(children(a), children(b))
 
     def _inequalities(self, a: Relation, b: Relation) -> bool | None:
         """Compares `left < right` with another up to a positive factor on the difference."""
@@ -329,11 +320,8 @@ class _Comparison:
 
     def _matrices(self, a: Node, b: Node) -> bool | None:
         if isinstance(a, Matrix) and isinstance(b, Matrix):
-            return (
-                _all([self._ordered(*rows) for rows in zip(a.rows, b.rows, strict=True)])
-                if (len(a.rows) == len(b.rows))
-                else False
-            )
+            rows = zip(a.rows, b.rows, strict=False)
+            return len(a.rows) == len(b.rows) and _all([self._ordered(*pair) for pair in rows])
         matrix, other = (a, b) if isinstance(a, Matrix) else (b, a)
         is_vector = isinstance(matrix, Matrix) and 1 in (len(matrix.rows), len(matrix.rows[0]))
         if self._strict or not is_vector or not isinstance(other, Group) or other.left == "{":
@@ -431,7 +419,7 @@ def _has_plus_minus(node: Node) -> bool:
     return is_call(node, "pm") or is_call(node, "mp") or any(map(_has_plus_minus, children(node)))
 
 
-def _expand_list(node: Node) -> Node:
+def _expand_list(node: Node) -> Group:
     """Returns the list of values that a node with plus-minus signs stands for."""
     items = node.items if isinstance(node, Group) and node.left in ("", "{") else (node,)
     expanded: list[Node] = []

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.numeric import CONSTANTS, Evaluator, NoValue
 from jaxcritique.grading.relations import variables
-from jaxcritique.grading.syntax import Call, Group, Node, Relation, Symbol, symbols
+from jaxcritique.grading.syntax import Call, Group, Node, Relation, Symbol, is_inequality, symbols
 
 INFINITY: Node = Symbol("oo")
 MINUS_INFINITY: Node = Call("neg", (INFINITY,))
 _MIRROR = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
-INEQUALITIES = frozenset(_MIRROR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +38,9 @@ def is_real_set(node: Node) -> bool:
             return True
         case Relation(sides=(*_, last), ops=ops):
             is_member = "in" in ops and not (isinstance(last, Group) and last.left == "{")
-            return is_member or not INEQUALITIES.isdisjoint(ops)
+            return is_member or is_inequality(node)
         case Group(left="", items=items):
-            return _share_a_name(items) and any(
-                isinstance(item, Relation) and not INEQUALITIES.isdisjoint(item.ops)
-                for item in items
-            )
+            return _share_a_name(items) and any(map(is_inequality, items))
         case _:
             return False
 
@@ -99,7 +95,7 @@ def _from_relation(sides: tuple[Node, ...], ops: tuple[str, ...]) -> list[Piece]
     if len(sides) == 3 and set(ops) <= {"<", "<="} and is_variable(sides[1]):
         low, _, high = sides
         return [Piece(low, ops[0] == "<=", high, ops[1] == "<=")]
-    if len(sides) == 2 and ops[0] in INEQUALITIES:
+    if len(sides) == 2 and ops[0] in _MIRROR:
         return _from_inequality(sides[0], ops[0], sides[1])
     return None
 

@@ -27,6 +27,8 @@ MAX_EXPONENT_BITS = 64  # Of a power of a variable; in the field x^p is x.
 MAX_FACTORIAL = 400
 MAX_BINOMIAL = 1000
 CONSTANTS = frozenset({"pi", "e", "i"})
+# How operations begin that are never evaluated: functions named by a letter, sums, limits, ...
+OPAQUE = ("apply ", "sum", "prod", "int", "lim")
 # A prime that is 1 modulo 4, so that it holds a square root of -1.
 _PRIME = 2**255 - 19
 _IMAGINARY_UNIT = pow(2, (_PRIME - 1) // 4, _PRIME)
@@ -36,11 +38,14 @@ class NoValue(ValueError):
     """The tree has no value of the requested kind, or one too large to compute."""
 
 
+_FAILURES = ArithmeticError, ValueError, TypeError  # TypeError: `\max()`, `\log(1,2,3)`.
+
+
 def rational(node: Node) -> Fraction | None:
     """Returns the exact value of a tree of rational operations; None if it is not one."""
     try:
         return _rational(node)
-    except (ArithmeticError, ValueError, TypeError):  # TypeError: `\max()`, `\log(1,2,3)`.
+    except _FAILURES:
         return None
 
 
@@ -57,12 +62,9 @@ def _rational(node: Node) -> Fraction:
 
 
 def _based(digits: str, base: Fraction) -> int:
-    try:
-        if base.denominator == 1 and 2 <= base <= 36:
-            return int(digits, int(base))
-    except ValueError as error:
-        raise NoValue from error
-    raise NoValue
+    if base.denominator != 1 or not 2 <= base <= 36:
+        raise NoValue
+    return int(digits, int(base))
 
 
 def _bits(value: Fraction) -> int:
@@ -178,14 +180,12 @@ def fingerprint(node: Node) -> int | None:
     """Returns the image of a rational expression in the field; None if it is not one."""
     try:
         return _fingerprint(node)
-    except NoValue:
+    except _FAILURES:
         return None
 
 
 def _fingerprint(node: Node) -> int:
     match node:
-        case Number(value=value):
-            return value.numerator * _inverse(value.denominator) % _PRIME
         case Symbol(name="i"):
             return _IMAGINARY_UNIT
         case Symbol(name=name):
@@ -193,24 +193,19 @@ def _fingerprint(node: Node) -> int:
         case Call("+", args):
             return sum(map(_fingerprint, args)) % _PRIME
         case Call("*", args):
-            product = 1
-            for arg in args:
-                product = product * _fingerprint(arg) % _PRIME
-            return product
+            return functools.reduce(lambda x, y: x * y % _PRIME, map(_fingerprint, args), 1)
         case Call("neg", (arg,)):
             return -_fingerprint(arg) % _PRIME
         case Call("inv", (arg,)):
             return _inverse(_fingerprint(arg))
         case Call("^", (base, exponent)):
-            power = rational(exponent)
-            if power is None or power.denominator != 1 or _bits(power) > MAX_EXPONENT_BITS:
+            power = _rational(exponent)
+            if power.denominator != 1 or _bits(power) > MAX_EXPONENT_BITS:
                 raise NoValue
             value = _fingerprint(base)
             return pow(_inverse(value) if power < 0 else value, abs(int(power)), _PRIME)
         case _:
-            value = rational(node)
-            if value is None:
-                raise NoValue
+            value = _rational(node)
             return value.numerator * _inverse(value.denominator) % _PRIME
 
 
@@ -251,7 +246,7 @@ class Evaluator:
         try:
             value = self._value(node)
             size = abs(value)
-        except (ArithmeticError, ValueError, TypeError) as error:
+        except _FAILURES as error:
             raise NoValue from error
         if not size < 1e300:
             raise NoValue
@@ -267,22 +262,16 @@ class Evaluator:
             case Call("^", (base, exponent)):
                 return self._power(self.value(base), self.value(exponent))
             case Call("base" | "gcd" | "lcm" | "mod"):
-                return self._exact(node)
+                return self._to_number(_rational(node))
             case Call(op=op, args=args) if op in _NUMERIC:
                 return _NUMERIC[op](self._maths, *map(self.value, args))
-            case Call(op=op) if not op.startswith(("apply", "sum", "prod", "int", "lim")):
-                return self._exact(node)
+            case Call(op=op) if not op.startswith(OPAQUE):
+                return self._to_number(_rational(node))
             case Call():
                 # Never evaluated: treated as a variable that is named by its text.
                 return self._symbol(canonical(node))
             case _:
                 raise NoValue
-
-    def _exact(self, node: Node) -> Any:
-        value = rational(node)
-        if value is None:
-            raise NoValue
-        return self._to_number(value)
 
     def _symbol(self, name: str) -> Any:
         if name == "pi":
@@ -309,6 +298,10 @@ def _real(value: Any) -> float:
     if abs(value.imag) > 1e-12 * abs(value):
         raise NoValue
     return value.real
+
+
+def _of_maths(name: str) -> Callable[[Any, Any], Any]:
+    return lambda maths, value: getattr(maths, name)(value)
 
 
 def _numeric_factorial(maths: Any, value: Any) -> Any:
@@ -342,20 +335,12 @@ _NUMERIC: dict[str, Callable[..., Any]] = {
     "deg": lambda maths, value: value * maths.pi / 180,
     "!": _numeric_factorial,
     "binom": _numeric_binomial,
-    "sin": lambda maths, value: maths.sin(value),
-    "cos": lambda maths, value: maths.cos(value),
-    "tan": lambda maths, value: maths.tan(value),
+    **{name: _of_maths(name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp")},
+    **{f"arc{name}": _of_maths(f"a{name}") for name in ("sin", "cos", "tan")},
+    "ln": _of_maths("log"),
     "cot": lambda maths, value: 1 / maths.tan(value),
     "sec": lambda maths, value: 1 / maths.cos(value),
     "csc": lambda maths, value: 1 / maths.sin(value),
-    "arcsin": lambda maths, value: maths.asin(value),
-    "arccos": lambda maths, value: maths.acos(value),
-    "arctan": lambda maths, value: maths.atan(value),
-    "sinh": lambda maths, value: maths.sinh(value),
-    "cosh": lambda maths, value: maths.cosh(value),
-    "tanh": lambda maths, value: maths.tanh(value),
-    "exp": lambda maths, value: maths.exp(value),
-    "ln": lambda maths, value: maths.log(value),
     "log": lambda maths, value, base=10: maths.log(value) / maths.log(base),
     "Re": lambda maths, value: value.real + 0j,
     "Im": lambda maths, value: value.imag + 0j,

@@ -23,6 +23,7 @@ from jaxcritique.grading.syntax import (
     add,
     divide,
     is_call,
+    is_inequality,
     multiply,
     split_label,
     with_label,
@@ -131,7 +132,7 @@ class _Parser:
         else:
             items = [item for row in rows for item in row]
         if "or" in separators:
-            if any(map(_is_inequality, items)):
+            if any(map(is_inequality, items)):
                 return Call("cup", tuple(items))
         else:
             items = joined(items)
@@ -319,10 +320,9 @@ class _Parser:
         return Text(" ".join(words))
 
     def _numeral(self, digits: str) -> Node:
-        if self._at("_"):
-            self._take()
+        if self._accept("_"):
             return Call("base", (Text(digits), self._argument()))
-        if digits.find(".") >= 0 or self._at("."):
+        if "." in digits or self._at("."):
             self._accept(".")
             if self.peek() in [Token("command", name) for name in ("overline", "bar", "dot")]:
                 self._take()
@@ -343,8 +343,7 @@ class _Parser:
     def _name(self, name: str) -> Node:
         while self._accept("'"):
             name += "'"
-        if self._at("_"):
-            self._take()
+        if self._accept("_"):
             if self._is_numeral_in_base(name):
                 return Call("base", (Text(name), self._argument()))
             name += "_{" + self._raw_argument() + "}"
@@ -384,15 +383,12 @@ class _Parser:
             items = [item for row in self._rows()[0] for item in row]
         right = self._expect(*closing)
         self._bars = bars
-        if opening in ("{{", "{"):
-            brackets = ("{", "}") if opening == "{{" else ("", "")
-            return (
-                items[0]
-                if opening == "{" and len(items) == 1
-                else Group(brackets[0], tuple(items), brackets[1])
-            )
+        if opening == "{{":
+            return Group("{", tuple(items), "}")
         if len(items) == 1:
             return items[0]
+        if opening == "{":
+            return Group("", tuple(items), "")
         if opening == "[" and (rows := _as_rows(items)):
             return Matrix(rows)
         return Group(opening, tuple(items), right)
@@ -420,8 +416,7 @@ class _Parser:
         if token.kind == "number" and token.value[0] != "." and len(token.value) > 1:
             self._tokens[self._next] = Token("number", token.value[1:])
             return number(token.value[0])
-        if self._at("{"):
-            self._take()
+        if self._accept("{"):
             return self._group("{")
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -545,10 +540,6 @@ def _as_rows(items: Sequence[Node]) -> tuple[tuple[Node, ...], ...]:
     rows = [item.items for item in items if isinstance(item, Group) and item.left == "["]
     is_matrix = len(rows) == len(items) and len(set(map(len, rows))) == 1
     return tuple(rows) if is_matrix and rows[0] else ()
-
-
-def _is_inequality(node: Node) -> bool:
-    return isinstance(node, Relation) and not {"<", "<=", ">", ">=", "!="}.isdisjoint(node.ops)
 
 
 def _is_mixed(whole: Node, fraction: Node) -> bool:

@@ -44,14 +44,12 @@ class _Worker:
             env={"PYTHONPATH": os.pathsep.join([_PACKAGE_ROOT, *filter(None, sys.path)])},
             start_new_session=True,
         )
-        is_ready = False
         try:
-            is_ready = self._read_line(START_SECONDS) == b"ready\n"
-        finally:
-            if not is_ready:
-                self.kill()
-        if not is_ready:
-            raise RuntimeError("a grading worker did not start; is sympy installed?")
+            if self._read_line(START_SECONDS) != b"ready\n":
+                raise RuntimeError("a grading worker did not start; is sympy installed?")
+        except BaseException:
+            self.kill()
+            raise
 
     def compare(self, request: bytes, timeout: float) -> bytes | None:
         """Returns the worker's reply. If it missed the deadline or died, kills it; returns None."""

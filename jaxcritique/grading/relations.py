@@ -1,7 +1,7 @@
 """Equations and inequalities: their names, their values and their differences."""
 
 from jaxcritique.grading.matrices import has_matrix
-from jaxcritique.grading.numeric import CONSTANTS
+from jaxcritique.grading.numeric import CONSTANTS, OPAQUE
 from jaxcritique.grading.syntax import (
     Call,
     Group,
@@ -72,7 +72,7 @@ def is_name(node: Node) -> bool:
             return name not in CONSTANTS and name != "oo"
         case Text():
             return True
-        case Call(op=op) if op.startswith(("apply ", "sum", "prod", "int", "lim")):
+        case Call(op=op) if op.startswith(OPAQUE):
             return True
         case Call("*" | "inv" | "abs" | "ratio", nodes) | Group("(", nodes, _):
             return all(map(is_name, nodes))

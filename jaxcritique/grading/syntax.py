@@ -98,6 +98,11 @@ def is_call(node: Node, op: str) -> TypeGuard[Call]:
     return isinstance(node, Call) and node.op == op
 
 
+def is_inequality(node: Node) -> bool:
+    """Whether `node` is a chain with an inequality."""
+    return isinstance(node, Relation) and not {"<", "<=", ">", ">=", "!="}.isdisjoint(node.ops)
+
+
 def children(node: Node) -> tuple[Node, ...]:
     """Returns the nodes directly below `node`."""
     match node:
