@@ -5,6 +5,7 @@ clock starts. "Cold" rows were never seen before; "warm" is the second pass over
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import multiprocessing
 import os
@@ -80,8 +81,8 @@ def measure(config: GraderBenchmark) -> Measured:
         data = {name: _read(config, file) for name, file in FILES.items()}
     version = _version("math-verify")
     contenders: dict[str, Callable[[list[Row]], Pass]] = {
-        "jaxcritique, 1 worker": _one_worker,
-        "jaxcritique, 2 workers": _two_workers,
+        "jaxcritique, 1 worker": functools.partial(_ours, workers=1),
+        "jaxcritique, 2 workers": functools.partial(_ours, workers=2),
     }
     if version:
         contenders["math-verify " + version] = _math_verify
@@ -122,14 +123,6 @@ def _row(fields: Mapping[str, Any]) -> Row:
         return Row(str(fields["gold"]), text, kind, bool(fields["expected"]))
     except KeyError as error:
         raise ValueError(f"the row has no {error}") from None
-
-
-def _one_worker(rows: list[Row]) -> Pass:
-    return _ours(rows, workers=1)
-
-
-def _two_workers(rows: list[Row]) -> Pass:
-    return _ours(rows, workers=2)
 
 
 def _ours(rows: list[Row], workers: int) -> Pass:
@@ -187,7 +180,11 @@ def _table(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, list
     table: list[Sequence[str]] = [header]
     for (data_name, name), found in passes.items():
         median = _median(found)
-        peers = [_median(other) for key, other in passes.items() if _is_peer(key, data_name)]
+        peers = [
+            _median(other)
+            for (peer_data, peer), other in passes.items()
+            if peer_data == data_name and peer.startswith("math-verify")
+        ]
         times = f"{median.cold / peers[0].cold:.0f}" if peers else "-"
         table.append(
             (
@@ -199,10 +196,6 @@ def _table(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, list
             )
         )
     return table
-
-
-def _is_peer(key: tuple[str, str], data_name: str) -> bool:
-    return key[0] == data_name and key[1].startswith("math-verify")
 
 
 def _figures(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, list[Row]]):
