@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxcritique.grading import quantities, relations
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.intervals import Piece, is_real_set, pieces, same_union
 from jaxcritique.grading.matrices import carried_out
@@ -21,22 +22,6 @@ from jaxcritique.grading.normalize import (
     word,
 )
 from jaxcritique.grading.parser import ParseError, parse
-from jaxcritique.grading.quantities import (
-    has_label,
-    in_dollars,
-    in_one_unit,
-    is_half_day,
-    is_labelled_group,
-    same_time,
-)
-from jaxcritique.grading.relations import (
-    as_equation,
-    as_less,
-    assignment,
-    difference,
-    same_name,
-    variables,
-)
 from jaxcritique.grading.syntax import (
     Call,
     Group,
@@ -147,7 +132,7 @@ def _trees(cleaned: str, text: str, strict: bool) -> list[Node]:
         meaning = _MEANINGS.get(tree.words.lower()) if isinstance(tree, Text) else None
         trees.append(meaning or tree)
     if trees and not strict:
-        trees[0] = in_dollars(text, trees[0])
+        trees[0] = quantities.in_dollars(text, trees[0])
     return trees
 
 
@@ -203,7 +188,7 @@ class _Comparison:
             raise OutOfPatience
         if first == second:
             return True
-        if has_label(a) or has_label(b):
+        if quantities.has_label(a) or quantities.has_label(b):
             return self._labelled(a, b)
         if _has_plus_minus(a) or _has_plus_minus(b):
             return self._groups(_expand_list(a), _expand_list(b))
@@ -253,11 +238,13 @@ class _Comparison:
 
     def _labelled(self, a: Node, b: Node) -> bool | None:
         """Compares values with units: converted where both are known, ignored where not."""
-        if isinstance(a, Group) != isinstance(b, Group) and not any(map(is_labelled_group, (a, b))):
+        if isinstance(a, Group) != isinstance(b, Group) and not any(
+            map(quantities.is_labelled_group, (a, b))
+        ):
             return self._groups(a, b)
-        if is_half_day(a) or is_half_day(b):
-            return same_time(a, b, self._strict)
-        values = in_one_unit(a, b, self._strict)
+        if quantities.is_half_day(a) or quantities.is_half_day(b):
+            return quantities.same_time(a, b, self._strict)
+        values = quantities.in_one_unit(a, b, self._strict)
         return values is not None and self.equal(*values)
 
     def _real_sets(self, a: Node, b: Node) -> bool | None:
@@ -287,7 +274,7 @@ class _Comparison:
         """Compares `left < right` with another up to a positive factor on the difference."""
         if len(a.sides) != 2 or len(b.sides) != 2:
             return self._chains(a, b)
-        (lesser, op), (other, other_op) = as_less(a), as_less(b)
+        (lesser, op), (other, other_op) = relations.as_less(a), relations.as_less(b)
         if op != other_op:
             return False
         sign = self._algebra.scale(lesser, other)
@@ -299,10 +286,14 @@ class _Comparison:
         return self._ordered(a.sides, b.sides)
 
     def _relations(self, a: Node, b: Node) -> bool | None:
-        (name, a), (other_name, b) = assignment(a), assignment(b)
-        first, second = as_equation(name, a), as_equation(other_name, b)
+        (name, a), (other_name, b) = relations.assignment(a), relations.assignment(b)
+        first, second = relations.as_equation(name, a), relations.as_equation(other_name, b)
         if first is not None and second is not None:
-            if name is not None and other_name is not None and same_name(name, other_name):
+            if (
+                name is not None
+                and other_name is not None
+                and relations.same_name(name, other_name)
+            ):
                 return self.equal(a, b)
             return self._equations(first, second)
         if isinstance(a, Relation) or isinstance(b, Relation):
@@ -315,7 +306,7 @@ class _Comparison:
             return self._chains(a, b)
         if any(isinstance(side, Group | Matrix | Text) for side in (*a.sides, *b.sides)):
             return self._ordered(a.sides, b.sides)
-        sign = self._algebra.scale(difference(a), difference(b))
+        sign = self._algebra.scale(relations.difference(a), relations.difference(b))
         return None if sign is None else sign != 0
 
     def _matrices(self, a: Node, b: Node) -> bool | None:
@@ -392,8 +383,8 @@ def _distinct(group: Group) -> Group:
 def _related(node: Node) -> set[str]:
     """Returns the variables of an inequality, or of several listed together."""
     parts = children(node) if isinstance(node, Group) or is_call(node, "cup") else (node,)
-    relations = (part for part in parts if isinstance(part, Relation))
-    return set().union(*map(variables, relations))
+    chains = (part for part in parts if isinstance(part, Relation))
+    return set().union(*map(relations.variables, chains))
 
 
 def _same_digits(a: Node, b: Node) -> bool:
@@ -442,7 +433,7 @@ def _choose(node: Node, upper: bool) -> Node:
 def _names_differ(a: Group, b: Group) -> bool:
     """Whether one list names its items differently (x = 1, y = 2) and the other has no names."""
     counts = [
-        len({canonical(name) for item in group.items if (name := assignment(item)[0])})
+        len({canonical(name) for item in group.items if (name := relations.assignment(item)[0])})
         for group in (a, b)
     ]
     return 0 in counts and max(counts) > 1
