@@ -378,12 +378,10 @@ def training_products(config: ModelConfig, remat: str, batch: int, sequence: int
     """
     optimizer = OptimizerConfig(0.0, 1)
     state = jax.eval_shape(lambda model: init_state(model, optimizer), abstract(config))
-    tokens = [jax.ShapeDtypeStruct((batch, sequence), kind) for kind in (np.int32, np.float32)]
-    rows = (tokens[0], tokens[0], tokens[1], tokens[0], tokens[0])
+    ids, weights = (jax.ShapeDtypeStruct((batch, sequence), t) for t in (np.int32, np.float32))
+    rows = Batch(ids, ids, weights, ids, ids)
     execution = Execution(remat=remat)
-    traced = train_step.trace(
-        execution, "cosine", "float32", state, Batch(*rows), optimizer.rates()
-    )
+    traced = train_step.trace(execution, "cosine", "float32", state, rows, optimizer.rates())
     return products(traced.jaxpr.jaxpr)
 
 
@@ -394,11 +392,8 @@ def products(jaxpr: Any) -> float:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
-            total += (
-                2
-                * math.prod(equation.outvars[0].aval.shape)
-                * math.prod(left[axis] for axis in contracted)
-            )
+            summed = math.prod(left[axis] for axis in contracted)
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * summed
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
