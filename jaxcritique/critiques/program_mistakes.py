@@ -118,17 +118,11 @@ def flawed_solution(problem: Problem, rng: random.Random) -> Solution | None:
     if error_type == "missing_step":
         reference = [*reference[:at], *reference[at + 1 :]]
     steps = carry_on(steps, reference)
-    answer = _final_value(steps)
+    *_, answer = [None, *_results(steps)]  # What the last calculation is said to come to.
     if answer is None or evaluate(answer) == evaluate(problem.answer):
         return None
     text = "\n".join([*steps, f"The answer is {answer}."])
     return Solution(problem, text, "wrong", answer, "RG3", at, error, error_type)
-
-
-def _final_value(steps: list[str]) -> str | None:
-    """What the last calculation of a solution says it comes to."""
-    found = [mark for step in steps for mark in marks(step)]
-    return found[-1].stated if found else None
 
 
 def _with_mark(line: str, expression: str, result: str) -> str:

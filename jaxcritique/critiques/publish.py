@@ -95,24 +95,20 @@ def discarded_rows(
     """
     chosen = {_path(c.critique.solution) for c in candidates}
     for annotation in annotations:
-        if _path(annotation.solution) not in chosen:
-            critique = annotation.critique
-            accepted = "leaking" if critique and leaks_answer(critique) else "cut"
-            yield _discarded(annotation, accepted if critique else annotation.outcome)
+        solution, critique = annotation.solution, annotation.critique
+        if _path(solution) in chosen:
+            continue
+        accepted = "leaking" if critique and leaks_answer(critique) else "cut"
+        yield {
+            "problem_id": solution.problem.id,
+            "query": solution.problem.question,
+            "response": solution.text,
+            "correct": solution.correct,
+            "source_strategy": solution.source,
+            "outcome": accepted if critique else annotation.outcome,
+            "text": annotation.text,
+        }
 
 
 def _path(solution: Solution) -> tuple[str, str]:
     return solution.problem.id, solution.text
-
-
-def _discarded(annotation: Annotation, outcome: str) -> dict[str, Any]:
-    solution = annotation.solution
-    return {
-        "problem_id": solution.problem.id,
-        "query": solution.problem.question,
-        "response": solution.text,
-        "correct": solution.correct,
-        "source_strategy": solution.source,
-        "outcome": outcome,
-        "text": annotation.text,
-    }
