@@ -14,12 +14,7 @@ from tqdm import tqdm
 from jaxcritique.critiques.arithmetic import Calculation, calculations, evaluate, marks, parts
 from jaxcritique.errors import InvalidInput
 from jaxcritique.prompts.annotation import Mode, annotation_messages, read_annotation
-from jaxcritique.prompts.critique import (
-    StepVerdict,
-    parse_critique,
-    render_critique,
-    split_steps,
-)
+from jaxcritique.prompts.critique import StepVerdict, parse_critique, render_critique, split_steps
 from jaxcritique.prompts.templates import PromptSet
 from jaxcritique.records import Critique, Problem, Solution
 from jaxcritique.roles import Context, Prompt, Replies, read_critique, run_stage
@@ -283,10 +278,7 @@ def is_false(critique: Critique, checker: ArithmeticAnnotator) -> bool | None:
     checked = checker.annotate(critique.solution)
     if checked is None:
         return None
-    if (critique.says_correct, critique.first_error) != (
-        checked.says_correct,
-        checked.first_error,
-    ):
+    if (critique.says_correct, critique.first_error) != (checked.says_correct, checked.first_error):
         return True
     steps = dict(enumerate(split_steps(critique.solution.text)))
     return any(

@@ -101,9 +101,7 @@ class CritiqueDataConfig(Config):
         low=0,
     )
     alone_samples: int = setting(
-        0,
-        "Filter: solutions without a critique, of each problem, to compare with; 0: none.",
-        low=0,
+        0, "Filter: solutions without a critique, of each problem, to compare with; 0: none.", low=0
     )
 
     def __post_init__(self) -> None:
@@ -195,10 +193,7 @@ def critique_dataset(
     return Dataset(
         digest(candidates.key, dataclasses.asdict(config.rule)),
         [candidate.critique for candidate in kept],
-        {
-            "counts": {**candidates.facts["counts"], **counts},
-            "costs": candidates.facts["costs"],
-        },
+        {"counts": {**candidates.facts["counts"], **counts}, "costs": candidates.facts["costs"]},
     )
 
 

@@ -10,12 +10,7 @@ from jaxcritique.analysis.table import aligned, percent
 from jaxcritique.critiques.annotate import ArithmeticAnnotator, is_false
 from jaxcritique.critiques.filtering import FilterRule
 from jaxcritique.critiques.flaws import THIRDS, third
-from jaxcritique.critiques.pipeline import (
-    STRATEGIES,
-    Candidate,
-    CritiqueDataConfig,
-    read_weights,
-)
+from jaxcritique.critiques.pipeline import STRATEGIES, Candidate, CritiqueDataConfig, read_weights
 from jaxcritique.prompts.critique import split_steps
 from jaxcritique.records import Critique
 from jaxcritique.roles import COSTS
@@ -143,11 +138,7 @@ def statistics_of(
     flawed = [c for c in candidates if c.refined is not None]
     kept_flawed = [c for c in kept if c.refined is not None]
     taus = {0.1, 0.3, 0.5, 0.7} | ({rule.tau} if rule.kind == "soft" else set())
-    rules = [
-        FilterRule("none"),
-        FilterRule("hard"),
-        *(FilterRule("soft", tau) for tau in sorted(taus)),
-    ]
+    rules = [FilterRule("none"), FilterRule("hard"), *(FilterRule("soft", t) for t in sorted(taus))]
     strategies = _shares(c.critique.solution.source for c in kept_flawed)
     error_types = _shares(kind for c in kept_flawed if (kind := c.critique.solution.error_type))
     positions = {strategy: _shares(_positions(kept_flawed, strategy)) for strategy in STRATEGIES}

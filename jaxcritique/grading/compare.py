@@ -12,15 +12,7 @@ from jaxcritique.grading import quantities, relations
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.intervals import Piece, is_real_set, pieces, same_union
 from jaxcritique.grading.matrices import carried_out
-from jaxcritique.grading.normalize import (
-    MAX_ANSWER,
-    choice,
-    clean,
-    key,
-    plain,
-    readings,
-    word,
-)
+from jaxcritique.grading.normalize import MAX_ANSWER, choice, clean, key, plain, readings, word
 from jaxcritique.grading.parser import ParseError, parse
 from jaxcritique.grading.syntax import (
     Call,

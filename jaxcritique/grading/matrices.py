@@ -3,16 +3,7 @@
 from fractions import Fraction
 
 from jaxcritique.grading.numeric import rational
-from jaxcritique.grading.syntax import (
-    Call,
-    Matrix,
-    Node,
-    Number,
-    add,
-    children,
-    multiply,
-    rebuild,
-)
+from jaxcritique.grading.syntax import Call, Matrix, Node, Number, add, children, multiply, rebuild
 
 MAX_SIZE = 10  # Rows or columns of a factor; larger products are left as they are.
 MAX_DETERMINANT = 4

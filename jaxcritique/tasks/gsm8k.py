@@ -32,10 +32,7 @@ register(
         licence="mit",
         checkable=True,
         files={"train": "gsm8k/train.jsonl", "test": "gsm8k/test.jsonl"},
-        hub={
-            "train": ("openai/gsm8k", "main", "train"),
-            "test": ("openai/gsm8k", "main", "test"),
-        },
+        hub={"train": ("openai/gsm8k", "main", "train"), "test": ("openai/gsm8k", "main", "test")},
         column="question",
         convert=problem,
     )

@@ -88,10 +88,7 @@ class _Event:
 
 
 def generate(
-    split: Split,
-    count: int,
-    seed: int,
-    level_weights: Sequence[float] = (1, 1, 1, 1, 1),
+    split: Split, count: int, seed: int, level_weights: Sequence[float] = (1, 1, 1, 1, 1)
 ) -> list[Problem]:
     """Returns `count` different problems.
 
