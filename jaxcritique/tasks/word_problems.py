@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import Literal
 
 from jaxcritique.records import Problem, digest
 from jaxcritique.tasks.task import GeneratedTask, Split, register
@@ -82,7 +81,7 @@ _STEPS = {
 class _Event:
     """One change: `op` by `b`, or by b groups of c, which takes a second operation."""
 
-    op: Literal["+", "-", "*", "/"]
+    op: str  # "+", "-", "*" or "/".
     b: int
     c: int | None = None
 
@@ -134,15 +133,14 @@ def _story(rng: random.Random, level: int) -> tuple[int, list[_Event]]:
         if event is None:
             continue
         amount = event.b * (event.c or 1)
-        value = {
-            "+": value + amount,
-            "-": value - amount,
-            "*": value * event.b,
-            "/": value // event.b,
-        }[event.op]
+        value = _result(value, event.op, amount)
         events.append(event)
         operations += 2 if in_groups else 1
     return start, events
+
+
+def _result(left: int, op: str, right: int) -> int:
+    return {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[op]
 
 
 def _group_event(rng: random.Random, value: int) -> _Event | None:
@@ -155,17 +153,11 @@ def _group_event(rng: random.Random, value: int) -> _Event | None:
 def _single_event(rng: random.Random, value: int) -> _Event | None:
     """Draws an operation and an amount that keep the value between 1 and _LARGEST, if it can."""
     op = rng.choices("+-*/", (3, 3, 2, 2))[0]
-    if op == "+":
-        most = min(50, _LARGEST - value)
-        return _Event("+", rng.randint(2, most)) if most >= 2 else None
-    if op == "-":
-        most = min(50, value - 1)
-        return _Event("-", rng.randint(2, most)) if most >= 2 else None
-    if op == "*":
-        most = min(4, _LARGEST // value)
-        return _Event("*", rng.randint(2, most)) if most >= 2 else None
-    divisors = [b for b in (2, 3, 4, 5) if value % b == 0 and value > b]
-    return _Event("/", rng.choice(divisors)) if divisors else None
+    if op == "/":
+        divisors = [b for b in (2, 3, 4, 5) if value % b == 0 and value > b]
+        return _Event("/", rng.choice(divisors)) if divisors else None
+    most = min({"+": (50, _LARGEST - value), "-": (50, value - 1), "*": (4, _LARGEST // value)}[op])
+    return _Event(op, rng.randint(2, most)) if most >= 2 else None
 
 
 def _tell(rng: random.Random, level: int, start: int, events: Sequence[_Event]) -> Problem:
@@ -176,7 +168,7 @@ def _tell(rng: random.Random, level: int, start: int, events: Sequence[_Event]) 
     value = start
 
     def step(kind: str, left: int, op: str, right: int) -> int:
-        result = {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[op]
+        result = _result(left, op, right)
         equation = f"<<{left}{op}{right}={result}>>{result}"
         lines.append(rng.choice(_STEPS[kind]).format(eq=equation, **words))
         return result
