@@ -166,13 +166,9 @@ def _from_end(end: Any) -> Node:
         return Symbol("oo")
     if end is -sympy.oo:
         return Call("neg", (Symbol("oo"),))
-    if isinstance(end, sympy.Rational):
-        return Number(Fraction(int(end.p), int(end.q)))
-    return _surd(end)
-
-
-def _surd(end: Any) -> Node:
     match end:
+        case sympy.Rational():
+            return Number(Fraction(int(end.p), int(end.q)))
         case sympy.Add() | sympy.Mul():
             return Call("+" if isinstance(end, sympy.Add) else "*", tuple(map(_from_end, end.args)))
         case sympy.Pow():
