@@ -257,12 +257,8 @@ def _transformers(work: _Work) -> tuple[dict[str, Any], list[str]]:
 
     def timed(some: list[list[int]], batch: int, count: int, show: bool = False) -> float:
         started = time.perf_counter()
-        for start in tqdm(
-            range(0, len(some), batch),
-            desc=f"transformers, {batch}",
-            disable=not show,
-            unit="batch",
-        ):
+        starts = range(0, len(some), batch)
+        for start in tqdm(starts, f"transformers, {batch}", disable=not show, unit="batch"):
             generate(
                 some[start : start + batch], max_new_tokens=count, min_new_tokens=count, **sampling
             )
@@ -313,5 +309,5 @@ def _timed(name: str, sampler: Sampler, requests: list[Request]) -> tuple[int, f
 
 
 def _texts(sampler: Sampler, requests: list[Request]) -> list[str]:
-    texts = {c.request: c.text for c in sampler.generate(requests, lambda *_: None)}
+    texts = {c.request: c.text for c in sampler.generate(requests)}
     return [texts[request.id] for request in requests]
