@@ -7,14 +7,7 @@ at a cost that only a worker process may pay.
 from fractions import Fraction
 from typing import Protocol
 
-from jaxcritique.grading.numeric import (
-    CONSTANTS,
-    Evaluator,
-    NoValue,
-    fingerprint,
-    has_fractional_power,
-    rational,
-)
+from jaxcritique.grading import numeric
 from jaxcritique.grading.syntax import (
     Call,
     Node,
@@ -71,19 +64,19 @@ class FastAlgebra:
             return True
         if not self._strict and (is_rounding(a, b) or is_rounding(b, a)):
             return True
-        first, second = rational(a), rational(b)
+        first, second = numeric.rational(a), numeric.rational(b)
         if first is not None and second is not None:
             return first == second
-        first, second = fingerprint(a), fingerprint(b)
+        first, second = numeric.fingerprint(a), numeric.fingerprint(b)
         if first is not None and second is not None:
             return first == second
         return False if self._refuted(a, b) else None
 
     def scale(self, a: Node, b: Node) -> int | None:
         """The sign of the constant c with a = c b; 0 where there is none; None: undecided."""
-        names = sorted((symbols(a) | symbols(b)) - CONSTANTS)
+        names = sorted((symbols(a) | symbols(b)) - numeric.CONSTANTS)
         point = {name: Fraction(2 * index + 3, 7) for index, name in enumerate(names)}
-        first, second = rational(substitute(a, point)), rational(substitute(b, point))
+        first, second = (numeric.rational(substitute(node, point)) for node in (a, b))
         if not first or not second:
             return None
         factor = first / second
@@ -96,13 +89,13 @@ class FastAlgebra:
 
     def _refuted(self, a: Node, b: Node) -> bool:
         """Whether the values differ at a sample point by far more than rounding explains."""
-        positive = has_fractional_power(a) or has_fractional_power(b)
-        evaluator = Evaluator()  # Local, since threads share the algebra.
+        positive = numeric.has_fractional_power(a) or numeric.has_fractional_power(b)
+        evaluator = numeric.Evaluator()  # Local, since threads share the algebra.
         for sample in range(SAMPLES):
             evaluator.start(sample, positive)
             try:
                 first, second = evaluator.value(a), evaluator.value(b)
-            except NoValue:
+            except numeric.NoValue:
                 continue
             size = max(abs(first), abs(second))
             if evaluator.scale < 1e5 * size and abs(first - second) > 1e-7 * size:
@@ -120,7 +113,7 @@ def is_rounding(decimal: Node, other: Node) -> bool:
         return False
     if abs(literal.value) * 10**literal.decimals < 10:
         return False
-    value = rational(other)
+    value = numeric.rational(other)
     if value is None:
         value = _real_constant(other)
         if value is None:
@@ -159,12 +152,12 @@ def _is_finite_decimal(node: Node, value: Fraction) -> bool:
 
 
 def _real_constant(node: Node) -> Fraction | None:
-    if symbols(node) - CONSTANTS:
+    if symbols(node) - numeric.CONSTANTS:
         return None
-    evaluator = Evaluator()
+    evaluator = numeric.Evaluator()
     try:
         value = complex(evaluator.value(node))
-    except NoValue:
+    except numeric.NoValue:
         return None
     if abs(value.imag) > 1e-12 * abs(value) or evaluator.scale > 1e3 * abs(value):
         return None

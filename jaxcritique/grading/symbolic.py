@@ -10,14 +10,8 @@ from typing import Any
 import mpmath
 import sympy
 
+from jaxcritique.grading import numeric
 from jaxcritique.grading.algebra import SAMPLES, FastAlgebra
-from jaxcritique.grading.numeric import (
-    CONSTANTS,
-    Evaluator,
-    NoValue,
-    has_fractional_power,
-    rational,
-)
 from jaxcritique.grading.syntax import Call, Group, Node, Number, Relation, Symbol, Text, symbols
 
 DIGITS = 120
@@ -39,7 +33,7 @@ class SymbolicAlgebra:
 
     def __init__(self, strict: bool):
         self._fast = FastAlgebra(strict)
-        self._evaluator = Evaluator(mpmath.mp, _to_number)
+        self._evaluator = numeric.Evaluator(mpmath.mp, _to_number)
         mpmath.mp.dps = DIGITS
 
     def equal(self, a: Node, b: Node) -> bool:
@@ -64,7 +58,7 @@ class SymbolicAlgebra:
 
     def solve(self, relation: Relation) -> Node:
         """The solutions of an inequality in one variable; `UNSOLVED` if they are not found."""
-        if len(symbols(relation) - CONSTANTS) != 1:
+        if len(symbols(relation) - numeric.CONSTANTS) != 1:
             return UNSOLVED
         variable = sympy.Symbol("x", real=True)
         try:
@@ -73,18 +67,18 @@ class SymbolicAlgebra:
             for left, op, right in zip(sides, relation.ops, sides[1:], strict=False):
                 solution = solution.intersect(_RELATIONS[op](left, right).as_set())
             return _from_set(solution)
-        except (NoValue, NotImplementedError, TypeError, ValueError, KeyError, AttributeError):
+        except (NotImplementedError, TypeError, ValueError, KeyError, AttributeError):
             return UNSOLVED
 
     def _values(self, a: Node, b: Node) -> list[tuple[Any, Any, float]]:
         """Returns the two values, and the largest number met, at each point that has them."""
-        positive = has_fractional_power(a) or has_fractional_power(b)
+        positive = numeric.has_fractional_power(a) or numeric.has_fractional_power(b)
         found = []
         for sample in range(SAMPLES):
             self._evaluator.start(sample, positive)
             try:
                 values = self._evaluator.value(a), self._evaluator.value(b)
-            except NoValue:
+            except numeric.NoValue:
                 continue
             scale = self._evaluator.scale
             if scale <= MAX_CANCELLATION * max(1, *map(abs, values)):
@@ -113,23 +107,23 @@ _RELATIONS: dict[str, Any] = {
 def _to_sympy(node: Node, variable: Any) -> Any:
     """Builds the sympy form of an expression in one variable, of low degree."""
     match node:
-        case Symbol(name=name) if name in CONSTANTS:
+        case Symbol(name=name) if name in numeric.CONSTANTS:
             return {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}[name]
         case Symbol():
             return variable
         case Call("^", (base, exponent)):
-            power = rational(exponent)
+            power = numeric.rational(exponent)
             if power is None or abs(power.numerator) > 8 or power.denominator > 8:
-                raise NoValue
+                raise numeric.NoValue
             return _to_sympy(base, variable) ** _rational(power)
-        case Call("root", (value, index)) if rational(index) == 2:
+        case Call("root", (value, index)) if numeric.rational(index) == 2:
             return sympy.sqrt(_to_sympy(value, variable))
         case Call("+" | "*" | "neg" | "inv" | "abs" as op, args):
             return _OPERATIONS[op](*(_to_sympy(arg, variable) for arg in args))
         case _:
-            value = rational(node)
+            value = numeric.rational(node)
             if value is None:
-                raise NoValue
+                raise numeric.NoValue
             return _rational(value)
 
 
@@ -156,7 +150,7 @@ def _from_set(solution: Any) -> Node:
         elif isinstance(part, sympy.FiniteSet):
             parts.append(Group("{", tuple(map(_from_end, part.args)), "}"))
         elif part is not sympy.S.EmptySet:
-            raise NoValue
+            raise numeric.NoValue
     return Call("cup", tuple(parts))
 
 
@@ -174,4 +168,4 @@ def _from_end(end: Any) -> Node:
         case sympy.Pow():
             return Call("^", (_from_end(end.base), _from_end(end.exp)))
         case _:
-            raise NoValue
+            raise numeric.NoValue
