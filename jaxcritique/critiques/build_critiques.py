@@ -8,22 +8,9 @@ import time
 from absl import logging
 
 from jaxcritique.config import setting
-from jaxcritique.critiques.annotate import (
-    CHECKER,
-    Annotator,
-    ArithmeticAnnotator,
-    ModelAnnotator,
-    checker,
-)
+from jaxcritique.critiques import annotate, pipeline
 from jaxcritique.critiques.duplicates import decontaminated
 from jaxcritique.critiques.filtering import KINDS, FilterRule
-from jaxcritique.critiques.pipeline import (
-    CHOSEN_LATER,
-    CritiqueDataConfig,
-    annotate_paths,
-    build_candidates,
-    keep,
-)
 from jaxcritique.critiques.publish import discarded_rows, training_row, write_dataset
 from jaxcritique.critiques.results import CritiqueData, statistics_of
 from jaxcritique.errors import checking_input
@@ -38,7 +25,7 @@ from jaxcritique.tasks import TINY_BASE, TaskConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BuildCritiquesConfig(TaskConfig, RolesConfig, CritiqueDataConfig):
+class BuildCritiquesConfig(TaskConfig, RolesConfig, pipeline.CritiqueDataConfig):
     """Settings of `build_critiques`."""
 
     train_problems: int = setting(0, "Training problems used; 0: all of a file.", low=0)
@@ -46,7 +33,7 @@ class BuildCritiquesConfig(TaskConfig, RolesConfig, CritiqueDataConfig):
         str(TINY_BASE), "Hugging Face folder of the model that writes solutions and refinements."
     )
     annotator: str = setting(
-        CHECKER,
+        annotate.CHECKER,
         "What writes the critiques: 'checker', a program for solutions whose calculations are "
         "marked, or a model's Hugging Face folder; with `annotator_endpoint` the name its servers "
         "know.",
@@ -76,7 +63,7 @@ class BuildCritiquesConfig(TaskConfig, RolesConfig, CritiqueDataConfig):
     def __post_init__(self) -> None:
         """Checks that there is a model for the annotator's servers."""
         super().__post_init__()
-        if self.annotator == CHECKER and self.annotator_endpoint:
+        if self.annotator == annotate.CHECKER and self.annotator_endpoint:
             raise ValueError("`annotator_endpoint`: name the model it serves with `annotator`.")
 
 
@@ -89,7 +76,7 @@ class Inputs:
     problems: list[Problem]
     tests: list[Problem]
     kept_out: list[Problem]  # Test problems that no training problem may resemble.
-    checker: ArithmeticAnnotator | None
+    checker: annotate.ArithmeticAnnotator | None
 
     @classmethod
     def read(cls, config: BuildCritiquesConfig) -> "Inputs":
@@ -99,11 +86,13 @@ class Inputs:
           OSError, ValueError: something cannot be used.
         """
         actor, annotator = ModelFolder.named("actor", config.actor), None
-        if config.annotator != CHECKER and not config.annotator_endpoint:
+        if config.annotator != annotate.CHECKER and not config.annotator_endpoint:
             annotator = ModelFolder.named("annotator", config.annotator)
         problems = config.load_train(config.train_problems, config.seed)
-        program = checker(problems)
-        if program is None and (config.annotator == CHECKER or config.mistakes == "program"):
+        program = annotate.checker(problems)
+        if program is None and (
+            config.annotator == annotate.CHECKER or config.mistakes == "program"
+        ):
             raise ValueError(
                 f"`task={config.task}`: a program can annotate and make mistakes only where "
                 "solutions have calculations (<<1+2=3>>), which most of these do not. Name a model "
@@ -141,7 +130,7 @@ def build_critiques(
         settings = config.to_json() | {"actor": inputs.actor.key}
         if inputs.annotator is not None:
             settings["annotator"] = inputs.annotator.key
-        for name in ("annotator_endpoint", *CHOSEN_LATER):
+        for name in ("annotator_endpoint", *pipeline.CHOSEN_LATER):
             del settings[name]
         running = engine.start()
         annotator = _annotator(config, inputs, running, engine)
@@ -151,18 +140,19 @@ def build_critiques(
     )
     with Context.open(config, inputs.actor, run_dir, running) as context:
         actor = context.sampler(inputs.actor)
-        annotations = annotate_paths(context, actor, clean, annotator, config)
-        candidates = build_candidates(context, actor, annotations, annotator.name, config)
+        annotations = pipeline.annotate_paths(context, actor, clean, annotator, config)
+        candidates = pipeline.build_candidates(context, actor, annotations, annotator.name, config)
 
     def passing(rule: FilterRule) -> list[dict[str, object]]:
-        return [training_row(context.prompts, c) for c in keep(candidates, rule, config.seed)[0]]
+        kept, _ = pipeline.keep(candidates, rule, config.seed)
+        return [training_row(context.prompts, candidate) for candidate in kept]
 
     # ---- files, then results.json, then the dataset with its card
     write_rows(run_dir / "discarded.jsonl", discarded_rows(annotations, candidates))
     for kind in KINDS:  # To compare critics trained on the same critiques, filtered otherwise.
         write_rows(run_dir / f"critic-{kind}.jsonl", passing(FilterRule(kind, config.tau)))
     write_rows(run_dir / "test_problems.jsonl", map(to_json, inputs.tests))
-    kept, counts = keep(candidates, config.rule, config.seed)
+    kept, counts = pipeline.keep(candidates, config.rule, config.seed)
     results = CritiqueData(
         **about_run(run_dir, config, started, candidates.facts["costs"]),
         **vars(statistics_of(candidates.records, kept, inputs.checker, config)),
@@ -194,15 +184,15 @@ def build_critiques(
 
 def _annotator(
     config: BuildCritiquesConfig, inputs: Inputs, running: Engine, engine: EngineConfig
-) -> Annotator:
-    if config.annotator == CHECKER and inputs.checker is not None:
+) -> annotate.Annotator:
+    if config.annotator == annotate.CHECKER and inputs.checker is not None:
         return inputs.checker
     if inputs.annotator is not None:
         model = running.sampler(inputs.annotator)
     else:
         served = dataclasses.replace(engine, endpoint=config.annotator_endpoint)
         model = served.hosted(config.annotator)
-    return ModelAnnotator(
+    return annotate.ModelAnnotator(
         model,
         pathlib.Path(config.annotator).name,
         config.annotation,

@@ -10,27 +10,9 @@ from typing import Any, Literal
 from absl import logging
 
 from jaxcritique.config import Config, setting
+from jaxcritique.critiques import filtering, flaws
 from jaxcritique.critiques.annotate import Annotation, Annotator, ArithmeticAnnotator
 from jaxcritique.critiques.duplicates import distinct, without_near_duplicates
-from jaxcritique.critiques.filtering import (
-    FilterRule,
-    Kind,
-    Tally,
-    leaks_answer,
-    tally_alone,
-    tally_refinements,
-)
-from jaxcritique.critiques.flaws import (
-    THIRDS,
-    Inserter,
-    MistakePlacement,
-    ModelInserter,
-    ProgramInserter,
-    branch_off,
-    insert_mistakes,
-    one_correct_each,
-    sample_from_scratch,
-)
 from jaxcritique.critiques.program_mistakes import PROGRAM_TYPES, flawed_solution
 from jaxcritique.prompts.mistakes import ERROR_TYPES
 from jaxcritique.records import Critique, Problem, Refinement, Solution, digest
@@ -90,7 +72,7 @@ class CritiqueDataConfig(Config):
     max_flawed: int = setting(
         0, "Most critiques of wrong responses that are filtered; 0: all.", low=0
     )
-    filter: Kind = setting(
+    filter: filtering.Kind = setting(
         "soft", "soft: more than `tau` of the refinements right; hard: at least one."
     )
     filter_refinements: int = setting(10, "Filter: refinements of a critique (paper: 10).", low=1)
@@ -111,7 +93,7 @@ class CritiqueDataConfig(Config):
             raise ValueError(
                 f"`tau={self.tau}`: more than that share must be right; give 0 to less than 1."
             )
-        if len(self.positions) != len(THIRDS):
+        if len(self.positions) != len(flaws.THIRDS):
             raise ValueError(f"`positions`: give three weights, not {len(self.positions)}.")
         if not any(self.positions):
             raise ValueError("`positions`: no weight is above 0.")
@@ -119,17 +101,17 @@ class CritiqueDataConfig(Config):
         _ = self.placement
 
     @property
-    def rule(self) -> FilterRule:
+    def rule(self) -> filtering.FilterRule:
         """Which critiques of flawed paths are kept."""
-        return FilterRule(self.filter, self.tau)
+        return filtering.FilterRule(self.filter, self.tau)
 
     @property
-    def placement(self) -> MistakePlacement:
+    def placement(self) -> flaws.MistakePlacement:
         """Where mistakes go, and of which kinds they are."""
         kinds = PROGRAM_TYPES if self.mistakes == "program" else tuple(ERROR_TYPES)
         weights = read_weights("error_types", kinds, self.error_types)
         weights = weights or dict.fromkeys(kinds, 1.0)
-        return MistakePlacement(self.positions, tuple(weights.items()))
+        return flaws.MistakePlacement(self.positions, tuple(weights.items()))
 
     @property
     def wanted(self) -> tuple[int, int] | None:
@@ -166,10 +148,10 @@ class Candidate:
 
     critique: Critique
     annotator: str
-    refined: Tally | None  # The actor after it; None for a right path's, which is not filtered.
-    alone: Tally | None  # The actor on the problem without it, where measured.
+    refined: filtering.Tally | None  # The actor after it; None: a right path's is not filtered.
+    alone: filtering.Tally | None  # The actor on the problem without it, where measured.
 
-    def kept_by(self, rule: FilterRule) -> bool:
+    def kept_by(self, rule: filtering.FilterRule) -> bool:
         """Whether the filter lets it pass; critiques of right paths always do."""
         return self.refined is None or rule.keeps(self.refined)
 
@@ -209,17 +191,17 @@ def annotate_paths(
     Paths that came out right although RG3 put a mistake in are dropped. Where there are more right
     paths than flawed ones the rest are put aside: no more will be used.
     """
-    inserter: Inserter = ProgramInserter()
+    inserter: flaws.Inserter = flaws.ProgramInserter()
     if config.mistakes == "model":
-        inserter = ModelInserter(actor, config.temperature)
+        inserter = flaws.ModelInserter(actor, config.temperature)
 
     def make(_: Any) -> tuple[list[Annotation], dict[str, Any]]:
         counts: collections.Counter[str] = collections.Counter()
-        scratch = sample_from_scratch(
+        scratch = flaws.sample_from_scratch(
             context, actor, problems, config.rg1_samples, config.temperature, config.wanted
         )
-        correct = one_correct_each(scratch.solutions)
-        branched = branch_off(
+        correct = flaws.one_correct_each(scratch.solutions)
+        branched = flaws.branch_off(
             context,
             actor,
             correct,
@@ -228,7 +210,7 @@ def annotate_paths(
             config.rg2_increase,
             config.rg2_rounds,
         )
-        spoilt = insert_mistakes(
+        spoilt = flaws.insert_mistakes(
             context,
             actor,
             correct,
@@ -291,16 +273,16 @@ def build_candidates(
     def make(_: Any) -> tuple[list[Candidate], dict[str, Any]]:
         critiques = [c for annotation in annotations if (c := annotation.critique)]
         flawed = [c for c in critiques if not c.solution.correct]
-        honest = [c for c in flawed if not leaks_answer(c)]
+        honest = [c for c in flawed if not filtering.leaks_answer(c)]
         chosen = _mixed(honest, config, context.seed)
-        refined = tally_refinements(
+        refined = filtering.tally_refinements(
             context, actor, chosen, config.filter_refinements, config.temperature
         )
         stages = {"filter": refined}
-        alone: dict[str, Tally] = {}
+        alone: dict[str, filtering.Tally] = {}
         if config.alone_samples:
             asked = list({c.solution.problem.id: c.solution.problem for c in chosen}.values())
-            stages["alone"] = tally_alone(
+            stages["alone"] = filtering.tally_alone(
                 context, actor, asked, config.alone_samples, config.temperature
             )
             alone = {p.id: tally for p, tally in zip(asked, stages["alone"], strict=True)}
@@ -327,7 +309,7 @@ def build_candidates(
 
 
 def keep(
-    candidates: Sequence[Candidate] | Dataset[Candidate], rule: FilterRule, seed: int
+    candidates: Sequence[Candidate] | Dataset[Candidate], rule: filtering.FilterRule, seed: int
 ) -> tuple[list[Candidate], dict[str, int]]:
     """Applies the filter, and takes as many critiques of right paths as of flawed ones it keeps."""
     flawed = [c for c in candidates if c.refined is not None]
