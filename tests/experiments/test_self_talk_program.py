@@ -58,7 +58,7 @@ def test_a_killed_run_resumes_and_the_same_command_again_samples_nothing(
 @pytest.mark.parametrize(("flags", "message"), [
     (["--critic=/nowhere"], "error: --critic=/nowhere: /nowhere/config.json: no such file"),
     (["--data_critic=/nowhere"], "error: --data_critic=/nowhere: /nowhere/config.json: no such"),
-    (["--k="], "error: --k=: give whole numbers from 1"),
+    (["--k="], "error: --k=: give at least one"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_a_line(flags, message, run, tmp_path):
     run_dir = tmp_path / "run"

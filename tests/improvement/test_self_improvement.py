@@ -111,9 +111,14 @@ def test_the_same_call_again_samples_nothing(results, run_dir):
 
 def test_further_methods_join_a_run_and_share_its_stages(results, run_dir):
     before = manifests(run_dir)
-    more = dataclasses.replace(
-        CONFIG, methods=tuple(reversed(ARMS)), self_correction=True, difficulty_samples=2
+    methods = (
+        "vanilla_equal_tokens",
+        "more_refinements",
+        "no_difficulty_awareness",
+        "critique",
+        "vanilla",
     )
+    more = dataclasses.replace(CONFIG, methods=methods, self_correction=True, difficulty_samples=2)
     again = self_improve(more, run_dir, ENGINE)
     assert before.items() <= manifests(run_dir).items()
     # All arms explore alike, and share what they request alike.
