@@ -419,8 +419,9 @@ def load(
     """
     config = engine or EngineConfig()
     with checking_input():
-        if config.endpoint and config.engine == "server":
-            return Player(config.hosted(str(model)), _prompts(prompts, None), config)
+        if config.is_hosted:
+            wording = _prompts(prompts, None)
+            return Player(config.hosted(str(model)), wording, config)
         folder = pathlib.Path(model)
         check_weights(folder)
         check_tokenizer(folder)

@@ -91,24 +91,39 @@ class EngineConfig(Config):
         "", "Further arguments of `vllm serve`, such as '--tensor-parallel-size=2'."
     )
 
+    @property
+    def is_hosted(self) -> bool:
+        """Whether models run on the servers of `endpoint`, and are known by name, not by folder.
+
+        Raises:
+          ValueError: settings contradict each other.
+        """
+        if self.engine == "jax":
+            for name in ("endpoint", "vllm_python"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` is for `engine=server`.")
+        elif bool(self.endpoint) == bool(self.vllm_python):
+            raise ValueError(
+                "`engine=server`: give `vllm_python` for a model in a folder, or `endpoint` for "
+                "one on running servers, not both."
+            )
+        return bool(self.endpoint)
+
     def start(self) -> "Engine":
         """Returns an engine for models in folders; it loads nothing yet.
 
         Raises:
           ValueError: settings contradict each other, or `vllm_python` has no vLLM.
         """
+        if self.is_hosted:
+            raise ValueError(
+                "`engine=server`: models in folders need `vllm_python` in place of `endpoint`: "
+                "running servers do not have them."
+            )
         if self.engine == "jax":
-            for name in ("endpoint", "vllm_python"):
-                if getattr(self, name):
-                    raise ValueError(f"`{name}` is for `engine=server`.")
             config = self.jax()
             config.devices()
             return Engine(self, lambda model: load_jax(model, config))
-        if not self.vllm_python or self.endpoint:
-            raise ValueError(
-                "`engine=server`: models in folders need `vllm_python` and no `endpoint`, since "
-                "running servers do not have them."
-            )
         vllm, client = self.vllm(), self.own_client()
         vllm.check()
         return Engine(self, lambda model: load_vllm(model, vllm, client))

@@ -92,9 +92,7 @@ def generate(
             index, count = config.part_of_parts
             sampling = config.part(SamplingConfig)
             prompts = read_requests(config.prompts, sampling)
-            if engine.engine == "server" and bool(engine.endpoint) == bool(engine.vllm_python):
-                raise ValueError("`engine=server`: give either `endpoint` or `vllm_python`.")
-            if engine.engine == "server" and engine.endpoint:
+            if engine.is_hosted:
                 sampler = engine.hosted(config.model)
             else:
                 started_engine = stack.enter_context(engine.start())

@@ -129,7 +129,8 @@ def test_a_player_on_a_server_where_an_event_loop_runs():
 
 def test_players_that_cannot_be_served():
     for settings, message in [
-        ({"engine": "server"}, "need `vllm_python`"),
+        ({"engine": "server"}, "give `vllm_python` for a model in a folder, or `endpoint`"),
+        ({"engine": "server", "endpoint": ("a",), "vllm_python": "b"}, "not both"),
         ({"engine": "server", "endpoint": ("http://127.0.0.1:9",)}, "no server answers there"),
         ({"endpoint": ("http://127.0.0.1:9",)}, "`endpoint` is for `engine=server`"),
     ]:
