@@ -53,6 +53,16 @@ def setting(
 class Config:
     """Base of all configs."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Adds the fields' help texts to the class's docstring, so that `help` shows them."""
+        super().__init_subclass__(**options)
+        helps = {
+            name: f"  {name}: {field.metadata['help']}"
+            for base in reversed(cls.__mro__)
+            for name, field in _declared(base).items()
+        }
+        cls.__doc__ = "\n".join([cls.__doc__ or "", "", "Attributes:", *helps.values()])
+
     def __post_init__(self) -> None:
         """Checks every field's type, bounds and choices; configs with more to check override.
 
@@ -74,6 +84,17 @@ class Config:
             name: str(value) if hasattr(value, "__fspath__") else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+
+def _declared(cls: type) -> dict[str, Any]:
+    """Returns the fields that a class itself declares with `setting`."""
+    # Before `dataclass` has made the class, its fields are attributes.
+    fields = vars(cls).get("__dataclass_fields__", vars(cls))
+    return {
+        name: fields[name]
+        for name in vars(cls).get("__annotations__", {})
+        if getattr(fields.get(name), "metadata", None)
+    }
 
 
 @dataclasses.dataclass(frozen=True)

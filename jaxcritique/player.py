@@ -11,7 +11,7 @@ import math
 import operator
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from jaxcritique.critiques.annotate import ModelAnnotator, require_checker
@@ -20,6 +20,7 @@ from jaxcritique.errors import InvalidInput, checking_input
 from jaxcritique.grading import Grader
 from jaxcritique.models.huggingface import ModelFolder, check_weights, save_pretrained
 from jaxcritique.models.tokenizer import check_tokenizer
+from jaxcritique.prompts import templates
 from jaxcritique.prompts.templates import PROMPT_SETS, PromptSet
 from jaxcritique.records import Critique, Problem, Refinement, Solution
 from jaxcritique.roles import Context, RolesConfig, Start, criticise, no_critique, refine, respond
@@ -310,14 +311,19 @@ class Player:
         """Writes a fine-tuned model as a Hugging Face folder, with the name of its prompts.
 
         Args:
-          folder: replaced if it exists.
+          folder: a new one, an empty one, or an earlier save, which is replaced.
 
         Raises:
-          InvalidInput: the model was loaded, so that it is in a folder already, or on a server.
+          InvalidInput: the model was loaded, so that it is in a folder already, or on a server; or
+            the folder has other files.
         """
         trained = self.trained
         if trained is None:
             raise InvalidInput(f"{self} was not fine-tuned here: it is stored already.")
+        target = pathlib.Path(folder)
+        is_saved = (target / templates.FILE).is_file() and (target / "config.json").is_file()
+        if target.exists() and not is_saved and not (target.is_dir() and not any(target.iterdir())):
+            raise InvalidInput(f"{target} holds something else; name a new folder for the model.")
         save_pretrained(folder, trained.model, trained.tokenizer.folder, trained.dtype)
         self.prompts.write(folder)
 
@@ -378,7 +384,8 @@ class Player:
             raise InvalidInput(
                 f"`temperature={temperature}` must be a finite number of at least 0."
             )
-        single = isinstance(given, types) or not isinstance(given, Iterable)
+        # A mapping or bytes would be taken for a list of their keys.
+        single = not isinstance(given, Iterable) or isinstance(given, (*types, Mapping, str, bytes))
         items: list[Any] = [given] if single else list(cast(Iterable[Any], given))
         for item in items:
             if not isinstance(item, types):
@@ -418,11 +425,15 @@ def load(
       SamplerError: vLLM does not start; the message ends with its log.
     """
     config = engine or EngineConfig()
+    if not isinstance(cast(Any, config), EngineConfig):
+        raise TypeError(f"`engine` must be an EngineConfig, not {config!r}")
     with checking_input():
         if config.is_hosted:
             wording = _prompts(prompts, None)
             return Player(config.hosted(str(model)), wording, config)
         folder = pathlib.Path(model)
+        if not (folder / "config.json").is_file():
+            raise ValueError(_no_model(folder))
         check_weights(folder)
         check_tokenizer(folder)
         wording = _prompts(prompts, folder)
@@ -464,6 +475,8 @@ def fine_tune(
         start, prompts, engine = pathlib.Path(base), _prompts(None, base), EngineConfig()
     if start is None:
         raise InvalidInput(f"{base} is on a server; fine-tuning needs the folder of its weights.")
+    if isinstance(examples, Example | Record):
+        raise TypeError("`examples` must be a list of examples or records, not one of them")
     rows = [e if isinstance(e, Example) else _example(prompts, e) for e in examples]
     with checking_input():
         job = prepare(
@@ -515,6 +528,14 @@ def _example(prompts: PromptSet, record: Record, weight: float = 1.0) -> Example
     if not reply.strip():
         raise InvalidInput(f"a record without text cannot be learnt: {record}")
     return Example(messages, reply, weight)
+
+
+def _no_model(folder: pathlib.Path) -> str:
+    if (folder / "model" / "config.json").is_file():
+        return f"{folder} is the folder of a fine-tuning; its model is in {folder / 'model'}."
+    if not folder.exists():
+        return f"{folder}: no such folder. Models are not downloaded: `hf download {folder}` does."
+    return f"{folder} has no config.json: it is not the Hugging Face folder of a model."
 
 
 def _start(question: str | Problem) -> Start:

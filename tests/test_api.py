@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -172,7 +173,14 @@ def test_actor_and_critic_beside_each_other(player):
         (lambda p: p.solve(7), TypeError, "expected str or Problem, not int: 7"),
         (lambda p: p.critique("no record"), TypeError, "expected Solution or Refinement, not str"),
         (lambda p: p.save("here"), jc.InvalidInput, "was not fine-tuned here"),
-        (lambda p: jc.load("nowhere"), jc.InvalidInput, "nowhere.*config.json: no such file"),
+        (lambda p: p.solve({"question": QUESTION}), TypeError, "not dict"),
+        (lambda p: p.solve(b"3 + 4"), TypeError, "not bytes"),
+        (lambda p: jc.load("a/b"), jc.InvalidInput, "a/b: no such folder. Models are not downl"),
+        (lambda p: jc.load("/"), jc.InvalidInput, "/ has no config.json"),
+        (lambda p: jc.load(jc.TINY_BASE, engine="server"), TypeError, "must be an EngineConfig"),
+        (lambda p: jc.fine_tune(p, jc.Problem.asked("1+1?")), TypeError, "must be a list"),
+        (lambda p: jc.grade(18, "18"), TypeError, "must be texts, not int: 18"),
+        (lambda p: jc.grade("18", 18), TypeError, "must be texts, not int: 18"),
         (lambda p: jc.load(jc.TINY_BASE, prompts="x"), jc.InvalidInput, "full, compact"),
         (lambda p: p.solve(QUESTION, n=2.5), TypeError, "float"),
         (lambda p: jc.fine_tune(p, []), jc.InvalidInput, "no examples"),
@@ -232,7 +240,14 @@ def test_fine_tuning_in_memory_and_saving(problems, tmp_path, monkeypatch, capfd
     questions = [problem.question for problem in problems]
     solutions = tuned.solve(questions, max_tokens=40)
     assert solutions != small.solve(questions, max_tokens=40)
-    tuned.save("tuned")
+    for _ in range(2):  # It may replace an earlier save, and nothing else.
+        tuned.save("tuned")
+    Path("notes").mkdir()
+    Path("notes/thesis.tex").write_text("mine")
+    for other in ("notes", "notes/thesis.tex", "."):
+        with pytest.raises(jc.InvalidInput, match="holds something else"):
+            tuned.save(other)
+    assert Path("notes/thesis.tex").read_text() == "mine"
     with jc.load("tuned") as loaded:
         assert loaded.prompts == COMPACT
         assert loaded.solve(questions, max_tokens=40) == solutions

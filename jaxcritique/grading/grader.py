@@ -178,6 +178,9 @@ class _Question:
 
 
 def _question(gold: str, prediction: str, kind: Kind) -> _Question:
+    if not isinstance(gold, str) or not isinstance(prediction, str):
+        wrong = prediction if isinstance(gold, str) else gold
+        raise TypeError(f"gold and prediction must be texts, not {type(wrong).__name__}: {wrong!r}")
     if kind == "answer":
         return _Question(_bare(gold), _bare(prediction), fallback=False)
     if kind != "response":

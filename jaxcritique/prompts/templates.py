@@ -14,7 +14,7 @@ from jaxcritique.records import Critique, Messages, Problem, Solution
 from jaxcritique.store import write_atomically
 from jaxcritique.tasks.task import Task, find_task
 
-_FILE = "jaxcritique.json"  # In a model's folder.
+FILE = "jaxcritique.json"  # In a model's folder.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PromptSet:
         Raises:
           InvalidInput: the file holds neither.
         """
-        path = pathlib.Path(folder) / _FILE
+        path = pathlib.Path(folder) / FILE
         if not path.is_file():
             return FULL
         try:
@@ -53,7 +53,7 @@ class PromptSet:
         """Writes the `jaxcritique.json` that `read` reads."""
         names = (name for name, known in PROMPT_SETS.items() if known == self)
         text = json.dumps({"prompts": next(names, None) or dataclasses.asdict(self)}, indent=2)
-        write_atomically(pathlib.Path(folder) / _FILE, text + "\n")
+        write_atomically(pathlib.Path(folder) / FILE, text + "\n")
 
     def to_solve(self, problem: Problem) -> Messages:
         """The actor's first turn: y = pi_theta(x)."""

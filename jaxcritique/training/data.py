@@ -1,6 +1,7 @@
 """Examples to token batches: masks, packing, and a data order that can be resumed anywhere."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jaxtyping import Float32, Int32
 from jaxcritique.models.tokenizer import Tokenizer
 from jaxcritique.records import Messages
 
+_ROLES = ("system", "user", "assistant")
 _OPEN_ROWS = 64  # Rows that can still take an example.
 Arrays = Any  # NumPy on the host, JAX in a jitted function.
 
@@ -27,11 +29,30 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A prompt and the reply to learn, as text. `weight` is beta in equation 2."""
+    """A prompt and the reply to learn, as text. `weight` is beta in equation 2.
+
+    Raises:
+      ValueError: a message is no {"role": "system", "user" or "assistant", "content": text}, there
+        is nothing to learn, or the weight is negative or not finite.
+    """
 
     messages: Messages
     reply: str
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the example, which may be anybody's."""
+        for message in self.messages:
+            text = message.get("content")
+            if message.get("role") not in _ROLES or not isinstance(text, str) or len(message) > 2:
+                roles = " or ".join(_ROLES)
+                raise ValueError(
+                    f"a message is {{'role': {roles}, 'content': text}}, not {message}"
+                )
+        if not self.messages or not self.reply:
+            raise ValueError("an example needs a prompt and a reply; one of them is empty.")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"`weight={self.weight}` must be a finite number of at least 0.")
 
 
 class TokenizedExample(NamedTuple):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from tqdm import tqdm
@@ -113,8 +112,8 @@ def train(run: TrainingRun) -> Trained:
     """Trains.
 
     Called again after a kill, it resumes from the newest checkpoint and ends with the same
-    parameters, bit for bit on the same mesh. On SIGTERM it writes a checkpoint and exits with code
-    143.
+    parameters, bit for bit on the same mesh. On SIGTERM and Ctrl-C it finishes the step, writes a
+    checkpoint, and exits with code 143 or raises KeyboardInterrupt.
 
     Raises:
       ValueError: mesh and shapes do not fit each other.
@@ -141,7 +140,8 @@ def train(run: TrainingRun) -> Trained:
         )
         if start and checkpoints:
             state = checkpoints.restore(start, abstract_state(run.config, optimizer, run.mesh))
-            logging.info("%s: resuming from step %d", run.name, start)
+            if run.prints:
+                print(f"{run.name}: resuming from step {start}", file=sys.stderr)
         else:
             state = init_state(run.initial(), optimizer)
         rates, sharding = optimizer.rates(), NamedSharding(run.mesh, ROWS)
@@ -157,41 +157,51 @@ def train(run: TrainingRun) -> Trained:
                     break
     if int(state.step) < end:
         print(
-            f"{run.name}: stopped by SIGTERM after step {int(state.step)}, which is saved; "
+            f"{run.name}: stopped after step {int(state.step)}, which is saved; "
             "the same command resumes.",
             file=sys.stderr,
         )
+        if terminations.received == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + signal.SIGTERM)
     return Trained(state.params, report.history, time.monotonic() - started)
 
 
 class _Terminations:
-    """Records SIGTERM, for the loop to ask after each step; the answer is the same on all hosts."""
+    """Records SIGTERM and Ctrl-C, for the loop to ask after each step.
+
+    With several processes only SIGTERM, and the answer is the same on all of them. A second Ctrl-C
+    interrupts at once.
+    """
 
     def __init__(self, enabled: bool):
         self._enabled = enabled
-        self._received = False
+        self.received: int | None = None
         # With several processes JAX's own handler listens, and agrees with the others on a step.
         self._alone = jax.process_count() == 1
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Terminations":
         in_main_thread = threading.current_thread() is threading.main_thread()
         if self._enabled and self._alone and in_main_thread:
-            self._before = signal.signal(signal.SIGTERM, self._receive)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _receive(self, *_: object) -> None:
-        self._received = True
+    def _receive(self, number: int, _: object) -> None:
+        self.received = number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
+            print("stopping after this step; again to stop at once", file=sys.stderr)
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step."""
         if self._alone or not self._enabled:
-            return self._received
+            return self.received is not None
         return multihost_utils.reached_preemption_sync_point(step)
 
 

@@ -17,6 +17,23 @@ def example(length: int, prompt: int = 1, weight: float = 1.0, first: int = 1) -
     return TokenizedExample(list(range(first, first + length)), prompt, weight)
 
 
+@pytest.mark.parametrize(
+    ("messages", "reply", "weight", "message"),
+    [
+        ([{"role": "usr", "content": "1+1?"}], "2", 1.0, "a message is"),
+        ([{"role": "user"}], "2", 1.0, "a message is"),
+        ([{"role": "user", "content": None}], "2", 1.0, "a message is"),
+        ([], "2", 1.0, "needs a prompt and a reply"),
+        ([{"role": "user", "content": "1+1?"}], "", 1.0, "needs a prompt and a reply"),
+        ([{"role": "user", "content": "1+1?"}], "2", -1.0, "`weight=-1.0`"),
+        ([{"role": "user", "content": "1+1?"}], "2", float("nan"), "`weight=nan`"),
+    ],
+)
+def test_examples_that_teach_nonsense(messages, reply, weight, message):
+    with pytest.raises(ValueError, match=message):
+        data.Example(messages, reply, weight)
+
+
 def test_tokenize_draws_the_line_between_prompt_and_reply(tokenizer_folder):
     tokenizer = Tokenizer(tokenizer_folder)
     messages = [{"role": "user", "content": "2 + 2?"}]

@@ -152,15 +152,19 @@ def test_asking_for_a_checkpoint(run, finished, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, trained, finished[1])
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(run, finished, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "stop"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_saves_and_the_same_command_goes_on(run, finished, tmp_path, number, stop):
     def terminate(step: int, batch: Batch) -> Batch:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return batch
 
-    with pytest.raises(SystemExit) as exit_code:
+    with pytest.raises(stop) as ended:
         run(tmp_path, terminate, checkpoint_steps=100)
-    assert exit_code.value.code == 143
+    assert stop is KeyboardInterrupt or ended.value.code == 143
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     trained, worked_on = run(tmp_path, checkpoint_steps=100)
     assert worked_on == [3, 4, 5]
     jax.tree.map(np.testing.assert_array_equal, trained, finished[1])
