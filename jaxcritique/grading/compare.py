@@ -12,7 +12,16 @@ from jaxcritique.grading import quantities, relations
 from jaxcritique.grading.algebra import Algebra
 from jaxcritique.grading.intervals import Piece, is_real_set, pieces, same_union
 from jaxcritique.grading.matrices import carried_out
-from jaxcritique.grading.normalize import MAX_ANSWER, choice, clean, key, plain, readings, word
+from jaxcritique.grading.normalize import (
+    MAX_ANSWER,
+    choice,
+    clean,
+    is_hedged,
+    key,
+    plain,
+    readings,
+    word,
+)
 from jaxcritique.grading.parser import ParseError, parse
 from jaxcritique.grading.syntax import (
     Call,
@@ -75,6 +84,9 @@ def compare(gold: str, answer: str, algebra: Algebra, strict: bool = False) -> D
         return Decision("correct", "text")
     if "\\" in gold + answer and plain(gold) == plain(answer):
         return Decision("correct", "text")
+    if is_hedged(gold) or is_hedged(answer):  # "more than 18" is that and nothing else.
+        same = plain(gold).lower() == plain(answer).lower()
+        return Decision("correct" if same else "wrong", "text")
     # "(C) 12 apples" is the choice C, but two answers with words are compared whole.
     shortest = min(len(plain(gold)), len(plain(answer)))
     if shortest == 1 and choice(gold) and choice(gold) == choice(answer):
@@ -237,7 +249,11 @@ class _Comparison:
         if quantities.is_half_day(a) or quantities.is_half_day(b):
             return quantities.same_time(a, b, self._strict)
         values = quantities.in_one_unit(a, b, self._strict)
-        return values is not None and self.equal(*values)
+        if values is None or self._strict:
+            return values is not None and self.equal(*values)
+        # Beside a bare number, 2 dollars and 50 cents are 250 or 2.5.
+        wholes = quantities.in_larger_unit(a, b)
+        return _any([self.equal(*pair) for pair in (values, *wholes)])
 
     def _real_sets(self, a: Node, b: Node) -> bool | None:
         if _related(a) and _related(b) and _related(a).isdisjoint(_related(b)):
@@ -344,7 +360,9 @@ class _Comparison:
     def _ratios(self, a: Node, b: Node) -> bool | None:
         """Compares 3:4 with the same terms or, unless strict, with 3/4."""
         if is_call(a, "ratio") and is_call(b, "ratio"):
-            return self._ordered(children(a), children(b))
+            if len(a.args) != len(b.args) and not self._strict:
+                return quantities.same_clock(a, b)
+            return self._ordered(a.args, b.args)
         ratio, other = (children(a), b) if is_call(a, "ratio") else (children(b), a)
         if self._strict or len(ratio) != 2:
             return False
@@ -382,8 +400,10 @@ def _related(node: Node) -> set[str]:
 def _same_digits(a: Node, b: Node) -> bool:
     """Whether one side is a numeral in a named base and the other leaves that base out."""
     match (a, b) if is_call(a, "base") else (b, a):
-        case Call("base", (Text(words=digits), _)), Number(value=value, decimals=0):
-            return digits == str(value)
+        case Call("base", (Text(words=digits), Number(value=base))), Number(
+            value=value, decimals=0
+        ):
+            return 2 <= base <= 36 and digits == str(value)
         case _:
             return False
 

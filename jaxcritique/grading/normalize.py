@@ -4,26 +4,41 @@ Everything here is linear text replacement on at most `MAX_ANSWER` characters.
 """
 
 import re
-import unicodedata
 
+from jaxcritique.grading.characters import spelled
+
+_MAX_NESTED = 4  # Styles within styles.
 MAX_ANSWER = 2000  # Characters; no answer of GSM8K or MATH is a tenth as long.
 
-_UNICODE = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/",
-    "∗": "*", "√": r"\sqrt ", "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "≤": r"\le ",
-    "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ",
-    "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "°": r"^\circ ",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'", "’": "'", "\u00a0": " ", "\u202f": " ",
-    "\u2009": " ", "²": "^2", "³": "^3", "¼": r"\frac14 ", "½": r"\frac12 ", "¾": r"\frac34 ",
-    "€": "", "£": "", "¥": "",
-}  # fmt: skip
-_UNICODE_TABLE = str.maketrans(_UNICODE)
-
-# Commands that only change how a formula looks.
+# Commands that only change how a formula looks: alone, with an argument that is not seen or names
+# a colour, and around what is seen.
 _INVISIBLE = re.compile(
-    r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|rm|bf|it|strut|phantom|!)"
-    r"(?![A-Za-z])\.?"
+    r"\\(?:left|right|middle|[bB]igg?[lrm]?|(?:display|text|(?:script){1,2})style|(?:no)?limits|rm|bf|it"
+    r"|sf|tt|cal|large|Large|LARGE|huge|Huge|(?:normal|footnote|script)size|small|tiny|boldmath|bfseries"
+    r"|boldsymbol|bm|pmb|emph|framebox|uline|math(?:op|ord|rel|bin|open|close|punct|inner|strut)|strut|hfill|newline|par"
+    r"|noindent|centering|relax|(?:no|allow)break|!)(?![A-Za-z])\.?"
 )
+_UNSEEN = re.compile(
+    r"\\(?:[hv]?phantom|label|tag\*?|(?:text)?color(?:box)?|fcolorbox\s*\{[^{}]*\}|href|style|class)"
+    r"\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}"
+)
+_SI = re.compile(
+    r"\\(?:(?:SI|qty)\s*(?:\[[^\[\]]*\])?\{([^{}]*)\}|si|unit)\s*(?:\[[^\[\]]*\])?\{([^{}]*)\}"
+)
+_SI_NUMBER = re.compile(r"\\num\s*(?:\[[^\[\]]*\])?(?=\{)")
+_STYLE = r"\\(?:text[a-z]*|mbox|hbox|math(?:rm|bf|it|sf|tt))\s*"
+_NESTED_STYLE = re.compile("(" + _STYLE + r"\{[^{}]*)" + _STYLE + r"\{([^{}]*)\}")
+_STYLED_POWER = re.compile("(" + _STYLE + r"\{[^{}]*\^)\{\s*(-?[0-9]+)\s*\}(?=[^{}]*\})")
+_UNIT_FRACTION = re.compile(
+    r"\\[dtc]?frac\s*\{\s*" + _STYLE + r"\{([^{}]*)\}\s*\}\s*\{\s*" + _STYLE + r"\{([^{}]*)\}\s*\}"
+)
+_NEGATED = re.compile(r"\\not\s*(=|<|>)")
+_NEGATIONS = {"=": r"\ne ", "<": r"\ge ", ">": r"\le "}
+_FEET = re.compile(r"(?<![0-9.])([0-9]+)\s*'\s*([0-9]+(?:\.[0-9]+)?)\s*(?:\"|'')")
+_GOES_ON = re.compile(r"(\.[0-9]+)\s*(?:\\[lc]?dots|\.{2,})(?![A-Za-z0-9])")
+# "(a) 4, (b) 9": the answers to the parts of a question, which have an order.
+_PARTS = re.compile(r"\s*\(a\)(?P<a>.+?)[\s,;]*(?:\band\b\s*)?\(b\)(?P<rest>.+)", re.DOTALL)
+_PART = re.compile(r"[\s,;]*(?:\band\b\s*)?\([c-h]\)")
 _DELIMITERS = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]")
 _SPACE = re.compile(
     r"(?<!\\)\\(?:[,;: ]|(?:q?quad|enspace|thinspace|hspace\*?\{[^{}]*\})(?![a-z]))|~"
@@ -37,7 +52,8 @@ _MIXED = re.compile(r"(?<![0-9./])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9.])")
 _SCIENTIFIC = re.compile(
     r"(?<![0-9A-Za-z.])([0-9]+(?:\.[0-9]*)?)[eE]([+-]?[0-9]{1,3})(?![0-9A-Za-z.])"
 )
-_LETTER_TIMES = re.compile(r"(?<=[0-9]) [xX] (?=10\^)")
+_OPERATOR = re.compile(r"(?<=[0-9]) ([xX]|times|multiplied by|plus|minus|divided by) (?=[0-9])")
+_OPERATORS = {"plus": "+", "minus": "-", "divided by": "/"}
 _SPEED = re.compile(
     r"(?<=[0-9}$]) ?\b(km|mi|cm|ft|mm|(?<= )m|miles|feet|meters) ?/ ?(hr?|sec|s|min|hour|second)\b"
 )
@@ -52,12 +68,27 @@ _CLOCK = re.compile(r"(:[0-9]{2}) ?([AP])M\b")
 _ORDINAL = re.compile(
     r"(?<=[0-9])(?:\^?\{?\\(?:text|mathrm)\{(?:st|nd|rd|th)\}\}?|(?:st|nd|rd|th)\b)"
 )
+_GROUP = re.compile(r"\{+([^{}]*)(?<!\\)\}+")
 _CHOICE = re.compile(r"\(?([A-Z])\)")
 _TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
 # What follows the mark is the option's text: not another option, and not a connective.
 _OPTION = re.compile(
     r"\(?([A-J])(?:[).:](?:\s+(?!(?:and|or|is|not)\b)(?!.*\b[A-J]\b)[\w$\\].*)?)?", re.DOTALL
 )
+# Words before a number that make it a bound, or deny it.
+HEDGE = (
+    r"\b(?:(?:(?:not|never|(?:is|was|are|were|does)n't)(?:\s+equal\s+to)?|(?:can|could|must|should|may"
+    r"|would|might)(?:\s*not|n't)\s+be|between|up\s+to|(?:more|less|fewer|greater|larger"
+    r"|smaller|bigger|higher|lower|older|younger|longer|shorter|other|rather)\s+than|at\s+(?:least|most)"
+    r"|(?<![0-9]\s)(?:over|under|above|below)|exceed(?:s|ing)?)\s+(?:exactly\s+)?)"
+)
+_HEDGED = re.compile(
+    HEDGE + r"(?:[-+$({\s]|\\[A-Za-z]+)*[0-9]|[0-9]\s+or\s+(?:more|less|fewer|greater)\b",
+    re.IGNORECASE,
+)
+_OPTION_VALUE = re.compile(r"(?:\([A-J]\)|[A-J][).:])\s*([-0-9.$\\].*)", re.DOTALL)
+_DECIMAL_COMMA = re.compile(r"[-+]?(?:[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+),[0-9]+")
+_LAKHS = re.compile(r"[-+]?[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?")
 _OPENING, _CLOSING = ("(", "[", r"\{"), (")", "]", r"\}")
 _INFIX = re.compile(r"\{([^{}\\]{1,20})\\(choose|over)(?![a-z])([^{}\\]{1,20})\}")
 _PREFIX = {"choose": "binom", "over": "frac"}
@@ -75,33 +106,43 @@ _WORD = re.compile(
     r"\s*\(?([A-Za-z]{3,})\)?\s*\}?"
 )
 
-_LEADING = re.compile(r"(?:[\s,;:*_`\"=]|\\approx(?![a-z]))+")
+_LEADING = re.compile(r"(?:[\s,;:*`\"=]|_(?!\{)|\\approx(?![a-z]))+")
 _FACTORIAL = re.compile("!(?!!)")
 _MEANINGLESS_ENDS = ' \t\n.,;:\\*_`"!'
 
 
 def clean(text: str) -> str:
     """Returns `text` in the parser's spelling: no `$`, no layout commands, one form of a sign."""
-    if not text.isascii():
-        # The table goes first: the compatibility form of "²" is a plain "2".
-        text = unicodedata.normalize("NFKC", text.translate(_UNICODE_TABLE))
+    text = spelled(text).replace("—", "-")
     if "\\begin" not in text or "\\\\begin" in text:
         text = _ESCAPED_TWICE.sub(r"\\", text)
     text = _DELIMITERS.sub("", text)
     text = _SAFE_THOUSANDS.sub("", text)
     if "\\" in text:
         text = _DIGIT_GAP.sub("", text)
+        text = _UNSEEN.sub("", text)
         text = _INVISIBLE.sub("", text)
+        text = _NEGATED.sub(lambda match: _NEGATIONS[match[1]], text)
+        text = _SI_NUMBER.sub("", text)
+        text = _SI.sub(_quantity, text)
         text = _UNWRAP.sub("", text)
         text = _INFIX.sub(lambda match: rf"\{_PREFIX[match[2]]}{{{match[1]}}}{{{match[3]}}}", text)
         text = _EMPTY_ROOT.sub(r"\\sqrt", text)
         text = _DEGREE.sub("°", text)
         text = _SPACE.sub(" ", text)
+        text = _while_changing(_STYLED_POWER, r"\1\2", text)
+        text = _while_changing(_NESTED_STYLE, r"\1\2", text)
+        text = _UNIT_FRACTION.sub(r"\\text{\1/\2}", text)
+    text = _GOES_ON.sub(r"\1", text)
+    text = _FEET.sub(r"\1 ft \2 in", text)
     text = _one_blank(text)
+    parts = _PARTS.fullmatch(text)
+    if parts:
+        text = "({})".format(", ".join([parts["a"], *_PART.split(parts["rest"])]))
     if "°" in text:
         text = _TEMPERATURE.sub(r"\\text{degrees \1\2}", text)
     text = _PERCENT.sub("%", text)
-    text = _LETTER_TIMES.sub(r"\\times ", text)
+    text = _OPERATOR.sub(lambda match: _OPERATORS.get(match[1], r"\times "), text)
     text = _SPEED.sub(r"\\text{\1/\2}", text)
     text = _HALF_DAY.sub(r"\1m", text)
     text = _CLOCK.sub(lambda match: f"{match[1]} {match[2].lower()}m", text)
@@ -110,8 +151,23 @@ def clean(text: str) -> str:
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _SCIENTIFIC.sub(r"\1*10^{\2}", text)
     text = strip_ends(text)
+    group = _GROUP.fullmatch(text)
+    text = group[1].strip() if group else text
     choice = _CHOICE.fullmatch(text)
     return choice[1] if choice else text
+
+
+def _quantity(match: re.Match[str]) -> str:
+    unit = match[2].replace("\\", " ")
+    return f"{match[1] or ''}\\text{{ {unit} }}"
+
+
+def _while_changing(pattern: re.Pattern[str], replacement: str, text: str) -> str:
+    for _ in range(_MAX_NESTED):
+        text, count = pattern.subn(replacement, text)
+        if not count:
+            break
+    return text
 
 
 def strip_ends(text: str) -> str:
@@ -144,6 +200,11 @@ def plain(cleaned: str) -> str:
     return key(_TEXT.sub(r" \1 ", cleaned))
 
 
+def is_hedged(text: str) -> bool:
+    """Whether words beside a number make it a bound or deny it: `at most 18`, `18 or more`."""
+    return _HEDGED.search(_TEXT.sub(r" \1 ", text)) is not None
+
+
 def choice(cleaned: str) -> str | None:
     """Returns the letter of a multiple-choice answer (`C`, `(C) 12 apples`), else None."""
     match = _OPTION.fullmatch(_TEXT.sub(r"\1", cleaned).strip())
@@ -151,15 +212,21 @@ def choice(cleaned: str) -> str | None:
 
 
 def readings(cleaned: str) -> list[str]:
-    """Returns the ways to read the commas of `cleaned`, the likeliest first.
+    """Returns the ways to read `cleaned`, the likeliest first.
 
-    "1,234" is one number and may be a list of two; "2,74" is a list and may be a decimal.
-    Commas inside brackets always separate items: `(1,234)` is a pair.
+    "1,234" is one number and may be a list of two; "2,74" and "1.234,5" are lists and may be
+    decimals, "1,23,456" may be a number of India. "(B) 12" is a choice and may be its value. Commas
+    inside brackets always separate items: `(1,234)` is a pair.
     """
     merged = _THOUSANDS.sub(_merge_outside_brackets, cleaned)
     result = [merged] if merged == cleaned else [merged, cleaned]
-    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", cleaned) and merged == cleaned:
-        result.append(cleaned.replace(",", "."))
+    if _DECIMAL_COMMA.fullmatch(cleaned) and merged == cleaned:
+        result.append(cleaned.replace(".", "").replace(",", "."))
+    if _LAKHS.fullmatch(cleaned):
+        result.append(cleaned.replace(",", ""))
+    option = _OPTION_VALUE.fullmatch(_TEXT.sub(r"\1", cleaned))
+    if option:
+        result.append(option[1])
     return result
 
 

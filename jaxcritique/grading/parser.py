@@ -45,7 +45,13 @@ _ACCENTS = frozenset(
 _BIG_OPERATORS = frozenset({"sum", "prod", "int", "lim", "iint", "oint"})
 _ROUNDINGS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _POSTFIX = {"!": "!", "%": "%", "°": "deg"}
-_MULTIPLIERS = {"thousand": "1000", "million": "1000000", "billion": "1000000000"}
+_MULTIPLIERS = {
+    "hundred": "100",
+    "thousand": "1000",
+    "million": "1000000",
+    "billion": "1000000000",
+    "trillion": "1000000000000",
+}
 _EMPTY_SET = Group("{", (), "}")
 _LETTER_BASES = frozenset(map(str, range(11, 37)))
 # Letters that, directly before a bracket, name a function rather than a factor.
@@ -283,7 +289,7 @@ class _Parser:
             if self.peek().kind == "sign" and self.peek().value in _POSTFIX:
                 node = Call(_POSTFIX[self._take().value], (node,))
         if self._accept("^"):
-            node = Call("^", (node, self._factor()))
+            node = _raised(node, self._factor())
             if self._accept("!"):
                 node = Call("!", (node,))
         self._depth -= 1
@@ -521,6 +527,8 @@ class _Parser:
         self._raw_argument()
         if not rows or len({len(row) for row in rows}) != 1:
             raise ParseError("rows of different lengths")
+        if len(rows) == len(rows[0]) == 1 and "matrix" not in kind:
+            return rows[0][0]
         matrix = Matrix(tuple(rows))
         return Call("det", (matrix,)) if kind == "vmatrix" else matrix
 
@@ -533,6 +541,19 @@ def _integer(node: Node) -> int:
             return -int(value)
         case _:
             raise ParseError("not the power of a unit")
+
+
+def _raised(base: Node, exponent: Node) -> Node:
+    """Returns a power, or the transpose of a matrix or of a row: `(1,2)^T`."""
+    if exponent not in (Symbol("T"), Symbol("top"), Symbol("intercal")):
+        return Call("^", (base, exponent))
+    match base:
+        case Group("(" | "[", items, _):
+            return Matrix(tuple((item,) for item in items))
+        case Matrix(rows=rows):
+            return Matrix(tuple(zip(*rows, strict=True)))
+        case _:
+            return Call("^", (base, exponent))
 
 
 def _as_rows(items: Sequence[Node]) -> tuple[tuple[Node, ...], ...]:

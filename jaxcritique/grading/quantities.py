@@ -84,6 +84,23 @@ def in_one_unit(a: Node, b: Node, strict: bool) -> tuple[Node, Node] | None:
     return multiply(Number(unit[1]), a), multiply(Number(other[1]), b)
 
 
+def in_larger_unit(a: Node, b: Node) -> list[tuple[Node, Node]]:
+    """Returns a sum of parts and a bare number, the sum in the unit of its larger part.
+
+    None in the list where there is no such pair.
+    """
+    for first, second in ((a, b), (b, a)):
+        match first, split_label(second):
+            case Call("unit", (Call("+", (Call("*", (_, Number() as ratio)), _)) as total, _)), (
+                value,
+                "",
+            ):
+                return [(total, multiply(ratio, value))]
+            case _:
+                pass
+    return []
+
+
 def _split_letter(node: Node, label: str, other_label: str) -> tuple[Node, str]:
     """Reads the `m` of `5m` as a unit where the other side has a unit of that quantity."""
     match node:
@@ -131,6 +148,12 @@ def is_half_day(node: Node) -> bool:
     """Whether a node is a time of the morning or of the afternoon."""
     clock = read_clock(node)
     return clock is not None and clock.half != ""
+
+
+def same_clock(a: Node, b: Node) -> bool:
+    """Compares 12:30 with 12:30:00."""
+    first, second = read_clock(a), read_clock(b)
+    return first is not None and first == second
 
 
 def same_time(a: Node, b: Node, strict: bool) -> bool:

@@ -53,7 +53,9 @@ def assignment(node: Node) -> tuple[Node | None, Node]:
         return None, first
     if is_name(first) or (_is_power_of_name(first) and has_matrix(last)):
         return first, last
-    if is_name(last) and len(sides) == 2:
+    if _is_named_sum(first) and not variables(last):
+        return first, last
+    if len(sides) == 2 and (is_name(last) or (_is_named_sum(last) and not variables(first))):
         return last, first
     if not any(variables(side) for side in sides) or any(map(is_name, sides[1:-1])):
         return None, last
@@ -78,6 +80,18 @@ def is_name(node: Node) -> bool:
             return all(map(is_name, nodes))
         case _:
             return False
+
+
+def _is_named_sum(node: Node) -> bool:
+    """Whether a node is a sum that a question asks for (`m + n`), no side of an equation to solve.
+
+    x, y and z are unknowns, and a sum with coefficients or powers is an equation.
+    """
+    if not is_call(node, "+"):
+        return False
+    terms = [term.args[0] if is_call(term, "neg") else term for term in node.args]
+    names = {term.name for term in terms if isinstance(term, Symbol) and is_name(term)}
+    return len(names) == len(terms) and names.isdisjoint("xyz")
 
 
 def _is_power_of_name(node: Node) -> bool:

@@ -59,6 +59,8 @@ _TOKEN = re.compile(
 )
 _SEPARATOR_TEXT = re.compile(r"[\s,]*(and|or|,)[\s,]*")
 _LISTED = re.compile(r"\s*,\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+")
+_ENDS_LIST = re.compile(r"(.*[\w.)])(?:,\s*(and|or)|\s(and|or)|,)", re.DOTALL)
+_TIME = re.compile(r"[0-9]+(?::[0-9]+)+")
 _SEPARATORS = frozenset({"and", "or"})
 # What follows a word that is then no unit: `min(1, 2)` is not a time, `x in [0, 1]` not a length.
 _OPENS = {"min": re.compile(r" ?\("), "in": re.compile(r" ?(?:[(\[]|\\[{m])")}
@@ -129,6 +131,11 @@ def _from_text(content: str) -> list[Token]:
         return [Token("sign", ":")]
     if content in FUNCTIONS and content not in _UNITS:
         return [Token("command", content)]
+    parts = _ENDS_LIST.fullmatch(content)
+    if parts:  # "hour, " of `1\text{ hour, }30\text{ minutes}`
+        return [*_from_text(parts[1]), Token("separator", parts[2] or parts[3] or ",")]
+    if _TIME.fullmatch(content):
+        return tokenize(content)
     bare = content.strip("().: ")
     if re.fullmatch(r"[A-Za-z]|[0-9A-F]+|[0-9]+\.[0-9]+", bare):
         return [Token("number" if bare.replace(".", "").isdigit() else "letter", bare)]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import dressing
 import pytest
 import rewriting
 
@@ -55,6 +56,12 @@ def test_peer_cases(grader):
         if (grade.verdict == "correct") != row["expected"]:
             disagreements.add(index)
     assert disagreements == set(PEER_DISAGREEMENTS)
+
+
+def test_field_cases(grader):
+    for row in rows("grading/field_cases.jsonl"):
+        grade = grader.grade(row["gold"], row["prediction"], row["kind"])
+        assert (grade.verdict == "correct") == row["expected"], row
 
 
 def test_gsm8k_model_solutions(grader):
@@ -110,4 +117,12 @@ def test_near_misses_are_wrong(grader, math):
     pairs = [(answer, form) for answer in answers for form in rewriting.near_misses(answer)]
     assert len(pairs) > 2000
     false = [grade for grade in grader.grade_all(pairs, "answer") if grade.verdict != "wrong"]
+    assert not false
+    dressed = [
+        (gold, text)
+        for index, (gold, form) in enumerate(pairs)
+        for text in dressing.worn(form, dressing.DRESSES[index % 5 :: 5])
+    ]
+    assert len(dressed) > 10_000
+    false = [grade for grade in grader.grade_all(dressed, "answer") if grade.verdict == "correct"]
     assert not false

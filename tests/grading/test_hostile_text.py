@@ -89,7 +89,30 @@ def test_a_hostile_gold_answer_is_no_worse():
         assert "correct" not in verdicts
 
 
-def test_look_alike_digits_are_not_numbers():
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("5", "5" + "٣" * 500),
+        ("5", "5" + "٣" * 50),
+        ("5", "5" + "①" * 300),
+        ("5", "5⑴"),
+        ("5", "5" + "⁰" * 300),
+        ("5", "5" + "₀" * 300),
+        ("5", "5" + "\u0301" * 300 + "1"),
+        ("51", "5①"),
+        ("1", "①1"),
+    ],
+)
+def test_no_part_of_a_number_vanishes(gold, answer):
     with Grader(workers=1) as grader:
-        assert grader.grade("3", "٣", "answer").verdict != "correct"
-        assert grader.grade("9", "９", "answer").verdict == "correct"  # Full-width: the same digit.
+        assert grader.grade(gold, answer, "answer").verdict != "correct"
+        assert grader.grade(gold, f"So it is {answer} in all").verdict != "correct"
+        assert grader.grade(gold, f"The answer is {answer}.").verdict != "correct"
+
+
+def test_digits_of_any_script_have_their_value():
+    with Grader(workers=1) as grader:
+        for digits in ("42", "٤٢", "۴۲", "४२", "４２", "𝟒𝟐"):
+            assert grader.grade("42", digits, "answer").verdict == "correct"
+        for others in ("④②", "⁴²", "₄₂", "⒋⒉"):
+            assert grader.grade("42", others, "answer").verdict != "correct"
