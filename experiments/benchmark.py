@@ -1,6 +1,7 @@
 """Measures speed.
 
     python -m experiments.benchmark --suite=grader --data_dir=DIR
+    python -m experiments.benchmark --suite=grader --outputs=FILE
     python -m experiments.benchmark --suite=rollout --model=DIR --prompts=FILE
 
 Prints a table; `--output` keeps every figure, with the facts of the machine, as JSON.
@@ -47,14 +48,16 @@ def main(
                 raise InvalidInput(f"`output={config.output}` is a folder; name a file.")
             config.output.parent.mkdir(parents=True, exist_ok=True)
     machine = machine_facts()
-    if config.suite == "grader":
-        measured = grader.measure(grader_config)
+    if config.suite == "rollout":
+        parts = [rollout.measure(rollout_config, engine)]
     else:
-        measured = rollout.measure(rollout_config, engine)
-    print(aligned(measured.table))
-    print(measured.footnote)
+        parts = grader.measure(grader_config)
+    figures: dict[str, object] = {"suite": config.suite, "machine": machine}
+    for measured in parts:
+        print(aligned(measured.table))
+        print(measured.footnote)
+        figures |= measured.figures
     if config.output:
-        figures = {"suite": config.suite, "machine": machine, **measured.figures}
         write_atomically(config.output, json.dumps(figures, indent=1) + "\n")
 
 

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from experiments.benchmarks import Measured
+from experiments.benchmarks import Measured, agreement
+from experiments.benchmarks.math_verify import math_verify_version, verdict
 from jaxcritique.config import Config, setting
 from jaxcritique.errors import checking_input
 from jaxcritique.grading import Grader
@@ -32,6 +33,11 @@ class GraderBenchmark(Config):
         None,
         "The folder with grading/gsm8k_model_solutions.jsonl (rows: gold, response, expected) and "
         "grading/peer_cases.jsonl (gold, prediction, kind, expected).",
+    )
+    outputs: pathlib.Path | None = setting(
+        None,
+        "A file of model outputs: four graders give their verdicts side by side. JSONL with gold, "
+        "prediction (or response), and perhaps kind and expected; or the records of a stage.",
     )
     rows: int = setting(0, "Maximum number of rows of each file, evenly spaced; 0: all.", low=0)
     repeats: int = setting(3, "Passes of each grader; the table shows the median.", low=1)
@@ -71,15 +77,30 @@ class Pass(NamedTuple):
     agreement: float
 
 
-def measure(config: GraderBenchmark) -> Measured:
-    """Measures all graders on all rows.
+def measure(config: GraderBenchmark) -> list[Measured]:
+    """Measures all graders on all rows of `data_dir`, and compares their verdicts on `outputs`.
 
     Raises:
       InvalidInput: the data is missing or unreadable.
     """
     with checking_input():
-        data = {name: _read(config, file) for name, file in FILES.items()}
-    version = _version("math-verify")
+        if not config.data_dir and not config.outputs:
+            raise ValueError(
+                "`suite=grader` needs `data_dir`, the folder that holds grading/, for speed, or "
+                "`outputs`, a file, for verdicts side by side."
+            )
+        outputs = agreement.read_outputs(config.outputs) if config.outputs else []
+        data = (
+            {name: _read(config, file) for name, file in FILES.items()} if config.data_dir else {}
+        )
+    return [
+        *([_speed(config, data)] if data else []),
+        *([agreement.compare(outputs)] if outputs else []),
+    ]
+
+
+def _speed(config: GraderBenchmark, data: dict[str, list[Row]]) -> Measured:
+    version = math_verify_version()
     contenders: dict[str, Callable[[list[Row]], Pass]] = {
         "jaxcritique, 1 worker": functools.partial(_ours, workers=1),
         "jaxcritique, 2 workers": functools.partial(_ours, workers=2),
@@ -105,8 +126,7 @@ def measure(config: GraderBenchmark) -> Measured:
 
 
 def _read(config: GraderBenchmark, file: str) -> list[Row]:
-    if not config.data_dir:
-        raise ValueError("`suite=grader` needs `data_dir`, the folder that holds grading/.")
+    assert config.data_dir
     path = config.data_dir / file
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `data_dir` must name the folder above it.")
@@ -145,17 +165,13 @@ def _ours(rows: list[Row], workers: int) -> Pass:
 
 
 def _math_verify(rows: list[Row]) -> Pass:
-    import math_verify  # Optional: pip install 'jaxcritique[bench]'.
-
-    def correct(row: Row) -> bool:
-        # A bare answer is LaTeX to it only between dollar signs.
-        gold = row.gold if "$" in row.gold or "boxed" in row.gold else f"${row.gold}$"
-        prediction = f"${row.prediction}$" if row.kind == "answer" else row.prediction
-        return bool(math_verify.verify(math_verify.parse(gold), math_verify.parse(prediction)))
-
-    correct(Row("1/2", "0.5", "answer", True))
+    verdict("1/2", "0.5", "answer")  # Imports it.
     expected = [row.expected for row in rows]
-    return _timed(lambda: list(map(correct, rows)), expected, remembers=False)
+    return _timed(
+        lambda: [verdict(row.gold, row.prediction, row.kind) for row in rows],
+        expected,
+        remembers=False,
+    )
 
 
 def _timed(
@@ -202,8 +218,8 @@ def _figures(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, li
     return {
         "load_after": os.getloadavg(),
         "rows": {name: len(rows) for name, rows in data.items()},
-        "math_verify": _version("math-verify"),
-        "sympy": _version("sympy"),
+        "math_verify": math_verify_version(),
+        "sympy": importlib.metadata.version("sympy"),
         "results": [
             {
                 "rows": data_name,
@@ -218,10 +234,3 @@ def _figures(passes: Mapping[tuple[str, str], list[Pass]], data: Mapping[str, li
 
 def _median(passes: list[Pass]) -> Pass:
     return Pass(*map(statistics.median, zip(*passes, strict=True)))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -47,12 +47,11 @@ _TURN = re.compile(
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 # A question that follows an answer was made up by the model.
 _QUESTION = re.compile(
-    r"(?:^[ \t#*>-]*(?:Q|User|Human|Student|Input|问题|题目"
-    r"|(?:Next\s+|New\s+)?(?:Question|Problem|Exercise|Instruction))|\s[*#]*(?:Question|Problem))"
-    r"[ \t]*[0-9]{0,4}[*]*[:.)][*]*\s"
-    r"|^[ \t]*#+[ \t*]*(?:Question|Problem|Exercise|Instruction)[ \t]*[0-9]{0,4}[*]*[ \t]*$",
+    r"(?:Question|Problem|Exercise|Instruction|Input|User|Human|Student|Q|问题|题目)"
+    r"[ \t]*[0-9]{0,4}[*]*(?:[:.)][*]*\s|[ \t]*$)",
     re.MULTILINE,
 )
+_HEADING = re.compile(r"[ \t#*>-]*(?:(?:Next|New)[ \t]+)?")
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*(?=\{|[0-9A-Za-z])")
 _EMPTY = re.compile(
     r"(?:[\s.…_?$~]|\\[,;:! ]|\\[lc]?dots|\\q?quad|\{\}"
@@ -204,10 +203,19 @@ def _said(text: str) -> str:
 
 def _first_question(text: str) -> str:
     """Returns the text before the first question that follows an announced answer."""
-    for question in itertools.islice(_QUESTION.finditer(text), MAX_SIGNS):
+    for question in itertools.islice(filter(_is_question, _QUESTION.finditer(text)), MAX_SIGNS):
         if _announced(text[: question.start()]):
             return text[: question.start()]
     return text
+
+
+def _is_question(match: re.Match[str]) -> bool:
+    """Whether "Question:" begins a line or a sentence, or without its colon is a heading."""
+    line = match.string[match.string.rfind("\n", 0, match.start()) + 1 : match.start()]
+    if match[0].rstrip()[-1] not in ":.)*":
+        return "#" in line and _HEADING.fullmatch(line) is not None
+    inside = match[0].startswith(("Question", "Problem"))
+    return (inside and line[-1:] in (" ", "\t", "*", "#")) or _HEADING.fullmatch(line) is not None
 
 
 def _announced(text: str) -> str | None:
@@ -337,8 +345,8 @@ def _leading_value(clause: str) -> str | None:
         return None if _CALCULATES.search(first) else value
     end = len(first)
     for part in parts[1:]:
-        separator, item = _SEPARATOR.match(part)[0], _SEPARATOR.sub("", part, count=1)
-        restated = "or" in separator and _other_unit(item)
+        item = _SEPARATOR.sub("", part, count=1)
+        restated = "or" in part[: len(part) - len(item)] and _other_unit(item)
         if restated or _ARITHMETIC_ASIDE.fullmatch(item) or not _is_listed(item):
             break
         end += len(part)
