@@ -135,7 +135,7 @@ _CONTRAST = re.compile(
 )
 _BOUND = re.compile(
     rf"(?:{HEDGE}|\bbetween\s+\S{{1,20}}\s+and\s+|[0-9$]\S{{0,20}}(?:\s[a-z]{{1,20}})?\s+or\s+"
-    r"|(?:[<>]=?|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t)(?![a-z])))[\s$*(]*$",
+    r"|(?:(?<![<>=-])[<>]=?|\\(?:[lg]eq?(?:slant)?|neq?|[lg]t)(?![a-z])))[\s$*(]*$",
     re.IGNORECASE,
 )
 _AMOUNT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:[.,][0-9]+)?|\.[0-9]+)"
@@ -454,7 +454,7 @@ def _around(text: str, match: re.Match[str]) -> tuple[int, str] | None:
     sentence = text[start : end.start() if end else None]
     starts = [start, *(start + blank.end() for blank in _BLANK.finditer(sentence))]
     starts = [position for position in starts if position <= match.start()][-MAX_WORDS:]
-    rest = text[match.end() : start + len(sentence)]
+    rest = text[match.end() : start + len(sentence)].partition("$")[0]
     ends = [match.end() + blank.start() for blank in _BLANK.finditer(rest)][:MAX_UNIT_WORDS]
     for first in starts:
         for last in (start + len(sentence), *reversed(ends)):

@@ -57,6 +57,9 @@ RIGHT = {
     "hedges": [
         ("18", "The answer is approximately 18."),
         ("17", "It is 17, not 18."),
+        ("18", "So 3 * 6 => 18"),
+        ("18", "3 * 6 -> 18 eggs"),
+        ("18", "She has <<3*6=18>>18 eggs."),
         (r"\text{at most } 18", "The answer is at most 18."),
     ],
     "unannounced": [
