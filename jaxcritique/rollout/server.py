@@ -11,7 +11,7 @@ import os
 import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import tenacity
@@ -34,6 +34,21 @@ _RETRIED = frozenset({408, 409, 425, 429})  # And everything from 500 on.
 # is taken to be wrong. After as many rejections of other kinds, what all requests have in common
 # is, such as a parameter that the server does not support.
 _REFUSALS = 20
+# What servers call the end that the model chose, and the end of the tokens allowed, in lower case.
+_STOPS = frozenset({
+    "stop", "stop_sequence", "stop_token", "eos", "eos_token", "end", "end_turn", "end_of_turn",
+    "complete", "completed",
+})  # fmt: skip
+_CUTS = frozenset({
+    "length", "max_tokens", "max_new_tokens", "max_output_tokens", "max_length", "model_length",
+})  # fmt: skip
+# Where a reply with HTTP 200 says that it is an error, and what its words stand for.
+_CODES = ("code", "status", "status_code", "type")
+_NAMED_CODES = {
+    "rate_limit": 429, "overloaded": 503, "timeout": 504, "quota": 402, "billing": 402,
+    "api_key": 401, "authentication": 401, "permission": 403, "not_found": 404, "invalid": 400,
+    "context_length": 400,
+}  # fmt: skip
 _UNPAID = frozenset({401, 402})  # Invalid key or no credit: no later request will succeed either.
 _LONGEST_PAUSE = 30.0  # Seconds.
 # A request in flight at this many crashes of a server, alone at the last one, is their cause.
@@ -126,6 +141,8 @@ class _Attempts:
     request: Request
     by_server: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     deaths: int = 0  # Crashes of a server that had the request in flight.
+    # The samples that there are; servers that do not know `n` return one at a time.
+    found: list[Completion] = dataclasses.field(default_factory=list[Completion])
 
 
 class _Admission:
@@ -198,6 +215,7 @@ class ServerSampler:
         self._forbidden = 0  # Requests answered with 403.
         self._refused, self._refusal = 0, ""  # Rejected requests, and the last answer to one.
         self._healthy: set[int] = set()  # Servers that have answered since their last restart.
+        self._uncounted = False  # Replies without a number of tokens were warned of.
         self._chat_only = False  # Hosted models often have no route for plain texts.
 
     def generate(
@@ -312,13 +330,17 @@ class ServerSampler:
                         reason = f"no answer within {seconds:.0f} s"
                         seconds *= 2
                         raise _Failed(reason) from error
-        except _Empty as error:
-            return error.completions
         except (_Failed, _Refused) as error:
+            found = attempts.found
+            if isinstance(error, _Empty):
+                found += error.completions
             reason = str(error)
             if isinstance(error, _Failed):
                 reason = f"given up after {attempt.retry_state.attempt_number} attempts: {reason}"
-            return [request.failure(sample, reason) for sample in range(request.n)]
+            if found and not request.temperature:
+                found = [dataclasses.replace(found[0], sample=i) for i in range(request.n)]
+            rest = range(len(found), request.n)
+            return [*found, *(request.failure(sample, reason) for sample in rest)]
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _attempt(
@@ -348,9 +370,14 @@ class ServerSampler:
             async with admission.entered(share):
                 deaths = admission.deaths
                 try:
-                    completions = await self._ask(client, attempts.request, index, seconds)
-                    self._healthy.add(index)
-                    return completions
+                    request, found = attempts.request, attempts.found
+                    while len(found) < _drawn(request):
+                        found += await self._ask(client, request, len(found), index, seconds)
+                        self._healthy.add(index)
+                    return [
+                        dataclasses.replace(found[min(i, len(found) - 1)], sample=i)
+                        for i in range(request.n)
+                    ]
                 except (_Failed, TimeoutError) as error:
                     async with admission.check:  # The first to fail has it restarted.
                         if await asyncio.to_thread(
@@ -369,38 +396,46 @@ class ServerSampler:
                         ) from error
 
     async def _ask(
-        self, client: httpx2.AsyncClient, request: Request, index: int, seconds: float
+        self, client: httpx2.AsyncClient, request: Request, first: int, index: int, seconds: float
     ) -> list[Completion]:
-        """Sends a request to one server once; raises what `_attempt` does."""
-        path, body = self._message(request)
+        """Asks one server once for the samples from `first` on; raises what `_attempt` does.
+
+        Returns:
+          At least one of them.
+        """
+        path, body = self._message(request, first)
         url = f"{self._servers.urls[index]}/{path}"
         try:
             async with asyncio.timeout(seconds):
                 response = await client.post(url, json=body, timeout=None)
         except httpx2.RequestError as error:
             raise _Failed(f"{type(error).__name__}: {error}") from error
-        if response.status_code != 200:
-            said = f"{url} answers {response.status_code}: {' '.join(response.text.split())[:300]}"
-            if response.status_code in _RETRIED or response.status_code >= 500:
+        reply = _json(response) if response.status_code == 200 else None
+        status = response.status_code if reply is None else _status_of(reply)
+        if status != 200:
+            said = f"{url} answers {status}: {' '.join(response.text.split())[:300]}"
+            if status in _RETRIED or status >= 500:
                 raise _Failed(said, _retry_after(response))
-            if response.status_code in _UNPAID:
+            if status in _UNPAID:
                 raise SamplerError(said)
             no_texts = path == "completions" and path not in self._answered and not self._local
-            if response.status_code == 404 and no_texts:
+            if status == 404 and no_texts:
                 if not self._chat_only:
                     logging.warning("%s; prompts are sent as a user's messages instead", said)
                 self._chat_only = True
-                return await self._ask(client, request, index, seconds)
-            self._forbidden += response.status_code == 403
-            wrong_settings = response.status_code == 404 or self._forbidden >= _REFUSALS
+                return await self._ask(client, request, first, index, seconds)
+            self._forbidden += status == 403
+            wrong_settings = status == 404 or self._forbidden >= _REFUSALS
             if wrong_settings and not self._answered:
                 raise SamplerError(said)
             self._refused += 1
             self._refusal = said
             raise _Refused(said)
-        completions = self._read(request, response)
+        completions = self._read(request, first, reply)
         self._answered.add(path)
-        if not self._local and not any(completion.text for completion in completions):
+        # What was cut off in its thoughts has no text, and would have none again.
+        retried = [c for c in completions if not c.text and c.finish_reason == "stop"]
+        if not self._local and len(retried) == len(completions) == _drawn(request):
             raise _Empty(completions)
         return completions
 
@@ -414,20 +449,20 @@ class ServerSampler:
         await asyncio.sleep(start - now)
         return start - now
 
-    def _message(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Returns the route and the body of a request.
+    def _message(self, request: Request, first: int) -> tuple[str, dict[str, Any]]:
+        """Returns the route and the body of a request for its samples from `first` on.
 
         Parameters that only vLLM and SGLang support are sent only if they are not the default.
         """
         body: dict[str, Any] = {
             "model": self._model,
-            "n": _drawn(request),
+            "n": _drawn(request) - first,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
         }
         if self._config.send_seed:
-            body["seed"] = request.sample_seed(0)
+            body["seed"] = request.sample_seed(first)
         for name in ("stop", "stop_token_ids", "top_k", "min_tokens"):
             if value := getattr(request, name):
                 body[name] = value
@@ -462,36 +497,76 @@ class ServerSampler:
             }
         return "completions", body
 
-    def _read(self, request: Request, response: httpx2.Response) -> list[Completion]:
+    def _read(self, request: Request, first: int, reply: Any) -> list[Completion]:
         """Reads an answer, every field of which may be missing or malformed.
 
         Raises:
           _Failed: it is; the message names the field.
         """
-        try:
-            reply = response.json()
-        except (ValueError, RecursionError) as error:
-            raise _Failed(f"the answer is not JSON: {error}") from error
         choices = reply.get("choices") if isinstance(reply, dict) else None
-        if not isinstance(choices, list) or len(choices) != _drawn(request):
+        wanted = _drawn(request) - first
+        if not isinstance(choices, list) or not 0 < len(choices) <= wanted:
             count = len(choices) if isinstance(choices, list) else "no"
-            raise _Failed(f"the answer has {count} choices, not {_drawn(request)}")
+            raise _Failed(f"the answer has {count} choices, not {wanted}")
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         try:
             choices = sorted(choices, key=lambda choice: int(choice.get("index", 0)))
-            for choice in choices:
-                if (reason := choice.get("finish_reason")) not in ("stop", "length"):
-                    raise _Failed(f"a choice has the finish_reason {reason!r}")
             if self._local is not None:
                 completions = _read_tokens(self._local.tokenizer, request, choices, usage)
             else:
                 completions = _read_texts(request, choices, usage)
+                self._say_if_uncounted(usage)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise _Failed(f"the answer is malformed: {type(error).__name__}: {error}") from error
-        if len(completions) < request.n:
-            completions = [dataclasses.replace(completions[0], sample=i) for i in range(request.n)]
-        return completions
+        return [dataclasses.replace(c, sample=first + i) for i, c in enumerate(completions)]
+
+    def _say_if_uncounted(self, usage: Mapping[str, Any]) -> None:
+        if not usage.get("completion_tokens") and not self._uncounted:
+            self._uncounted = True
+            logging.warning(
+                "%s does not say how many tokens its replies have: they count as 0, and figures at "
+                "equal tokens mean nothing.",
+                self._model,
+            )
+
+
+def _json(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise _Failed(f"the answer is not JSON: {error}") from error
+
+
+def _status_of(reply: Any) -> int:
+    """Returns the HTTP status that a reply deserves which was sent with 200; 500 if unknown."""
+    if not isinstance(reply, dict) or reply.get("choices"):
+        return 200
+    error = reply.get("error")
+    if not error and reply.get("object") != "error":
+        return 200
+    sources = [source for source in (error, reply) if isinstance(source, dict)]
+    codes = [str(s[name]).lower() for s in sources for name in _CODES if name in s]
+    for code in codes:
+        if code.isdecimal() and 400 <= int(code) < 600:
+            return int(code)
+    named = (status for code in codes for name, status in _NAMED_CODES.items() if name in code)
+    return next(named, 500)
+
+
+def _finish_reason(choice: Mapping[str, Any], said: str) -> Literal["stop", "length"]:
+    """Returns why a choice ended, whatever its server calls it; without a reason, a text stopped.
+
+    Raises:
+      _Failed: it was broken off.
+    """
+    reason = choice.get("finish_reason")
+    name = reason.lower() if isinstance(reason, str) else reason
+    if name in _CUTS:
+        return "length"
+    if name in _STOPS or (reason is None and said):
+        return "stop"
+    raise _Failed(f"a choice has the finish_reason {reason!r}")
 
 
 def _drawn(request: Request) -> int:
@@ -511,16 +586,16 @@ def _read_tokens(
       _Failed: a choice has no tokens.
       AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
     """
-    completions = []
+    prompt_tokens = int(usage.get("prompt_tokens") or len(request.token_ids(tokenizer)))
+    completions: list[Completion] = []
     for sample, choice in enumerate(choices):
         tokens = [int(token) for token in choice["token_ids"]]
         if not tokens:
             raise _Failed("a choice has no tokens")
         logprobs = _logprobs(choice) if request.logprobs else ()
-        completion = request.completion(
-            tokenizer, sample, int(usage["prompt_tokens"]), tokens, logprobs
-        )
-        if choice["finish_reason"] == "stop":  # Also for an end that we do not know.
+        completion = request.completion(tokenizer, sample, prompt_tokens, tokens, logprobs)
+        # Also for an end that we do not know.
+        if _finish_reason(choice, completion.text) == "stop" and choice.get("finish_reason"):
             completion = dataclasses.replace(completion, finish_reason="stop")
         completions.append(completion)
     return completions
@@ -536,8 +611,11 @@ def _read_texts(
       AttributeError, KeyError, TypeError, ValueError, OverflowError: it is malformed.
     """
     texts = [_text(choice) for choice in choices]
-    for choice, text in zip(choices, texts, strict=True):
-        if not request.prefix + text and choice["finish_reason"] != "stop":
+    reasons: list[Literal["stop", "length"]] = [
+        _finish_reason(choice, text) for choice, text in zip(choices, texts, strict=True)
+    ]
+    for choice, text, reason in zip(choices, texts, reasons, strict=True):
+        if not request.prefix + text and reason != "stop" and not _thought(choice):
             raise _Failed("a choice has no text")
     counts = _shares(int(usage.get("completion_tokens") or 0), list(map(len, texts)))
     return [
@@ -545,7 +623,7 @@ def _read_texts(
             request=request.id,
             sample=sample,
             text=request.prefix + texts[sample],
-            finish_reason=choice["finish_reason"],
+            finish_reason=reasons[sample],
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=counts[sample],
             logprobs=tuple(_logprobs(choice)) if request.logprobs else None,
@@ -572,8 +650,19 @@ def _retry_after(response: httpx2.Response) -> float:
     return 0.0
 
 
+def _thought(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice has thoughts, which servers return apart from its text."""
+    message = choice.get("message") or {}
+    return bool(message.get("reasoning") or message.get("reasoning_content"))
+
+
 def _text(choice: Mapping[str, Any]) -> str:
+    """Returns a choice's text, without its thoughts; "" where it has nothing else."""
     text = choice["message"]["content"] if "message" in choice else choice["text"]
+    if isinstance(text, list):  # Parts: [{"type": "text", "text": ...}, ...]
+        text = "".join(part.get("text", "") for part in text if part.get("type") == "text")
+    if text is None and _thought(choice):
+        return ""
     if not isinstance(text, str):
         raise TypeError(f"a choice's text is {text!r}")
     text.encode()  # ValueError: a lone surrogate, which cannot be written to a file.

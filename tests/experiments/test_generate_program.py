@@ -303,6 +303,37 @@ def test_a_folder_of_other_prompts_or_parts_is_refused_by_flag(run, tmp_path):
         assert "another --prompts ('2 rows, sha256 " in done.stderr
 
 
+def test_servers_with_habits_of_their_own(run, tmp_path):
+    def habit(answer, text):
+        first, *_ = answer["choices"]
+        match text:
+            case "spelled":
+                return {"choices": [{**c, "finish_reason": "eos_token"} for c in answer["choices"]]}
+            case "one":
+                return {**answer, "choices": answer["choices"][-1:]}
+            case "thought":
+                first |= {
+                    "message": {"content": None, "reasoning": "Hm"},
+                    "finish_reason": "length",
+                }
+                return answer
+            case _:
+                return {"error": {"message": "no such thing", "code": 400}}
+
+    texts = ("spelled", "one", "thought", "error")
+    prompts = write(
+        tmp_path / "p.jsonl", [{"messages": [{"role": "user", "content": t}]} for t in texts]
+    )
+    with serve(habit=habit) as server:
+        flags = ("--engine=server", "--model=odd", f"--endpoint={server.url}", "--n=2")
+        done = run("generate", prompts, *flags, f"--output={tmp_path / 'out'}", timeout=120)
+        assert server.asked == {"spelled": 1, "one": 2, "thought": 1, "error": 1}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["stopped"], manifest["cut_off"], manifest["failed"]) == (5, 1, 2)
+    assert "no such thing" in done.stdout + done.stderr
+    assert "odd does not say how many tokens its replies have" in done.stderr
+
+
 def test_a_tampered_shard_is_refused_in_a_line(run, finish, story_flags, stories, tmp_path):
     folder = shutil.copytree(stories, tmp_path / "out")
     [path] = folder.glob("shard-*.jsonl")

@@ -32,11 +32,13 @@ class Flaky(http.server.ThreadingHTTPServer):
         delay=0.0,
         port=0,
         reply="{text}/{index}".format,
+        habit=lambda answer, text: answer,
     ):
         super().__init__(("127.0.0.1", port), _Handler)
         self.failing, self.kinds, self.doomed, self.delay = failing, kinds, doomed, delay
         self.delays = {}  # Of single prompts, in place of `delay`.
         self.reply = reply
+        self.habit = habit  # Changes an answer, as other servers spell it.
         self.random = random.Random(0)
         self.lock = threading.Lock()
         self.asked = collections.Counter()
@@ -126,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             choices.append({"index": index, **said, "finish_reason": reason})
         tokens = 1e999 if failure == "endless" else 5 * count  # JSON's 1e999 is no int.
         usage = {"prompt_tokens": 3, "completion_tokens": tokens}
-        answer = json.dumps({"choices": choices[::-1], "usage": usage})
+        answer = json.dumps(self.server.habit({"choices": choices[::-1], "usage": usage}, text))
         if failure == "malformed":
             answer = json.dumps({"choices": [None] * body["n"]})
         if failure == "nested":

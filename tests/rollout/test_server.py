@@ -101,6 +101,116 @@ def test_an_empty_text_beside_others_or_again_and_again_is_the_answer(kind, atte
     assert found["a", 1].text == ("a/1" if kind == "first" else "")
 
 
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        *((name, "stop") for name in ("stop", "eos", "eos_token", "end_turn", "STOP", None)),
+        *((name, "length") for name in ("length", "max_tokens", "model_length", "MAX_TOKENS")),
+    ],
+)
+def test_other_spellings_of_finish_reasons(reason, meaning):
+    def habit(answer, text):
+        choices = [{**choice, "finish_reason": reason} for choice in answer["choices"]]
+        return {**answer, "choices": choices}
+
+    with serve(habit=habit) as server:
+        found = answers(sampler(server.url), ask("a"))
+        assert server.asked == {"a": 1}
+    assert [c.finish_reason for c in found.values()] == [meaning] * 2
+
+
+def one_choice(answer, text):
+    return {**answer, "choices": answer["choices"][-1:]}
+
+
+def test_a_server_that_returns_one_choice_is_asked_for_the_others():
+    with serve(habit=one_choice) as server:
+        found = answers(sampler(server.url), ask("a", n=3))
+        asked = [(body["n"], body["seed"]) for _, _, body in server.bodies]
+    assert [found["a", i].text for i in range(3)] == ["a/0"] * 3
+    assert [n for n, _ in asked] == [3, 2, 1]
+    assert len({seed for _, seed in asked}) == 3  # Else all would be the same sample.
+
+
+def test_samples_are_kept_if_the_others_cannot_be_had():
+    config = dataclasses.replace(IMPATIENT, attempts=2, attempt_seconds=60)
+    with serve(habit=one_choice) as server:
+        server.doomed = lambda text: "500" if server.asked[text] > 1 else None
+        found = answers(sampler(server.url, config=config), ask("a", n=3))
+    assert [found["a", i].text for i in range(3)] == ["a/0", "", ""]
+    assert "answers 500" in found["a", 2].error
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_a_sample_cut_off_in_its_thoughts_costs_no_retries_and_no_siblings(name):
+    def habit(answer, text):
+        for choice in answer["choices"]:
+            if choice["index"] == 1:
+                choice |= {"message": {"content": None, name: "Hm"}, "finish_reason": "length"}
+        return answer
+
+    for n in (1, 2):
+        with serve(habit=habit) as server:
+            found = answers(sampler(server.url), ask("a", n=n))
+            assert server.asked == {"a": 1}
+        assert (found["a", 0].text, found["a", 0].finish_reason) == ("a/0", "stop")
+    assert (found["a", 1].text, found["a", 1].finish_reason) == ("", "length")
+    assert found["a", 1].error is None
+
+
+def test_all_samples_cut_off_in_their_thoughts_cost_no_retries():
+    def habit(answer, text):
+        for choice in answer["choices"]:
+            choice |= {"message": {"content": None, "reasoning": "Hm"}, "finish_reason": "length"}
+        return answer
+
+    with serve(habit=habit) as server:
+        found = answers(sampler(server.url), ask("a"))
+        assert server.asked == {"a": 1}
+    assert [(c.text, c.finish_reason) for c in found.values()] == [("", "length")] * 2
+
+
+def test_a_content_in_parts():
+    def habit(answer, text):
+        for choice in answer["choices"]:
+            choice["message"]["content"] = [{"type": "text", "text": "4"}, {"type": "image"}]
+        return answer
+
+    with serve(habit=habit) as server:
+        assert answers(sampler(server.url), ask("a"))["a", 0].text == "4"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "attempts"),
+    [
+        ({"error": {"message": "slow down", "code": 429}}, 429, 2),
+        ({"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, 429, 2),
+        ({"error": "slow down"}, 500, 2),
+        ({"object": "error", "message": "slow down", "code": 503}, 503, 2),
+        ({"error": {"message": "slow down", "code": 400}}, 400, 1),
+        ({"error": {"message": "slow down", "type": "invalid_request_error"}}, 400, 1),
+        ({"choices": [], "error": {"message": "slow down", "code": "400"}}, 400, 1),
+    ],
+)
+def test_an_error_sent_as_200_is_said_and_retried_as_it_deserves(error, status, attempts):
+    config = dataclasses.replace(IMPATIENT, attempts=2, attempt_seconds=60)
+    with serve(habit=lambda answer, text: error if text == "bad" else answer) as server:
+        found = answers(sampler(server.url, config=config), ask("good", "bad"))
+        assert server.asked == {"good": 1, "bad": attempts}
+    assert found["good", 0].text == "good/0"
+    assert f"answers {status}: " in found["bad", 0].error
+    assert "slow down" in found["bad", 0].error
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+def test_tokens_that_are_not_counted_are_said_to_be_unknown(usage, caplog):
+    with serve(habit=lambda answer, text: {**answer, "usage": usage}) as server:
+        found = answers(sampler(server.url), ask("a", "b"))
+    assert found["a", 0].text == "a/0"
+    [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "flaky-1 does not say how many tokens its replies have" in warning
+
+
 def test_what_the_server_refuses_is_not_asked_again():
     with serve(doomed=lambda text: "400" if text == "bad" else None) as server:
         found = answers(sampler(server.url), ask("bad", "good"))
@@ -329,6 +439,16 @@ def test_what_a_server_of_our_own_breaks_off_is_a_failed_row(kind, reason):
     for completion in completions:
         assert completion.error is not None
         assert completion.error.endswith(reason)
+
+
+def test_a_server_of_our_own_that_counts_no_tokens(monkeypatch):
+    local = Local(Tokenizer(TINY_BASE), 100)
+    with serve(habit=lambda answer, text: {**answer, "usage": None}) as server:
+        own = ServerSampler("own", Endpoints((server.url,)), "own", IMPATIENT, local)
+        [request] = ask("Tom", n=1)
+        [completion] = own.generate([request])
+    tokens = len(request.token_ids(local.tokenizer))
+    assert completion.prompt_tokens == completion.completion_tokens == tokens  # It echoes them.
 
 
 def test_a_server_of_our_own_knows_why_it_ended_a_text():
