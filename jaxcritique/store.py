@@ -147,6 +147,7 @@ def read_jsonl(
     path: pathlib.Path,
     convert: Callable[[dict[str, Any]], T],
     remedy: str = "Mend or remove this line.",
+    unread: list[str] | None = None,
 ) -> Iterator[tuple[int, T]]:
     """Reads a JSONL file of objects, line by line; blank lines are skipped.
 
@@ -155,6 +156,7 @@ def read_jsonl(
       convert: makes a record of an object; `dict` leaves it as it is. A ValueError that it raises
         is reported with file and line.
       remedy: what to do about a line that cannot be used; it ends the message.
+      unread: if given, such lines are left out, and their messages appended to it.
 
     Yields:
       The line's number, counted from 1, and the record.
@@ -183,7 +185,11 @@ def read_jsonl(
                     why = f"not JSON (column {error.start + 1}: not UTF-8)"
                 elif isinstance(error, RecursionError):
                     why = "not JSON (nested too deeply)"
-                raise InvalidInput(f"{path}:{number}: {why.rstrip('.')}. {remedy}") from error
+                message = f"{path}:{number}: {why.rstrip('.')}. {remedy}"
+                if unread is None:
+                    raise InvalidInput(message) from error
+                unread.append(message)
+                continue
             yield number, record
 
 

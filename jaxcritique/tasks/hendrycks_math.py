@@ -6,6 +6,7 @@ from typing import Any
 from jaxcritique.records import Problem, digest
 from jaxcritique.tasks.task import FileTask, register, text_field
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(\w))")
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
 
 
@@ -36,12 +37,15 @@ def _answer(row: dict[str, Any], solution: str) -> str:
     """The row's answer, or where the published data has none, what its solution boxes last."""
     if "answer" in row:
         return text_field(row, "answer")
-    start = solution.rfind(r"\boxed{")
+    *_, last = [None, *_BOX.finditer(solution)]
+    start = last.end() if last else len(solution)
+    if last and last[1]:  # \boxed 5
+        return last[1]
     depth = 0
-    for end in range(start, len(solution) if start >= 0 else 0):
+    for end in range(start, len(solution)):
         depth += {"{": 1, "}": -1}.get(solution[end], 0)
         if depth == 0 and solution[end] == "}":
-            return solution[start + len(r"\boxed{") : end].strip()
+            return solution[start + 1 : end].strip()
     raise ValueError("the row has no 'answer' and its solution boxes none")
 
 

@@ -17,6 +17,7 @@ from jaxcritique.records import Problem
 from jaxcritique.store import read_jsonl
 
 Split = Literal["train", "test"]
+MAX_UNREAD = 0.01  # Of a file's rows: with more it is taken for the wrong file, and refused.
 TASKS: dict[str, "Task"] = {}  # By name.
 
 
@@ -114,9 +115,17 @@ class FileTask(Task):
                 f"`task={self.name}` needs `data_dir`: a folder that holds {self.files[split]}, or "
                 "'hub' to download the data with `datasets` (pip install 'jaxcritique[hub]')."
             )
-        rows = list(self._rows(split, data_dir))
+        unread: list[str] = []
+        rows = list(self._rows(split, data_dir, unread))
         problems = [problem for problem in rows if problem is not None]
         where = f"`data_dir={data_dir}`: the {split} split of {self.name}"
+        if len(unread) > MAX_UNREAD * len(rows):
+            others = f" ({len(unread)} rows cannot be read)" if len(unread) > 1 else ""
+            raise InvalidInput(unread[0] + others)
+        for message in unread[:3]:
+            logging.warning("%s", message)
+        if unread:
+            logging.warning("%s: %d rows cannot be read and are left out", where, len(unread))
         if len(problems) < len(rows):
             left_out = len(rows) - len(problems)
             logging.warning("%s: %d rows without an answer are left out", where, left_out)
@@ -128,16 +137,16 @@ class FileTask(Task):
         refuse_doubles(where, problems)
         return problems
 
-    def _rows(self, split: Split, data_dir: str) -> Iterator[Problem | None]:
+    def _rows(self, split: Split, data_dir: str, unread: list[str]) -> Iterator[Problem | None]:
         if data_dir == "hub":
-            yield from self._download(split)
+            yield from self._download(split, unread)
             return
         path = pathlib.Path(data_dir) / self.files[split]
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path}: no such file; `data_dir` must name the folder above {self.files[split]}."
             )
-        yield from (problem for _, problem in read_jsonl(path, self.read))
+        yield from (problem for _, problem in read_jsonl(path, self.read, unread=unread))
 
     def read(self, row: dict[str, Any]) -> Problem | None:
         """Returns the checked problem of a row; None leaves it out.
@@ -151,7 +160,7 @@ class FileTask(Task):
             raise ValueError(f"the row has no {error}") from error
         return None if problem is None else self.check(problem)
 
-    def _download(self, split: Split) -> Iterator[Problem | None]:
+    def _download(self, split: Split, unread: list[str]) -> Iterator[Problem | None]:
         if split not in self.hub:
             raise InvalidInput(
                 f"`data_dir=hub`: {self.name} is not there; name the folder above "
@@ -168,7 +177,7 @@ class FileTask(Task):
             try:
                 yield self.read(dict(row))
             except ValueError as error:
-                raise InvalidInput(f"{name}[{number}]: {error}.") from None
+                unread.append(f"{name}[{number}]: {error}.")
 
 
 def register(task: Task) -> Task:

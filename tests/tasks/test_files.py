@@ -83,6 +83,38 @@ def test_empty_box_is_left_out(load, caplog):
     assert "1 rows without an answer are left out" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "boxed", ["\\boxed 5", "\\boxed5", "\\fbox{5}", "\\boxed {5}", "\\boxed{ 5 }"]
+)
+def test_other_forms_of_a_box(boxed, load):
+    [problem] = load("math", {**MATH, "solution": f"Not $\\boxed{{4}}$ but ${boxed}$."})
+    assert problem.answer == "5"
+
+
+def many(task, count):
+    question = "question" if task == "gsm8k" else "problem"
+    return [{**ROWS[task], question: f"What is {i}?"} for i in range(count)]
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_a_row_among_many_that_cannot_be_read_is_named_and_left_out(task, load, caplog):
+    rows = many(task, 299)
+    problems = load(task, *rows[:100], "{}", *rows[100:200], "not JSON", *rows[200:])
+    assert problems == load(task, *rows)
+    for message in (
+        "train.jsonl:101: the row has no",
+        "train.jsonl:202: not JSON",
+        "2 rows cannot",
+    ):
+        assert message in caplog.text
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_a_file_with_many_rows_that_cannot_be_read_is_the_wrong_one(task, load):
+    with pytest.raises(ValueError, match=r"train\.jsonl:1: .*\(3 rows cannot be read\)"):
+        load(task, "{}", "{}", "{}", *many(task, 200))
+
+
 @pytest.mark.parametrize("task", ["gsm8k", "math"])
 def test_ids_follow_the_question_alone(task, load):
     question = "question" if task == "gsm8k" else "problem"
