@@ -9,6 +9,8 @@ import math
 import pathlib
 from typing import Any, NoReturn, cast
 
+from absl import logging
+
 # Fields that change nothing in what the transformer computes from token ids in evaluation.
 _IGNORED = {
     "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
@@ -16,6 +18,8 @@ _IGNORED = {
     "pretraining_tp", "tokenizer_class", "torch_dtype", "transformers.js_config",
     "transformers_version", "use_cache", "is_llama_config", "_attn_implementation_autoset",
 }  # fmt: skip
+# Fields that tools write for themselves; none of them says how the model computes.
+_OTHER_TOOLS = ("unsloth", "axolotl", "trl_", "llamafactory", "swift_", "lmstudio", "mlx_", "_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +168,17 @@ class ModelConfig:
         kinds: list[str] = hf.pop("layer_types", None) or []
         if any(kind != "full_attention" for kind in kinds):
             refuse("layer_types", "sliding_attention")
+        quantized = hf.pop("quantization_config", None)
+        if quantized:
+            raise ValueError(
+                f"{where}: quantization_config={quantized!r} is not supported; use the model's "
+                "weights in bfloat16 or float32."
+            )
         unknown = sorted(set(hf) - _IGNORED)
+        notes = [name for name in unknown if name.startswith(_OTHER_TOOLS)]
+        if notes:
+            logging.warning("%s: ignoring what other tools noted: %s", where, ", ".join(notes))
+        unknown = [name for name in unknown if name not in notes]
         if unknown:
             refuse(unknown[0], hf[unknown[0]])
         if heads % config.num_kv_heads:

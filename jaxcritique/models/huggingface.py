@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 
 from jaxcritique.models.config import ModelConfig
 from jaxcritique.models.sharding import sharding_of, shardings
-from jaxcritique.models.tokenizer import check_tokenizer
+from jaxcritique.models.tokenizer import Tokenizer, check_tokenizer
 from jaxcritique.models.transformer import LanguageModel, Transformer, abstract, weight_shape
 from jaxcritique.models.weights import WEIGHTS, Weight, named_weights, weights
 from jaxcritique.store import replace_folder
@@ -37,6 +37,7 @@ _SHARD_BYTES = 4 * 2**30
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _GENERATION = "generation_config.json"
+_STORED = ("F64", "F32", "F16", "BF16")  # safetensors' names of the dtypes that are read.
 _CONTENT = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
@@ -158,12 +159,15 @@ class _StoredWeights:
         self._config = config
         self._file: dict[str, pathlib.Path] = {}
         shapes: dict[str, tuple[int, ...]] = {}
+        dtypes: dict[str, str] = {}
         for file in _weight_files(folder):
             try:
                 with safe_open(str(file), framework="numpy") as handle:
                     for name in handle.keys():  # noqa: SIM118
                         self._file[name] = file
-                        shapes[name] = tuple(handle.get_slice(name).get_shape())
+                        tensor = handle.get_slice(name)
+                        shapes[name] = tuple(tensor.get_shape())
+                        dtypes[name] = tensor.get_dtype()
             except SafetensorError as error:
                 raise ValueError(f"{file}: damaged or cut off ({error}); copy it anew.") from None
         for name, rows, _ in _tensors(config):
@@ -174,6 +178,11 @@ class _StoredWeights:
                 )
             if (shape := shapes.pop(name)) != expected:
                 raise ValueError(f"{folder}: {name} has shape {shape}, expected {expected}")
+            if dtypes[name] not in _STORED:
+                raise ValueError(
+                    f"{folder}: {name} is stored as {dtypes[name]}; quantised weights are not "
+                    "supported, use the model's weights in bfloat16 or float32."
+                )
         # A tied head may be stored too; old files hold rotary tables.
         heads = {row.hf_name for row in WEIGHTS if row.path == "head"}
         left = [name for name in shapes if not name.endswith("rotary_emb.inv_freq")]
@@ -274,10 +283,22 @@ def save_pretrained(
             theirs = json.loads((tokenizer_folder / "config.json").read_text())
             ends = {key: theirs[key] for key in ("bos_token_id", "eos_token_id") if key in theirs}
             _write_json(target / "config.json", {**model.config.to_hf(), **ends, "dtype": dtypes})
-            if not (target / _GENERATION).is_file():
-                _write_json(target / _GENERATION, ends)
+            _write_generation_config(target, ends)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(str(folder))
+
+
+def _write_generation_config(folder: pathlib.Path, ends: dict[str, Any]) -> None:
+    """Makes sure that generation stops at the token that training ends replies with."""
+    path = folder / _GENERATION
+    generation = json.loads(path.read_text()) if path.is_file() else ends
+    known = generation.get("eos_token_id")
+    known = known if isinstance(known, list) else [known]
+    stops = Tokenizer(folder).stop_ids
+    if not stops <= set(known):
+        generation = {**generation, "eos_token_id": sorted(stops)}
+    if not path.is_file() or not stops <= set(known):
+        _write_json(path, generation)
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -72,8 +72,26 @@ class Tokenizer:
         return frozenset(i for i in ids if i is not None)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the text's tokens; markers of the chat format become their special tokens."""
-        return self.hf.encode(text, add_special_tokens=False)
+        """Returns the text's tokens; markers of the chat format become their special tokens.
+
+        Raises:
+          ValueError: the model's vocabulary lacks one of them.
+        """
+        ids = self.hf.encode(text, add_special_tokens=False)
+        if self._vocab_size and max(ids, default=0) >= self._vocab_size:
+            token = self.hf.convert_ids_to_tokens(max(ids))
+            raise ValueError(
+                f"{self.folder}: its tokenizer has the token {token!r}, number {max(ids)}, the "
+                f"model's vocabulary {self._vocab_size}. Resize the model's embeddings, or remove "
+                "the token from the tokenizer or the text."
+            )
+        return ids
+
+    @functools.cached_property
+    def _vocab_size(self) -> int | None:
+        """The model's, by its config; None where there is none beside the tokenizer."""
+        path = self.folder / "config.json"
+        return json.loads(path.read_bytes()).get("vocab_size") if path.is_file() else None
 
     def decode(self, ids: Sequence[int], after: str = "") -> str:
         """Returns the text, special tokens left out.
@@ -121,7 +139,9 @@ class Tokenizer:
         reply = whole[len(prompt) :]
         # Searched for after the text, which may contain the marker itself.
         written = text.strip()
-        after = reply.find(written) + len(written) if written in reply else 0
+        if written not in reply:  # Some templates drop thoughts. A sampler would write them.
+            return text + end
+        after = reply.find(written) + len(written)
         at = reply.find(end, after)
         return reply[: at + len(end)] if at >= 0 else text + end
 

@@ -163,6 +163,21 @@ def test_unsupported_field_is_refused_by_name(published, field, value):
         ModelConfig.from_hf({**published, field: value})
 
 
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"unsloth_version": "2026.1", "unsloth_fixed": True},
+        {"axolotl_config": {"base": "x"}},
+        {"_commit_hash": "abc"},
+        {"quantization_config": {}},
+        {"quantization_config": None},
+    ],
+)
+def test_what_other_tools_note_is_ignored(noted, caplog):
+    assert ModelConfig.from_hf(LLAMA_31_8B | noted) == ModelConfig.from_hf(LLAMA_31_8B)
+    assert all(name in caplog.text for name in noted if name != "quantization_config")
+
+
 @pytest.mark.parametrize("family", ["gpt2", "qwen3_moe", "mistral", None])
 def test_unsupported_architecture_is_refused_by_name(family):
     with pytest.raises(ValueError, match=f"model_type {family!r} is not supported"):

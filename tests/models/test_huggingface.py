@@ -111,6 +111,41 @@ def test_export_has_the_tokenizer_and_its_ends(make_hf_model, tokenizer_folder, 
     assert (generation.bos_token_id, generation.eos_token_id) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float8_e4m3fn, "F8_E4M3"), (torch.int8, "I8"), (torch.uint8, "U8")]
+)
+def test_a_quantised_tensor_without_a_config_is_refused_in_a_line(
+    dtype, name, make_hf_model, tmp_path
+):
+    make_hf_model("llama").save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    key = "model.layers.0.mlp.down_proj.weight"
+    save_file(stored | {key: stored[key].to(dtype)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"{key} is stored as {name}; quantised weights are not"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("ends", [{"eos_token_id": 0}, {"eos_token_id": [0, 1]}, {}])
+def test_an_export_stops_where_training_ends_a_reply(ends, make_hf_model, make_tokenizer, tmp_path):
+    """Whatever generation_config.json named as the end: `transformers.generate` stops there."""
+    folder = make_tokenizer(None)
+    (folder / "generation_config.json").write_text(json.dumps({**ends, "temperature": 0.5}))
+    make_hf_model("llama").save_pretrained(tmp_path / "model")
+    save_pretrained(tmp_path / "ours", load_pretrained(tmp_path / "model"), folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    eos = Tokenizer(folder).hf.eos_token_id
+    assert eos in model.generation_config.eos_token_id
+    assert model.generation_config.temperature == 0.5
+    # It would go on for ever: the end token is always the likeliest.
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+    head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size)
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data = torch.eye(model.config.vocab_size)[eos]
+    model.lm_head = head
+    generated = model.generate(torch.tensor([[5, 6]]), do_sample=False, max_new_tokens=20)
+    assert generated[0].tolist() == [5, 6, eos]
+
+
 def test_failed_export_leaves_what_was_there(make_hf_model, tokenizer_folder, tmp_path):
     make_hf_model("llama").save_pretrained(tmp_path / "model")
     loaded = load_pretrained(tmp_path / "model")

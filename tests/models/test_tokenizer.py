@@ -66,6 +66,29 @@ def test_a_reply_that_writes_of_the_end_marker_is_not_cut_there(end, make_tokeni
     assert Tokenizer(make_tokenizer(template)).reply([QUESTION], text) == text + "</s>"
 
 
+@pytest.mark.parametrize("dropped", ["<think>2 and 2</think>", "<think>"])
+def test_a_target_is_learnt_whole_where_the_template_drops_its_thoughts(dropped, make_tokenizer):
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{{ m.content.split('</think>')[-1].replace('<think>', '') }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    text = dropped + "The answer is 4."
+    assert Tokenizer(make_tokenizer(template)).reply([QUESTION], text) == text + "</s>"
+
+
+def test_a_token_past_the_model_s_vocabulary_is_refused(make_tokenizer):
+    folder = make_tokenizer(None)
+    size = len(Tokenizer(folder).hf)
+    config = {"vocab_size": size - 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    smaller = Tokenizer(folder)
+    last = smaller.hf.convert_ids_to_tokens(size - 1)
+    assert smaller.encode("4") == Tokenizer(make_tokenizer(None)).encode("4")
+    with pytest.raises(ValueError, match=rf"number {size - 1}, the model's vocabulary {size - 1}"):
+        smaller.encode("4" + last.replace("▁", " "))
+
+
 def test_template_whose_prompt_does_not_open_the_conversation_is_refused(make_tokenizer):
     template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
